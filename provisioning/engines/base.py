@@ -1,0 +1,398 @@
+"""The seam between the core and an engine.
+
+An engine is one folder that implements `Engine` and one line in `registry.py`. Everything an engine may know comes in
+as the frozen values below, and everything it may do to the outside goes through `Link`; so this module, like every
+engine, imports neither Django nor the Kubernetes client.
+
+How the core uses an engine, for one cluster:
+
+1. form and API: `fields`, `check`, `preflight`, `demand`, `plan_change`, `endpoints`, `snippets`;
+2. step "apply": `secrets` (made once, never overwritten by the core), then `render`;
+3. steps "schedule" and "start" are the core's own: pods placed and volumes bound, containers started;
+4. the engine's steps (`steps`): `advance` is called on every relevant change until it reports `healthy`;
+5. step "proof": `prove` writes and reads through the advertised address with the issued credential;
+6. for the rest of the cluster's life `advance` goes on being called; the same code heals.
+"""
+
+from __future__ import annotations
+
+import enum
+import socket
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Literal, Protocol
+
+# A complete spec: plan-field key (camelCase) to a JSON value; what `Engine.check` has accepted.
+Spec = Mapping[str, Any]
+# One Kubernetes object as a plain dict, ready to be encoded as JSON.
+Manifest = dict[str, Any]
+
+
+class Effect(enum.StrEnum):
+    """What changing a field does to a running cluster, mildest first."""
+
+    LIVE = "live"  # no restart
+    ROLL = "roll"  # one pod at a time
+    MOVE = "move"  # data moves between nodes
+    FIXED = "fixed"  # refused: needs a new cluster
+    LOSS = "loss"  # can lose data
+
+
+FieldKind = Literal["integer", "number", "string", "enum", "boolean", "storage-class", "map"]
+
+
+@dataclass(frozen=True)
+class Field:
+    """One plan field: describes the form and is the rule the API checks.
+
+    `minimum`, `maximum` and `step` are in `unit`; `choices` only for enum; the form folds `advanced` fields away.
+    """
+
+    key: str
+    title: str
+    kind: FieldKind
+    default: Any
+    effect: Effect
+    help: str = ""
+    unit: str = ""
+    minimum: float | None = None
+    maximum: float | None = None
+    step: float | None = None
+    choices: tuple[str, ...] = ()
+    group: str = "Size"
+    advanced: bool = False
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing wrong with a spec: `pointer` is an RFC 6901 JSON pointer below /spec, such as "/shards"."""
+
+    pointer: str
+    code: str
+    message: str
+
+
+@dataclass(frozen=True)
+class Demand:
+    """What a cluster asks of its tenant's quota: millicores, MiB, and MiB of storage by class name."""
+
+    pods: int
+    cpu_millicores: int
+    memory_mib: int
+    storage_mib: Mapping[str, int]
+
+
+@dataclass(frozen=True)
+class TargetView:
+    """What is known of a target when a spec is checked. `nodes` counts schedulable nodes; None means not yet known."""
+
+    name: str
+    nodes: int | None
+    zones: int | None
+    storage_classes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class ClusterView:
+    """The wish, as an engine sees it."""
+
+    id: str
+    name: str
+    tenant: str
+    namespace: str
+    engine: str
+    version: str
+    generation: int
+    spec: Spec
+    labels: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class SecretSpec:
+    """A Secret the core creates when it is absent: each key gets a random password of that many characters [A-Za-z0-9].
+
+    `principal` is the user name clients sign in with, shown beside the password when it is revealed.
+    """
+
+    name: str
+    generate: Mapping[str, int]
+    principal: str = ""
+    password_key: str = "password"
+
+
+@dataclass(frozen=True)
+class PodView:
+    """One pod of the cluster. `started` is true once every container runs (ready or not); `ip` is "" until assigned.
+
+    `problem` is the kubelet's or scheduler's own words for why it is not running, "" when there is none.
+    """
+
+    name: str
+    uid: str
+    labels: Mapping[str, str]
+    node: str
+    zone: str
+    ip: str
+    phase: str
+    started: bool
+    ready: bool
+    restarts: int
+    deleting: bool
+    created: datetime
+    problem: str = ""
+
+
+@dataclass(frozen=True)
+class VolumeView:
+    """One PersistentVolumeClaim of the cluster. Sizes in MiB; `capacity_mib` is 0 until bound."""
+
+    name: str
+    phase: str
+    storage_class: str
+    requested_mib: int
+    capacity_mib: int
+    labels: Mapping[str, str]
+    problem: str = ""
+
+
+@dataclass(frozen=True)
+class WorkloadView:
+    """One StatefulSet or Deployment of the cluster; `current` means the controller has seen the latest generation."""
+
+    kind: str
+    name: str
+    labels: Mapping[str, str]
+    replicas: int
+    ready: int
+    current: bool
+
+
+@dataclass(frozen=True)
+class NodeView:
+    """One Kubernetes node of the target."""
+
+    name: str
+    zone: str
+    ready: bool
+    schedulable: bool
+
+
+@dataclass(frozen=True)
+class World:
+    """What Kubernetes says about one cluster at one moment, pods and volumes sorted by name."""
+
+    now: datetime
+    pods: tuple[PodView, ...]
+    volumes: tuple[VolumeView, ...]
+    workloads: tuple[WorkloadView, ...]
+    nodes: tuple[NodeView, ...]
+
+
+class LinkError(Exception):
+    """A connection to a pod or Service could not be made or broke; trying again later may help."""
+
+
+class Link(Protocol):
+    """An engine's only way to the outside. The core implements it by sockets or a port-forward; engines cannot tell.
+
+    Both connect methods return a connected stream socket with its timeout set to `timeout` seconds; they raise LinkError.
+    """
+
+    def connect(self, pod: PodView, port: int, *, timeout: float = 2.0) -> socket.socket:
+        """Connect to one pod."""
+
+    def connect_service(self, service: str, port: int, *, timeout: float = 2.0) -> socket.socket:
+        """Connect to a Service of the cluster's namespace by name: the advertised address."""
+
+    def secret(self, name: str) -> Mapping[str, str]:
+        """Read a Secret of the cluster's namespace, values decoded. Raises LinkError when it is absent."""
+
+    def event(self, reason: str, message: str, *, warning: bool = False, object: str = "") -> None:
+        """Record a cluster event people read, such as the exact command that was sent. No secrets."""
+
+
+StepState = Literal["waiting", "running", "done"]
+
+
+@dataclass(frozen=True)
+class StepTitle:
+    """A step of the create operation, as shown: `key` is stable, `title` is for people."""
+
+    key: str
+    title: str
+
+
+@dataclass(frozen=True)
+class StepReport:
+    """How one of the engine's steps stands: `reason` says in plain words what it waits for, `object` which thing."""
+
+    key: str
+    state: StepState
+    reason: str = ""
+    object: str = ""
+
+
+@dataclass(frozen=True)
+class Member:
+    """One process of the engine, as shown. `detail` is small and JSON-able, such as {"slots": "0-5460"}."""
+
+    pod: str
+    role: str
+    node: str
+    zone: str
+    shard: str = ""
+    healthy: bool = True
+    detail: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Blocked:
+    """A reason that waiting will not cure; the operation fails with it. `remedy` says what the reader can do."""
+
+    code: str
+    message: str
+    remedy: str
+
+
+@dataclass(frozen=True)
+class Advance:
+    """The outcome of one `advance`.
+
+    `healthy` means the topology is exactly what the spec wishes. Otherwise `reason` is one sentence for people and
+    `retry_after` says in how many seconds another look is useful (None: only when Kubernetes reports a change).
+    """
+
+    healthy: bool
+    reason: str = ""
+    steps: tuple[StepReport, ...] = ()
+    members: tuple[Member, ...] = ()
+    retry_after: float | None = None
+    blocked: Blocked | None = None
+
+
+@dataclass(frozen=True)
+class Proof:
+    """What `prove` did: `detail` is stored on the operation and shown, so it holds no secret."""
+
+    ok: bool
+    summary: str
+    detail: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """An address clients use. `scope` "cluster" is reachable inside the Kubernetes cluster, "external" from outside."""
+
+    name: str
+    host: str
+    port: int
+    scope: Literal["cluster", "external"] = "cluster"
+
+
+@dataclass(frozen=True)
+class Snippet:
+    """A connection example. `{password}` in `code` is put in where the snippet is shown, never stored."""
+
+    language: str
+    title: str
+    code: str
+
+
+@dataclass(frozen=True)
+class Change:
+    """The effect of changing one field of a running cluster."""
+
+    pointer: str
+    before: Any
+    after: Any
+    effect: Effect
+    message: str
+
+
+class Engine(Protocol):
+    """What an engine gives. All methods but `advance` and `prove` are pure."""
+
+    @property
+    def name(self) -> str:
+        """Lower-case key used in URLs and labels, such as "redis"."""
+
+    @property
+    def title(self) -> str:
+        """Name for people, such as "Redis Cluster"."""
+
+    @property
+    def summary(self) -> str:
+        """One line for the catalogue."""
+
+    @property
+    def versions(self) -> tuple[str, ...]:
+        """Versions on offer, the default first."""
+
+    @property
+    def fields(self) -> tuple[Field, ...]:
+        """The plan fields, in form order."""
+
+    def check(self, spec: Spec) -> Sequence[Problem]:
+        """Rules between fields. Kinds, limits and unknown keys were checked from `fields` before this is called."""
+
+    def preflight(self, spec: Spec, target: TargetView) -> Sequence[Problem]:
+        """Rules that need the target, such as more replicas than nodes under the hard spread rule."""
+
+    def demand(self, spec: Spec) -> Demand:
+        """What the spec asks of the quota, sidecars included."""
+
+    def plan_change(self, before: Spec, after: Spec) -> Sequence[Change]:
+        """What changing a running cluster from one spec to the other does, field by field."""
+
+    def secrets(self, cluster: ClusterView) -> Sequence[SecretSpec]:
+        """The Secrets the cluster needs before anything is applied."""
+
+    def render(self, cluster: ClusterView) -> Sequence[Manifest]:
+        """All other objects, in the order to apply them. The core adds namespace, ownership and common labels."""
+
+    def steps(self, cluster: ClusterView) -> Sequence[StepTitle]:
+        """The engine's own steps of the create operation, between "start" and "proof"."""
+
+    def advance(self, cluster: ClusterView, world: World, link: Link) -> Advance:
+        """Observe, take at most one batch of idempotent actions, verify, report.
+
+        Called at any moment, any number of times, after any crash; ends within about 5 s, raises LinkError at most.
+        """
+
+    def prove(self, cluster: ClusterView, world: World, link: Link) -> Proof:
+        """Write and read back through the advertised address with the issued credential. Raises LinkError at most."""
+
+    def endpoints(self, cluster: ClusterView) -> Sequence[Endpoint]:
+        """Addresses for clients."""
+
+    def snippets(self, cluster: ClusterView) -> Sequence[Snippet]:
+        """Connection examples that work as they stand once the password is in."""
+
+
+# Labels and names every engine uses, so that the core can find what belongs to a cluster.
+LABEL_MANAGED_BY = "app.kubernetes.io/managed-by"
+LABEL_INSTANCE = "app.kubernetes.io/instance"
+LABEL_COMPONENT = "app.kubernetes.io/component"
+LABEL_ENGINE = "app.kubernetes.io/name"
+LABEL_TENANT = "berth.io/tenant"
+LABEL_CLUSTER = "berth.io/cluster"
+LABEL_CLUSTER_ID = "berth.io/cluster-id"
+LABEL_SHARD = "berth.io/shard"
+MANAGED_BY = "berth"
+
+
+def selector_labels(cluster: ClusterView) -> dict[str, str]:
+    """The labels that select a cluster's pods: immutable for its life, so no version among them."""
+    return {LABEL_INSTANCE: cluster.name, LABEL_CLUSTER_ID: cluster.id}
+
+
+def common_labels(cluster: ClusterView) -> dict[str, str]:
+    """The labels on every object and pod template of a cluster (superset of `selector_labels`)."""
+    return {
+        LABEL_MANAGED_BY: MANAGED_BY,
+        LABEL_ENGINE: cluster.engine,
+        LABEL_TENANT: cluster.tenant,
+        LABEL_CLUSTER: cluster.name,
+        **selector_labels(cluster),
+    }
