@@ -196,7 +196,7 @@ class LinkError(Exception):
 class Link(Protocol):
     """An engine's only way to the outside. The core implements it by sockets or a port-forward; engines cannot tell.
 
-    Both connect methods return a connected stream socket with its timeout set to `timeout` seconds; they raise LinkError.
+    Both connect methods return a connected stream socket whose timeout is `timeout` seconds; they raise LinkError.
     """
 
     def connect(self, pod: PodView, port: int, *, timeout: float = 2.0) -> socket.socket:

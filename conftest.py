@@ -1,0 +1,38 @@
+"""Tests run on a private PostgreSQL and Redis of their own; they are started before Django reads its settings."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import shutil
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from dev.services import private_services
+
+_stack = contextlib.ExitStack()
+
+
+def _prepare() -> None:
+    os.environ.setdefault("BERTH_SECRET_KEY", secrets.token_urlsafe(40))
+    os.environ.setdefault("BERTH_LOG_FORMAT", "text")
+    os.environ.setdefault("BERTH_SECURE_COOKIES", "0")
+    if "DATABASE_URL" in os.environ and "BERTH_BROKER_URL" in os.environ:
+        return  # somebody's own, or the parent's when tests run in parallel
+    folder = Path(tempfile.mkdtemp(prefix="berth-t-", dir="/tmp"))
+    folder.chmod(0o755)
+    _stack.callback(shutil.rmtree, folder, ignore_errors=True)
+    services = _stack.enter_context(private_services(folder, fast=True))
+    os.environ.update(services.environment())
+
+
+# pytest-django reads the settings in its own pytest_load_initial_conftests, right after this file is imported.
+_prepare()
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Stop the private services, whatever happened."""
+    _stack.close()

@@ -1,0 +1,109 @@
+"""Settings of every Berth process. All that differs between installations comes from the environment (see env.py).
+
+Required: BERTH_SECRET_KEY (or BERTH_SECRET_KEY_FILE), DATABASE_URL, BERTH_BROKER_URL. README.md lists the others.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from portal import env
+
+BASE_DIR = Path(__file__).resolve().parent.parent
+
+DEBUG = False
+SECRET_KEY = env.secret("BERTH_SECRET_KEY")
+ALLOWED_HOSTS = env.words("BERTH_ALLOWED_HOSTS", "localhost,127.0.0.1,[::1]")
+CSRF_TRUSTED_ORIGINS = env.words("BERTH_TRUSTED_ORIGINS", "")
+# Behind plain HTTP (the demo, a port-forward) a browser would never send back a Secure cookie.
+SECURE_COOKIES = env.boolean("BERTH_SECURE_COOKIES", True)
+SESSION_COOKIE_SECURE = SECURE_COOKIES
+CSRF_COOKIE_SECURE = SECURE_COOKIES
+SESSION_COOKIE_SAMESITE = "Lax"
+SECURE_REFERRER_POLICY = "same-origin"
+X_FRAME_OPTIONS = "DENY"
+
+INSTALLED_APPS = [
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "django.contrib.sessions",
+    "django.contrib.postgres",
+    "django.contrib.staticfiles",
+    "guardian",
+    "rest_framework",
+    "drf_spectacular",
+    "tenants",
+    "provisioning",
+    "portal",
+]
+
+MIDDLEWARE = [
+    "portal.middleware.RequestIdMiddleware",
+    "django.middleware.security.SecurityMiddleware",
+    "whitenoise.middleware.WhiteNoiseMiddleware",
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.common.CommonMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django.middleware.clickjacking.XFrameOptionsMiddleware",
+]
+
+ROOT_URLCONF = "portal.urls"
+WSGI_APPLICATION = "portal.wsgi.application"
+APPEND_SLASH = False
+
+DATABASES = {"default": env.database("DATABASE_URL")}
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+
+AUTH_USER_MODEL = "tenants.User"
+AUTHENTICATION_BACKENDS = [
+    "django.contrib.auth.backends.ModelBackend",
+    "guardian.backends.ObjectPermissionBackend",
+]
+GUARDIAN_MONKEY_PATCH_USER = False
+ANONYMOUS_USER_NAME = None
+PASSWORD_HASHERS = [
+    "django.contrib.auth.hashers.Argon2PasswordHasher",
+    "django.contrib.auth.hashers.PBKDF2PasswordHasher",
+]
+
+LANGUAGE_CODE = "en"
+LANGUAGES = [("en", "English"), ("zh-hans", "简体中文")]
+USE_TZ = True
+TIME_ZONE = "UTC"
+
+STATIC_URL = "/static/"
+# The built single-page app: index.html and its assets. Absent until `make frontend` has run.
+FRONTEND_DIST = BASE_DIR / "frontend" / "dist"
+
+REST_FRAMEWORK = {
+    "DEFAULT_AUTHENTICATION_CLASSES": ["portal.auth.TokenAuthentication", "portal.auth.SessionAuthentication"],
+    "DEFAULT_PERMISSION_CLASSES": ["rest_framework.permissions.IsAuthenticated"],
+    "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
+    "DEFAULT_PARSER_CLASSES": ["rest_framework.parsers.JSONParser"],
+    "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",
+    "EXCEPTION_HANDLER": "portal.problems.handle_exception",
+    "UNAUTHENTICATED_USER": "django.contrib.auth.models.AnonymousUser",
+}
+
+# Celery. Messages are hints: losing all of them loses no work (provisioning/tasks.py).
+CELERY_BROKER_URL = env.text("BERTH_BROKER_URL")
+CELERY_TASK_IGNORE_RESULT = True
+CELERY_TASK_ACKS_LATE = False
+CELERY_WORKER_PREFETCH_MULTIPLIER = 1
+CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
+CELERY_TASK_SERIALIZER = "json"
+CELERY_ACCEPT_CONTENT = ["json"]
+
+# Where kubeconfigs of targets are mounted (Kubernetes Secrets in production), one file each: <target>.kubeconfig.
+TARGETS_DIR = Path(env.text("BERTH_TARGETS_DIR", "/etc/berth/targets"))
+# Replaces the registry host of every image, for installations with a mirror: registry.example.com/mirror.
+IMAGE_REGISTRY = env.text("BERTH_IMAGE_REGISTRY", "")
+# Seconds an operation may take before it fails with the reason it was waiting for.
+OPERATION_DEADLINE_SECONDS = env.integer("BERTH_OPERATION_DEADLINE_SECONDS", 600, minimum=10, maximum=86_400)
+# Seconds a worker may hold a cluster without news of it; after that another takes over.
+CLAIM_LEASE_SECONDS = env.integer("BERTH_CLAIM_LEASE_SECONDS", 15, minimum=5, maximum=300)
+
+LOGGING_CONFIG = None  # portal/logs.py sets it up, from BERTH_LOG_FORMAT and BERTH_LOG_LEVEL
+LOG_FORMAT = env.text("BERTH_LOG_FORMAT", "json")
+LOG_LEVEL = env.text("BERTH_LOG_LEVEL", "INFO")

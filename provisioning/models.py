@@ -1,0 +1,261 @@
+"""The wish and the work: targets, plans, clusters, operations, events, principals.
+
+The database holds the wish; Kubernetes holds the truth; a message is only a hint (docs/architecture.md).
+"""
+
+from __future__ import annotations
+
+from django.contrib.auth.models import AnonymousUser
+from django.core.validators import RegexValidator
+from django.db import models
+from django.utils import timezone
+
+from tenants.ids import new_id
+from tenants.models import Tenant, User
+
+CLUSTER_NAME_RULE = RegexValidator(
+    r"^[a-z]([a-z0-9-]{0,28}[a-z0-9])?\Z",
+    "Use 1 to 30 lower-case letters, digits and hyphens; start with a letter, end with a letter or digit.",
+)
+
+
+def new_cluster_id() -> str:
+    """Default of Cluster.id."""
+    return new_id("clu")
+
+
+def new_operation_id() -> str:
+    """Default of Operation.id."""
+    return new_id("op")
+
+
+def new_event_id() -> str:
+    """Default of ClusterEvent.id."""
+    return new_id("evt")
+
+
+class Target(models.Model):
+    """A Kubernetes cluster to deliver to.
+
+    Its kubeconfig is a file in settings.TARGETS_DIR (a mounted Secret), never here; `source` is "file" or "in-cluster".
+    The discovered fields are refreshed by the watcher and by beat.
+    """
+
+    name = models.CharField(max_length=30, primary_key=True, validators=[CLUSTER_NAME_RULE])
+    title = models.CharField(max_length=100)
+    source = models.CharField(max_length=16, choices=[("file", "file"), ("in-cluster", "in-cluster")], default="file")
+    reach = models.CharField(
+        max_length=16, choices=[("direct", "direct"), ("port-forward", "port-forward")], default="direct"
+    )
+    # Discovered: reachable is null until the first look.
+    reachable = models.BooleanField(null=True)
+    reason = models.TextField(default="", blank=True)
+    checked = models.DateTimeField(null=True)
+    kubernetes_version = models.CharField(max_length=40, default="", blank=True)
+    nodes = models.JSONField(default=list)  # [{"name", "zone", "ready", "schedulable", "cpu_millicores", "memory_mib"}]
+    storage_classes = models.JSONField(default=list)  # [{"name", "provisioner", "default", "expandable"}]
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class Plan(models.Model):
+    """A named set of plan-field values. Values a request leaves out come from here, then from the engine's defaults."""
+
+    name = models.CharField(max_length=40, primary_key=True, validators=[CLUSTER_NAME_RULE])
+    engine = models.CharField(max_length=30)
+    title = models.CharField(max_length=100)
+    description = models.TextField(default="", blank=True)
+    values = models.JSONField(default=dict)
+    # Empty: any.
+    storage_classes = models.JSONField(default=list)
+    targets = models.ManyToManyField(Target, blank=True, related_name="plans")
+    position = models.IntegerField(default=0)
+
+    class Meta:
+        ordering = ["engine", "position", "name"]
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class Phase(models.TextChoices):
+    """Where a cluster stands. `degraded` and `failed` always carry a reason."""
+
+    PENDING = "pending"
+    PROVISIONING = "provisioning"
+    READY = "ready"
+    UPDATING = "updating"
+    DEGRADED = "degraded"
+    DELETING = "deleting"
+    DELETED = "deleted"
+    FAILED = "failed"
+
+
+class ClusterQuerySet(models.QuerySet["Cluster"]):
+    def visible_to(self, user: User | AnonymousUser) -> ClusterQuerySet:
+        """Clusters of the tenants `user` may see. Every request's query starts here."""
+        return self.filter(tenant__in=Tenant.objects.visible_to(user))
+
+    def present(self) -> ClusterQuerySet:
+        """Clusters that are not deleted."""
+        return self.exclude(phase=Phase.DELETED)
+
+    def due(self) -> ClusterQuerySet:
+        """Clusters somebody should look at now: their time has come and no live worker holds them."""
+        now = timezone.now()
+        return self.filter(next_look__lte=now).filter(
+            models.Q(claimed_until__isnull=True) | models.Q(claimed_until__lt=now)
+        )
+
+
+class Cluster(models.Model):
+    """One ordered cluster. `spec` is complete (defaults and plan filled in); `generation` counts its changes."""
+
+    id = models.CharField(primary_key=True, max_length=40, default=new_cluster_id, editable=False)
+    tenant = models.ForeignKey(Tenant, on_delete=models.PROTECT, related_name="clusters")
+    target = models.ForeignKey(Target, on_delete=models.PROTECT, related_name="clusters")
+    plan = models.ForeignKey(Plan, null=True, blank=True, on_delete=models.SET_NULL, related_name="clusters")
+    engine = models.CharField(max_length=30)
+    name = models.CharField(max_length=30, validators=[CLUSTER_NAME_RULE])
+    version = models.CharField(max_length=30)
+    spec = models.JSONField()
+    labels = models.JSONField(default=dict)
+    description = models.TextField(default="", blank=True)
+    generation = models.PositiveIntegerField(default=1)
+    # What people may change makes a new revision: the ETag.
+    revision = models.PositiveIntegerField(default=1)
+    created = models.DateTimeField(auto_now_add=True)
+    created_by = models.ForeignKey(User, null=True, on_delete=models.SET_NULL, related_name="+")
+
+    # Status, written by reconcile only, under its claim.
+    observed_generation = models.PositiveIntegerField(default=0)
+    phase = models.CharField(max_length=16, choices=Phase.choices, default=Phase.PENDING)
+    reason = models.TextField(default="", blank=True)
+    conditions = models.JSONField(default=list)  # [{"type", "status", "reason", "message", "since"}]
+    endpoints = models.JSONField(default=list)
+    members = models.JSONField(default=list)
+    inventory = models.JSONField(default=list)  # [{"apiVersion", "kind", "namespace", "name"}] of what was applied
+    ready_at = models.DateTimeField(null=True)
+    volumes_kept = models.BooleanField(default=False)
+    deleted_at = models.DateTimeField(null=True)
+
+    # The claim: who reconciles it now. `fence` grows with every claim, so a late writer is found out.
+    # `wakes` counts hints; a hint that arrives during a reconcile makes it look once more.
+    next_look = models.DateTimeField(default=timezone.now, db_index=True)
+    claimed_until = models.DateTimeField(null=True)
+    fence = models.PositiveBigIntegerField(default=0)
+    wakes = models.PositiveBigIntegerField(default=0)
+
+    objects = ClusterQuerySet.as_manager()
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(
+                fields=["tenant", "name"], condition=~models.Q(phase="deleted"), name="provisioning_cluster_name_unique"
+            )
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.tenant_id}/{self.name}"
+
+
+class OperationState(models.TextChoices):
+    """A state is terminal or not; an operation always ends in a terminal one, by its deadline at the latest."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELED = "canceled"
+
+
+TERMINAL_STATES = (OperationState.SUCCEEDED, OperationState.FAILED, OperationState.CANCELED)
+
+
+class OperationQuerySet(models.QuerySet["Operation"]):
+    def visible_to(self, user: User | AnonymousUser) -> OperationQuerySet:
+        """Operations on clusters of the tenants `user` may see."""
+        return self.filter(cluster__tenant__in=Tenant.objects.visible_to(user))
+
+    def open(self) -> OperationQuerySet:
+        """Operations that have not ended."""
+        return self.exclude(state__in=TERMINAL_STATES)
+
+
+class Operation(models.Model):
+    """One change to one cluster, and its own outbox: reconcile works it off, beat re-dispatches what nobody holds.
+
+    `steps`: [{"key", "title", "state": waiting|running|done|failed, "started", "ended", "reason", "object"}].
+    `error`: {"code", "message", "remedy"} once failed.
+    """
+
+    id = models.CharField(primary_key=True, max_length=40, default=new_operation_id, editable=False)
+    cluster = models.ForeignKey(Cluster, on_delete=models.CASCADE, related_name="operations")
+    kind = models.CharField(max_length=30)  # create, update, delete
+    state = models.CharField(max_length=16, choices=OperationState.choices, default=OperationState.QUEUED)
+    generation = models.PositiveIntegerField()
+    params = models.JSONField(default=dict)  # such as {"volumes": "keep"}
+    steps = models.JSONField(default=list)
+    percent = models.PositiveSmallIntegerField(default=0)
+    reason = models.TextField(default="", blank=True)  # what it waits for right now
+    proof = models.JSONField(null=True)
+    error = models.JSONField(null=True)
+    actor = models.ForeignKey(User, null=True, on_delete=models.SET_NULL, related_name="+")
+    request_id = models.CharField(max_length=64, default="", blank=True)
+    created = models.DateTimeField(auto_now_add=True)
+    started = models.DateTimeField(null=True)
+    ended = models.DateTimeField(null=True)
+    deadline = models.DateTimeField()
+    # Grows with every visible change: long polls wait for it to pass what the caller has seen.
+    revision = models.PositiveIntegerField(default=1)
+
+    objects = OperationQuerySet.as_manager()
+
+    class Meta:
+        constraints = [
+            # One at a time per cluster; a second request gets a 409 from this, not from a check that can race.
+            models.UniqueConstraint(
+                fields=["cluster"],
+                condition=models.Q(state__in=["queued", "running"]),
+                name="provisioning_operation_one_open",
+            )
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.cluster_id} {self.state}"
+
+
+class ClusterEvent(models.Model):
+    """Something people may want to read later. Repeats within a reconcile are counted, not added."""
+
+    id = models.CharField(primary_key=True, max_length=40, default=new_event_id, editable=False)
+    cluster = models.ForeignKey(Cluster, on_delete=models.CASCADE, related_name="events")
+    operation = models.ForeignKey(Operation, null=True, on_delete=models.SET_NULL, related_name="events")
+    warning = models.BooleanField(default=False)
+    reason = models.CharField(max_length=60)
+    message = models.TextField()
+    object = models.CharField(max_length=200, default="", blank=True)
+    count = models.PositiveIntegerField(default=1)
+    created = models.DateTimeField(auto_now_add=True)
+    last_seen = models.DateTimeField(default=timezone.now)
+
+    def __str__(self) -> str:
+        return f"{self.reason}: {self.message}"
+
+
+class Principal(models.Model):
+    """A credential's metadata; the credential itself is in a Kubernetes Secret only."""
+
+    cluster = models.ForeignKey(Cluster, on_delete=models.CASCADE, related_name="principals")
+    name = models.CharField(max_length=60)
+    secret_name = models.CharField(max_length=63)
+    secret_key = models.CharField(max_length=60, default="password")
+    version = models.PositiveIntegerField(default=1)
+    created = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["cluster", "name"], name="provisioning_principal_unique")]
+
+    def __str__(self) -> str:
+        return self.name

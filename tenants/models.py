@@ -1,0 +1,96 @@
+"""Who there is: users, tenants, memberships, tokens. This app knows nothing of clusters."""
+
+from __future__ import annotations
+
+from django.contrib.auth.models import AbstractUser, AnonymousUser
+from django.core.validators import RegexValidator
+from django.db import models
+
+from tenants.ids import new_id
+
+# A DNS label short enough that "berth-<slug>" and everything named after it stays one.
+SLUG_RULE = RegexValidator(
+    r"^[a-z]([a-z0-9-]{0,28}[a-z0-9])?\Z",
+    "Use 1 to 30 lower-case letters, digits and hyphens; start with a letter, end with a letter or digit.",
+)
+
+
+def new_tenant_id() -> str:
+    """Default of Tenant.id."""
+    return new_id("ten")
+
+
+def new_token_id() -> str:
+    """Default of ApiToken.id."""
+    return new_id("tok")
+
+
+class User(AbstractUser):
+    """A person or a service. Platform administrators are `is_superuser`."""
+
+
+class TenantQuerySet(models.QuerySet["Tenant"]):
+    def visible_to(self, user: User | AnonymousUser) -> TenantQuerySet:
+        """The tenants `user` is a member of; all of them for a platform administrator."""
+        if not user.is_authenticated:
+            return self.none()
+        if user.is_superuser:
+            return self
+        return self.filter(memberships__user=user)
+
+
+class Tenant(models.Model):
+    """A team with its own namespace, members and limits."""
+
+    id = models.CharField(primary_key=True, max_length=40, default=new_tenant_id, editable=False)
+    slug = models.CharField(max_length=30, unique=True, validators=[SLUG_RULE])
+    name = models.CharField(max_length=100)
+    suspended = models.BooleanField(default=False)
+    created = models.DateTimeField(auto_now_add=True)
+
+    objects = TenantQuerySet.as_manager()
+
+    def __str__(self) -> str:
+        return self.slug
+
+
+class Role(models.TextChoices):
+    """What a member may do; each includes the ones below it."""
+
+    OWNER = "owner"
+    DEVELOPER = "developer"
+    VIEWER = "viewer"
+
+
+class Membership(models.Model):
+    """One person in one tenant."""
+
+    tenant = models.ForeignKey(Tenant, on_delete=models.CASCADE, related_name="memberships")
+    user = models.ForeignKey(User, on_delete=models.CASCADE, related_name="memberships")
+    role = models.CharField(max_length=16, choices=Role.choices)
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["tenant", "user"], name="tenants_membership_unique")]
+
+    def __str__(self) -> str:
+        return f"{self.user_id} {self.role} of {self.tenant_id}"
+
+
+class ApiToken(models.Model):
+    """A bearer token. Only its SHA-256 is stored; `prefix` is what people recognise it by."""
+
+    id = models.CharField(primary_key=True, max_length=40, default=new_token_id, editable=False)
+    user = models.ForeignKey(User, on_delete=models.CASCADE, related_name="tokens")
+    name = models.CharField(max_length=100)
+    prefix = models.CharField(max_length=16)
+    sha256 = models.CharField(max_length=64, unique=True)
+    # null: every tenant of the user
+    tenant = models.ForeignKey(Tenant, null=True, blank=True, on_delete=models.CASCADE, related_name="tokens")
+    scopes = models.JSONField(default=list)
+    created = models.DateTimeField(auto_now_add=True)
+    expires = models.DateTimeField()
+    last_used = models.DateTimeField(null=True)
+    revoked = models.DateTimeField(null=True)
+
+    def __str__(self) -> str:
+        return f"{self.prefix}… {self.name}"
