@@ -6,4 +6,4 @@ os.environ.setdefault("BERTH_SECRET_KEY", "not a secret: nothing is signed with 
 os.environ.setdefault("DATABASE_URL", "postgresql://nobody@localhost/nothing")
 os.environ.setdefault("BERTH_BROKER_URL", "redis://localhost:1/0")
 
-from portal.settings import *  # noqa: E402, F403
+from portal.settings import *  # noqa: F403
