@@ -1,0 +1,147 @@
+"""Portal and target together on one machine: what the demo, the benchmark and the end-to-end tests start.
+
+With KUBECONFIG set the target is that cluster, reached by port-forwarding; otherwise it is the embedded one
+(sandbox/), and the portal's processes run inside its network, where pod addresses are routable as they are for a worker
+that runs in the cluster.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import shutil
+import socket
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from dev.portal import Api, Portal, spawn_here
+from dev.services import Services, private_services
+from sandbox import Sandbox
+
+INSIDE_PORT = 8000
+TARGET = "embedded"
+
+
+@dataclass(frozen=True)
+class Stack:
+    """A running portal with one target. `url` works from this host; `password` signs `alice`, the demo's owner, in."""
+
+    portal: Portal
+    services: Services
+    sandbox: Sandbox | None
+    kubeconfig: Path
+    folder: Path
+    host: str
+    port: int
+    token: str
+    password: str
+
+    @property
+    def url(self) -> str:
+        return f"http://{self.host}:{self.port}"
+
+    def api(self) -> Api:
+        """A client that signs its requests with the owner's token."""
+        return Api(self.host, self.port, self.token)
+
+    def run_inside(self, argv: Sequence[str], **options: object) -> subprocess.CompletedProcess[str]:
+        """Run a program of this host where the cluster's addresses and names work. Embedded target only."""
+        if self.sandbox is None:
+            raise RuntimeError("Only the embedded target lets a program of this host into its network.")
+        return self.sandbox.exec(argv, **options)
+
+
+def free_port() -> int:
+    """A TCP port of 127.0.0.1 that was free a moment ago."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def prepare(folder: Path, services: Services) -> tuple[dict[str, str], Path]:
+    """Folders, secrets and environment of a new portal; returns the environment and the targets folder."""
+    targets = folder / "targets"
+    targets.mkdir(mode=0o700)
+    environment = {
+        **services.environment(),
+        "DJANGO_SETTINGS_MODULE": "portal.settings",
+        "BERTH_SECRET_KEY": secrets.token_urlsafe(48),
+        "BERTH_SECURE_COOKIES": "0",
+        "BERTH_TARGETS_DIR": str(targets),
+        "BERTH_IMAGE_REGISTRY": os.environ.get("REGISTRY", ""),
+    }
+    return environment, targets
+
+
+@contextlib.contextmanager
+def running_stack(
+    *, name: str, port: int | None = None, progress: Callable[[str], None] = lambda line: None, fast: bool = False,
+    sandbox: Sandbox | None = None, web_workers: int = 2,
+) -> Iterator[Stack]:  # fmt: skip
+    """Start everything, yield it, end and remove everything this function started.
+
+    `sandbox` is an already running embedded target to share (it is left running); without one and without KUBECONFIG a
+    new one called `name` is started and wiped at the end. `fast` trades the database's durability for speed.
+    """
+    external = os.environ.get("KUBECONFIG")
+    folder = Path(tempfile.mkdtemp(prefix=f"berth-{name}-", dir="/tmp"))
+    folder.chmod(0o711)
+    with contextlib.ExitStack() as stack:
+        stack.callback(shutil.rmtree, folder, ignore_errors=True)
+        own: Sandbox | None = None
+        if sandbox is None and not external:
+            own = sandbox = Sandbox(name=name)
+            own.down(wipe=True)  # what an earlier run left when it was killed
+            stack.callback(own.down, wipe=True)
+        # The target takes longest, so the database, the broker and the migrations go beside it.
+        with ThreadPoolExecutor(1) as pool:
+            starting = pool.submit(own.up, progress=progress) if own is not None else None
+            services = stack.enter_context(private_services(folder / "services", fast=fast))
+            environment, targets = prepare(folder, services)
+            spawn = sandbox.popen if sandbox is not None else spawn_here
+            host_port = port or free_port()
+            listen = f"127.0.0.1:{INSIDE_PORT if sandbox is not None else host_port}"
+            portal = Portal(folder, environment, listen=listen, web_workers=web_workers, spawn=spawn)
+            portal.manage("migrate", "--verbosity", "0")
+            progress("database and broker are ready")
+            if starting is not None:
+                starting.result()
+        kubeconfig = Path(external) if sandbox is None else sandbox.inside_kubeconfig_path
+        assert kubeconfig is not None
+        (targets / f"{TARGET}.kubeconfig").write_bytes(kubeconfig.read_bytes())
+        portal.manage("berth_setup")
+        reach = "direct" if sandbox is not None else "port-forward"
+        title = "Embedded Kubernetes" if sandbox is not None else "Your Kubernetes cluster"
+        portal.manage("add_target", TARGET, "--title", title, "--reach", reach)
+        password = secrets.token_urlsafe(12)
+        password_file, token_file = folder / "password", folder / "token"
+        password_file.touch(mode=0o600)
+        password_file.write_text(password)
+        portal.environment["BERTH_DEMO_PASSWORD_FILE"] = str(password_file)
+        portal.manage("berth_demo", "--token-file", str(token_file))
+        stack.callback(portal.stop)
+        portal.start()
+        if sandbox is not None:
+            stack.enter_context(sandbox.forward(host_port, INSIDE_PORT))
+        token = token_file.read_text().strip()
+        running = Stack(portal, services, sandbox, kubeconfig, folder, "127.0.0.1", host_port, token, password)
+        running.api().await_ready(alive=portal.check)
+        progress("portal is ready")
+        yield running
+
+
+def environment_for_browser(stack: Stack) -> Mapping[str, str]:
+    """What the browser test in frontend/ reads: the address, and files with the user's name and password."""
+    user = stack.folder / "user"
+    user.write_text("alice")
+    return {
+        "BASE_URL": stack.url,
+        "BERTH_USER_FILE": str(user),
+        "BERTH_PASSWORD_FILE": str(stack.folder / "password"),
+    }
