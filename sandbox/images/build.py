@@ -1,0 +1,99 @@
+"""From references to images in the cache, built or pulled."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from sandbox.images import oci
+from sandbox.images.recipes import Recipe, architecture
+from sandbox.images.sources import MissingInput, Workshop
+from sandbox.images.store import Store
+from sandbox.images.table import IMAGES
+
+_SLOW_SECONDS = 1.0
+
+
+class ImageError(Exception):
+    """An image can neither be pulled nor built; the message names the image, the reason and the remedy."""
+
+
+def default_refs() -> list[str]:
+    """The references `sandbox up` loads without being asked."""
+    return [ref for ref, image in IMAGES.items() if image.default]
+
+
+def cache_folder() -> Path:
+    """Where built images are kept."""
+    base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
+    return Path(base) / "berth" / "images"
+
+
+def on_path(name: str) -> Path:
+    """A program of PATH. Raises MissingInput."""
+    found = shutil.which(name)
+    if found is None:
+        raise MissingInput(f"the program {name} is not on PATH")
+    return Path(found)
+
+
+def build(ref: str, recipe: Recipe, workshop: Workshop, store: Store) -> Path:
+    """Build one image into the store; layers whose inputs did not change are taken from it."""
+    layers: list[oci.Descriptor] = []
+    below: set[oci.Entry] = set()
+    for parts in recipe.layers:
+        entries = oci.normalised((entry for part in parts for entry in part(workshop)), below)
+        if entries:
+            layers.append(store.layer(entries))
+            below.update(entries)
+    config = {
+        "architecture": architecture(),
+        "os": "linux",
+        "created": "1970-01-01T00:00:00Z",
+        "config": recipe.config(),
+        "rootfs": {"type": "layers", "diff_ids": [layer["digest"] for layer in layers]},
+        "history": [{"created": "1970-01-01T00:00:00Z", "created_by": "berth sandbox"} for _ in layers],
+    }
+    config_descriptor = store.add(oci.CONFIG_TYPE, oci.encode(config))
+    manifest = {"schemaVersion": 2, "mediaType": oci.MANIFEST_TYPE, "config": config_descriptor, "layers": layers}
+    return store.keep(ref, "built", store.add(oci.MANIFEST_TYPE, oci.encode(manifest)), [config_descriptor, *layers])
+
+
+def _ensure_one(ref: str, workshop: Workshop, store: Store) -> Path:
+    started = time.monotonic()
+    try:
+        path = build(ref, IMAGES[ref].recipe(), workshop, store)
+    except (MissingInput, OSError, ValueError) as error:
+        raise ImageError(f"image {ref}: {error}") from error
+    if time.monotonic() - started > _SLOW_SECONDS:
+        workshop.progress(f"image {ref}: ready")
+    return path
+
+
+def ensure(
+    refs: Sequence[str] | None = None,
+    *,
+    progress: Callable[[str], None],
+    program: Callable[[str], Path] = on_path,
+    cache: Path | None = None,
+) -> dict[str, Path]:
+    """The images, from the cache or made now, side by side; the default ones when `refs` is None.
+
+    `program` finds binaries that are not system packages by name ("coredns"). The result maps each reference to a file
+    that `load` takes. Raises ImageError for an unknown reference or one that cannot be made.
+    """
+    wanted = list(dict.fromkeys(default_refs() if refs is None else refs))
+    for ref in wanted:
+        if ref not in IMAGES:
+            raise ImageError(
+                f"image {ref} is not in sandbox/images/table.py: add an entry, or use one of {', '.join(IMAGES)}"
+            )
+    store = Store(cache or cache_folder())
+    workshop = Workshop(store.root, progress, program)
+    with ThreadPoolExecutor(max_workers=4) as pool:
+        paths = list(pool.map(lambda ref: _ensure_one(ref, workshop, store), wanted))
+    return dict(zip(wanted, paths, strict=True))
