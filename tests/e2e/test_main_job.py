@@ -1,0 +1,118 @@
+"""The main job, through the public API, on a real target: order, watch, use, heal, delete."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from dev.portal import ApiError
+from dev.stack import Stack, environment_for_browser
+from tests.e2e.conftest import OrderCluster
+
+pytestmark = pytest.mark.sandbox
+
+ROOT = Path(__file__).resolve().parents[2]
+REDIS = {"shards": 3, "replicasPerShard": 1}
+
+
+def eventually(condition: Callable[[], object], what: str, seconds: float = 90) -> None:
+    """Wait until `condition` holds; fails with `what` after `seconds`."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"not within {seconds:.0f} s: {what}"
+        time.sleep(0.1)
+
+
+def test_redis_is_delivered_and_proven_and_every_step_tells_its_times(order: OrderCluster) -> None:
+    placed = order(plan="redis-dev", spec=REDIS)
+    assert placed.operation["state"] == "succeeded", placed.operation["error"]
+    assert placed.operation["percent"] == 100
+    assert [step["state"] for step in placed.operation["steps"]] == ["done"] * len(placed.operation["steps"])
+    assert all(step["started"] and step["ended"] for step in placed.operation["steps"])
+    assert placed.operation["proof"]["ok"] is True
+    cluster = placed.read()
+    assert cluster["phase"] == "ready"
+    roles = [member["role"] for member in cluster["members"]]
+    assert (roles.count("master"), roles.count("replica")) == (3, 3)
+    for shard in {member["shard"] for member in cluster["members"]}:
+        nodes = [member["node"] for member in cluster["members"] if member["shard"] == shard]
+        assert len(set(nodes)) == 2, f"two members of shard {shard} on one node"
+    masters = [member["node"] for member in cluster["members"] if member["role"] == "master"]
+    assert len(set(masters)) == 3, "masters are not spread evenly over three nodes"
+
+
+def test_the_shell_snippet_works_as_it_stands(stack: Stack, order: OrderCluster) -> None:
+    if stack.sandbox is None:
+        pytest.skip("this host is outside the external cluster's network; the proof went through it")
+    placed = order(plan="redis-dev", spec=REDIS)
+    snippets = placed.api.request("GET", f"{placed.path}/snippets")["items"]
+    code = next(snippet["code"] for snippet in snippets if snippet["language"] == "shell")
+    ran = stack.run_inside(
+        ["bash", "-euo", "pipefail", "-c", code.replace("{password}", placed.password())], timeout=60
+    )
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+
+
+def test_a_killed_pod_is_healed(stack: Stack, order: OrderCluster) -> None:
+    if stack.sandbox is None:
+        pytest.skip("kills a pod with the embedded target's kubectl")
+    placed = order(plan="redis-dev", spec=REDIS)
+    victim = next(member["pod"] for member in placed.read()["members"] if member["role"] == "master")
+    uid = stack.sandbox.kubectl("-n", "berth-demo", "get", "pod", victim, "-o", "jsonpath={.metadata.uid}").stdout
+    assert stack.sandbox.kubectl("-n", "berth-demo", "delete", "pod", victim, "--now").returncode == 0
+
+    def healed() -> bool:
+        now = stack.sandbox.kubectl("-n", "berth-demo", "get", "pod", victim, "-o", "jsonpath={.metadata.uid}")  # type: ignore[union-attr]
+        cluster = placed.read()
+        roles = [member["role"] for member in cluster["members"]]
+        return (
+            now.stdout not in ("", uid)
+            and cluster["phase"] == "ready"
+            and (roles.count("master"), roles.count("replica")) == (3, 3)
+        )
+
+    eventually(healed, "the cluster is ready again with 3 masters and 3 replicas")
+
+
+def test_zookeeper_is_delivered_through_the_same_door(order: OrderCluster) -> None:
+    placed = order("zookeeper", plan="zookeeper-dev")
+    assert placed.operation["state"] == "succeeded", placed.operation["error"]
+    roles = sorted(member["role"] for member in placed.read()["members"])
+    assert roles == ["follower", "follower", "leader"]
+
+
+def test_deleting_keeps_volumes_unless_the_name_is_typed(stack: Stack, order: OrderCluster) -> None:
+    if stack.sandbox is None:
+        pytest.skip("counts volumes with the embedded target's kubectl")
+    placed = order(plan="redis-dev", spec=REDIS)
+    with pytest.raises(ApiError) as refused:
+        placed.api.request("DELETE", f"{placed.path}?volumes=delete&confirm=another")
+    assert refused.value.status == 422
+    answer = placed.api.request("DELETE", placed.path)
+    assert placed.api.follow(answer["operation"])["state"] == "succeeded"
+    label = f"app.kubernetes.io/instance={placed.name}"
+    kept = stack.sandbox.kubectl("-n", "berth-demo", "get", "pvc", "-l", label, "-o", "name").stdout.split()
+    left = stack.sandbox.kubectl(
+        "-n", "berth-demo", "get", "pods,statefulsets,services,configmaps,secrets,pdb", "-l", label, "-o", "name"
+    ).stdout.split()
+    assert len(kept) == 6
+    assert left == []
+    with pytest.raises(ApiError) as again:
+        body = {"engine": "redis", "name": placed.name, "plan": "redis-dev"}
+        placed.api.request("POST", "/api/v1/tenants/demo/clusters", body, headers={"Idempotency-Key": placed.name})
+    assert again.value.problem["code"] == "volumes_kept"
+    assert stack.sandbox.kubectl("-n", "berth-demo", "delete", "pvc", "-l", label).returncode == 0
+
+
+@pytest.mark.browser
+def test_the_page_carries_a_person_from_sign_in_to_deletion(stack: Stack) -> None:
+    environment = {**os.environ, **environment_for_browser(stack)}
+    ran = subprocess.run(
+        ["python3", "dev/bootstrap.py", "npm", "run", "e2e"], cwd=ROOT, env=environment, capture_output=True, text=True
+    )
+    assert ran.returncode == 0, ran.stdout[-6000:] + ran.stderr[-2000:]
