@@ -102,8 +102,8 @@ def test_deleting_keeps_volumes_unless_the_name_is_typed(stack: Stack, order: Or
     ).stdout.split()
     assert len(kept) == 6
     assert left == []
+    body = {"engine": "redis", "name": placed.name, "plan": "redis-dev"}
     with pytest.raises(ApiError) as again:
-        body = {"engine": "redis", "name": placed.name, "plan": "redis-dev"}
         placed.api.request("POST", "/api/v1/tenants/demo/clusters", body, headers={"Idempotency-Key": placed.name})
     assert again.value.problem["code"] == "volumes_kept"
     assert stack.sandbox.kubectl("-n", "berth-demo", "delete", "pvc", "-l", label).returncode == 0
