@@ -22,6 +22,8 @@ CSRF_COOKIE_SECURE = SECURE_COOKIES
 SESSION_COOKIE_SAMESITE = "Lax"
 SECURE_REFERRER_POLICY = "same-origin"
 X_FRAME_OPTIONS = "DENY"
+SECURE_HSTS_SECONDS = 31_536_000 if SECURE_COOKIES else 0
+CSRF_FAILURE_VIEW = "portal.problems.csrf_failure"
 
 INSTALLED_APPS = [
     "django.contrib.auth",
@@ -32,6 +34,7 @@ INSTALLED_APPS = [
     "guardian",
     "rest_framework",
     "drf_spectacular",
+    "drf_spectacular_sidecar",
     "tenants",
     "provisioning",
     "portal",
@@ -39,6 +42,8 @@ INSTALLED_APPS = [
 
 MIDDLEWARE = [
     "portal.middleware.RequestIdMiddleware",
+    "portal.middleware.HealthMiddleware",
+    "portal.middleware.ContentSecurityMiddleware",
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
@@ -75,15 +80,61 @@ TIME_ZONE = "UTC"
 STATIC_URL = "/static/"
 # The built single-page app: index.html and its assets. Absent until `make frontend` has run.
 FRONTEND_DIST = BASE_DIR / "frontend" / "dist"
+# WhiteNoise warns about a folder that is not there.
+WHITENOISE_ROOT = FRONTEND_DIST if FRONTEND_DIST.is_dir() else None
+# Static files are served from the installed packages: there is no collectstatic step that could be forgotten.
+WHITENOISE_USE_FINDERS = True
+WHITENOISE_AUTOREFRESH = False
+# Vite puts a hash of the content into the names below /assets/: those never change.
+WHITENOISE_IMMUTABLE_FILE_TEST = r"^/assets/.+-[\w-]{8}\.\w+$"
+
+TEMPLATES = [{"BACKEND": "django.template.backends.django.DjangoTemplates", "APP_DIRS": True}]
+
+# The largest body the API reads. The longest sensible request, a cluster with every field, is under 10 KiB.
+MAX_BODY_BYTES = 262_144
+DATA_UPLOAD_MAX_MEMORY_SIZE = MAX_BODY_BYTES
 
 REST_FRAMEWORK = {
     "DEFAULT_AUTHENTICATION_CLASSES": ["portal.auth.TokenAuthentication", "portal.auth.SessionAuthentication"],
-    "DEFAULT_PERMISSION_CLASSES": ["rest_framework.permissions.IsAuthenticated"],
+    "DEFAULT_PERMISSION_CLASSES": ["portal.auth.SignedInWithinScope"],
     "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
-    "DEFAULT_PARSER_CLASSES": ["rest_framework.parsers.JSONParser"],
+    "DEFAULT_PARSER_CLASSES": ["portal.api.parsers.JsonParser"],
     "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",
     "EXCEPTION_HANDLER": "portal.problems.handle_exception",
     "UNAUTHENTICATED_USER": "django.contrib.auth.models.AnonymousUser",
+}
+
+SPECTACULAR_SETTINGS = {
+    "TITLE": "Berth API",
+    "VERSION": "1",
+    "OAS_VERSION": "3.1.0",
+    "DESCRIPTION": (BASE_DIR / "portal" / "api" / "introduction.md").read_text(encoding="utf-8"),
+    # Bodies and answers have serializers of their own.
+    "COMPONENT_SPLIT_PATCH": False,
+    "ENUM_GENERATE_CHOICE_DESCRIPTION": False,
+    "SCHEMA_PATH_PREFIX": r"/api/v1",
+    "SERVE_INCLUDE_SCHEMA": False,
+    "SORT_OPERATIONS": False,
+    "POSTPROCESSING_HOOKS": ["drf_spectacular.hooks.postprocess_schema_enums", "portal.api.schema.finish"],
+    "ENUM_NAME_OVERRIDES": {
+        "Phase": "provisioning.models.Phase",
+        "OperationState": "provisioning.models.OperationState",
+        "Role": "tenants.models.Role",
+        "Effect": "portal.api.engines.EFFECTS",
+        "FieldKind": "portal.api.engines.KINDS",
+        "StepState": "portal.api.operations.STEP_STATES",
+        "TokenScope": "portal.api.tokens.SCOPE_CHOICES",
+        "EndpointScope": "portal.api.clusters.ENDPOINT_SCOPES",
+        "ConditionStatus": "portal.api.clusters.CONDITION_STATES",
+    },
+    "TAGS": [
+        {"name": "Session", "description": "Who you are, and signing in and out from a browser."},
+        {"name": "Tokens", "description": "Bearer tokens for programs."},
+        {"name": "Tenants", "description": "The teams you belong to."},
+        {"name": "Catalogue", "description": "What can be ordered, and where it can run."},
+        {"name": "Clusters", "description": "Order, watch, label and delete clusters, and connect to them."},
+        {"name": "Operations", "description": "How a change is going, and what it waits for."},
+    ],
 }
 
 # Celery. Messages are hints: losing all of them loses no work (provisioning/tasks.py).
@@ -104,6 +155,9 @@ OPERATION_DEADLINE_SECONDS = env.integer("BERTH_OPERATION_DEADLINE_SECONDS", 600
 # Seconds a worker may hold a cluster without news of it; after that another takes over.
 CLAIM_LEASE_SECONDS = env.integer("BERTH_CLAIM_LEASE_SECONDS", 15, minimum=5, maximum=300)
 
-LOGGING_CONFIG = None  # portal/logs.py sets it up, from BERTH_LOG_FORMAT and BERTH_LOG_LEVEL
-LOG_FORMAT = env.text("BERTH_LOG_FORMAT", "json")
-LOG_LEVEL = env.text("BERTH_LOG_LEVEL", "INFO")
+LOGGING_CONFIG = "portal.logs.configure"
+LOGGING = {
+    "format": env.choice("BERTH_LOG_FORMAT", "json", ("json", "text")),
+    "level": env.choice("BERTH_LOG_LEVEL", "INFO", ("DEBUG", "INFO", "WARNING", "ERROR")),
+}
+CELERY_WORKER_HIJACK_ROOT_LOGGER = False

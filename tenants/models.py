@@ -38,6 +38,11 @@ class TenantQuerySet(models.QuerySet["Tenant"]):
             return self
         return self.filter(memberships__user=user)
 
+    def with_role_of(self, user: User | AnonymousUser) -> TenantQuerySet:
+        """Fill `my_role` of each tenant with the role `user` has in it, None without one."""
+        roles = Membership.objects.filter(tenant=models.OuterRef("pk"), user=user.pk).values("role")[:1]
+        return self.annotate(my_role=models.Subquery(roles))
+
 
 class Tenant(models.Model):
     """A team with its own namespace, members and limits."""
@@ -47,6 +52,9 @@ class Tenant(models.Model):
     name = models.CharField(max_length=100)
     suspended = models.BooleanField(default=False)
     created = models.DateTimeField(auto_now_add=True)
+
+    # Filled by TenantQuerySet.with_role_of.
+    my_role: str | None
 
     objects = TenantQuerySet.as_manager()
 

@@ -1,0 +1,90 @@
+"""The base of every resource. What a request may touch comes from the querysets here, and nowhere else.
+
+`initial` settles tenant, role and suspension before any handler runs, so a resource cannot forget to.
+"""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import Any, ClassVar
+
+from django.http import HttpResponseBase
+from rest_framework.request import Request
+from rest_framework.views import APIView
+
+from portal.auth import SAFE
+from provisioning.models import Cluster, ClusterQuerySet, Operation, OperationQuerySet
+from tenants.access import require_active, require_role
+from tenants.models import ApiToken, Role, Tenant, TenantQuerySet, User
+from tenants.refusals import Missing
+
+
+class ApiView(APIView):
+    """A resource. With `{tenant}` in its address, changes need at least `least_role` in that tenant."""
+
+    least_role: ClassVar[Role] = Role.DEVELOPER
+
+    @property
+    def user(self) -> User:
+        """Who calls. Only for views that demand signing in, which is the default."""
+        user = self.request.user
+        assert isinstance(user, User)
+        return user
+
+    @property
+    def token(self) -> ApiToken | None:
+        """The token the call was made with, None for a session."""
+        return self.request.auth if isinstance(self.request.auth, ApiToken) else None
+
+    def tenants(self) -> TenantQuerySet:
+        """The tenants this call may see: the user's, and of those the token's if it is limited to one."""
+        visible = Tenant.objects.visible_to(self.user).with_role_of(self.user)
+        return visible.filter(pk=self.token.tenant_id) if self.token and self.token.tenant_id else visible
+
+    def clusters(self) -> ClusterQuerySet:
+        """The clusters this call may see, in the addressed tenant if there is one."""
+        visible = Cluster.objects.visible_to(self.user)
+        if "tenant" in self.kwargs:
+            return visible.filter(tenant=self.tenant)
+        return visible.filter(tenant=self.token.tenant_id) if self.token and self.token.tenant_id else visible
+
+    def operations(self) -> OperationQuerySet:
+        """The operations this call may see, of the addressed tenant if there is one."""
+        visible = Operation.objects.visible_to(self.user).select_related("cluster__tenant", "actor")
+        if "tenant" in self.kwargs:
+            return visible.filter(cluster__tenant=self.tenant)
+        return visible.filter(cluster__tenant=self.token.tenant_id) if self.token and self.token.tenant_id else visible
+
+    @cached_property
+    def tenant(self) -> Tenant:
+        """The tenant in the address. Raises Missing."""
+        slug = self.kwargs["tenant"]
+        tenant = self.tenants().filter(slug=slug).first()
+        if tenant is None:
+            raise Missing("not_found", f"There is no tenant {slug} that you may see.")
+        return tenant
+
+    @cached_property
+    def cluster(self) -> Cluster:
+        """The cluster in the address, not deleted. Raises Missing."""
+        name = self.kwargs["name"]
+        cluster = self.clusters().present().filter(name=name).select_related("tenant", "target", "created_by").first()
+        if cluster is None:
+            raise Missing("not_found", f"There is no cluster {name} in {self.tenant.slug}.")
+        return cluster
+
+    def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
+        super().initial(request, *args, **kwargs)
+        if "tenant" not in self.kwargs:
+            return
+        tenant = self.tenant
+        if request.method not in SAFE:
+            require_role(tenant=tenant, user=self.user, least=self.least_role)
+            require_active(tenant=tenant, user=self.user)
+
+    def finalize_response(
+        self, request: Request, response: HttpResponseBase, *args: Any, **kwargs: Any
+    ) -> HttpResponseBase:
+        # Answers depend on who asks and change all the time; some hold secrets.
+        response.headers.setdefault("Cache-Control", "no-store")
+        return super().finalize_response(request, response, *args, **kwargs)  # type: ignore[arg-type]

@@ -1,0 +1,280 @@
+"""/tenants/{tenant}/clusters: order, list, show, label and delete clusters; their events and operations."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.db.models import Prefetch
+from drf_spectacular.utils import extend_schema_field
+from rest_framework import serializers
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from portal import logs
+from portal.api.base import ApiView
+from portal.api.etags import etag, expected_revision
+from portal.api.operations import OperationOut, OperationPage, OperationsQuery, operations_page
+from portal.api.pagination import PageQuery, page
+from portal.api.parsers import JsonParser, MergePatchParser
+from portal.api.schema import ETAG, IDEMPOTENCY_KEY, IF_MATCH, LOCATION, REPLAYED, described
+from portal.api.serializers import Body, Query, Text, read_body, read_query
+from portal.idempotency import idempotent
+from portal.problems import invalid
+from provisioning.clusters.services import create_cluster, delete_cluster, edit_cluster
+from provisioning.models import Cluster, ClusterQuerySet, Operation, Phase
+from tenants.refusals import FieldError, Missing
+
+ENDPOINT_SCOPES = [(scope, scope) for scope in ("cluster", "external")]
+CONDITION_STATES = [(state, state) for state in ("True", "False", "Unknown")]
+ORDERS = [(order, order) for order in ("created", "-created", "name", "-name")]
+
+FIXED = {
+    "name": "A name never changes: delete the cluster and order a new one.",
+    "engine": "An engine never changes: order a new cluster.",
+    "target": "A cluster stays on its target: order a new one on the other target.",
+    "plan": "Changing the plan of a running cluster is not possible yet; it comes with resizing.",
+    "version": "Changing the version of a running cluster is not possible yet; it comes with upgrades.",
+    "spec": "Changing the spec of a running cluster is not possible yet; it comes with resizing.",
+}
+
+
+class ClusterOrder(Body):
+    """What to deliver."""
+
+    name = Text(help_text="1 to 30 lower-case letters, digits and hyphens, unique in the tenant; never changes.")
+    engine = Text(help_text="Key of an engine, see /engines.")
+    plan = Text(required=False, allow_null=True, default=None, help_text="Key of a plan, see /plans. Default: none.")
+    version = Text(required=False, allow_null=True, default=None, help_text="Default: the engine's first.")
+    target = Text(required=False, allow_null=True, default=None, help_text="Where to run. Default: the only one.")
+    spec = serializers.DictField(
+        required=False, default=dict,
+        help_text="Plan fields to set, see the engine's `fields`. What is left out comes from the plan, then from the "
+        "engine's defaults.",
+    )  # fmt: skip
+    labels = serializers.DictField(
+        child=Text(allow_blank=True), required=False, default=dict, help_text="Yours to use."
+    )
+    description = Text(required=False, default="", allow_blank=True, max_length=2000)
+
+
+class ClusterPatch(Body):
+    """A merge patch: what is absent stays."""
+
+    labels = serializers.DictField(
+        child=Text(allow_blank=True, allow_null=True), required=False, allow_null=True,
+        help_text="Merged key by key; null removes a key; null for the whole removes all.",
+    )  # fmt: skip
+    description = Text(required=False, allow_null=True, allow_blank=True, max_length=2000, help_text="null empties it.")
+
+
+class ClusterQuery(PageQuery):
+    engine = serializers.CharField(required=False, max_length=30, help_text="Only this engine.")
+    phase = serializers.ChoiceField(
+        choices=Phase.choices,
+        required=False,
+        help_text="Only this phase. Deleted ones are shown for `deleted` only.",
+    )
+    q = serializers.CharField(required=False, max_length=30, help_text="Only names that begin with this.")
+    order = serializers.ChoiceField(
+        choices=ORDERS, required=False, default="-created", help_text="A minus: descending."
+    )
+
+
+class DeleteQuery(Query):
+    volumes = serializers.ChoiceField(
+        choices=[("keep", "keep"), ("delete", "delete")], required=False, default="keep",
+        help_text="Whether the data is deleted too. That cannot be undone.",
+    )  # fmt: skip
+    confirm = serializers.CharField(
+        required=False, max_length=30, help_text="The cluster's name, typed again; required with volumes=delete."
+    )
+
+
+class ConditionOut(serializers.Serializer[Any]):
+    type = serializers.CharField()
+    status = serializers.ChoiceField(choices=CONDITION_STATES)
+    reason = serializers.CharField(default="")
+    message = serializers.CharField(default="")
+    since = serializers.DateTimeField(default=None, allow_null=True)
+
+
+class EndpointOut(serializers.Serializer[Any]):
+    name = serializers.CharField()
+    host = serializers.CharField()
+    port = serializers.IntegerField()
+    scope = serializers.ChoiceField(
+        choices=ENDPOINT_SCOPES, default="cluster", help_text="cluster: reachable inside the Kubernetes cluster."
+    )
+
+
+class MemberOut(serializers.Serializer[Any]):
+    pod = serializers.CharField()
+    role = serializers.CharField(default="")
+    node = serializers.CharField(default="")
+    zone = serializers.CharField(default="")
+    shard = serializers.CharField(default="")
+    healthy = serializers.BooleanField(default=True)
+    detail = serializers.DictField(default=dict)
+
+
+class ClusterOut(serializers.Serializer[Any]):
+    id = serializers.CharField()
+    tenant = serializers.CharField(source="tenant.slug")
+    name = serializers.CharField()
+    engine = serializers.CharField()
+    version = serializers.CharField()
+    plan = serializers.CharField(source="plan_id", allow_null=True)
+    target = serializers.CharField(source="target_id")
+    spec = serializers.DictField(help_text="Complete: the plan's values and the defaults are filled in.")
+    labels = serializers.DictField(child=serializers.CharField())
+    description = serializers.CharField()
+    phase = serializers.ChoiceField(choices=Phase.choices)
+    reason = serializers.CharField(help_text="Why it is degraded or failed, or what it waits for.")
+    conditions = ConditionOut(many=True)
+    endpoints = EndpointOut(many=True)
+    members = MemberOut(many=True, help_text="Its processes.")
+    generation = serializers.IntegerField(help_text="Counts changes of the spec.")
+    observed_generation = serializers.IntegerField(help_text="The generation that has been brought about.")
+    revision = serializers.IntegerField(help_text="Counts everything people change: the ETag.")
+    operation = serializers.SerializerMethodField(help_text="The change under way, null when there is none.")
+    created = serializers.DateTimeField()
+    created_by = serializers.CharField(source="created_by.username", default=None, allow_null=True)
+    ready_at = serializers.DateTimeField(allow_null=True, help_text="When it was proven ready for the first time.")
+    volumes_kept = serializers.BooleanField(help_text="It was deleted and its data was kept.")
+    deleted_at = serializers.DateTimeField(allow_null=True)
+
+    @extend_schema_field(OperationOut(allow_null=True))
+    def get_operation(self, cluster: Cluster) -> dict[str, Any] | None:
+        found: list[Operation] = getattr(cluster, "open_operations", [])
+        return dict(OperationOut(found[0]).data) if found else None
+
+
+class ClusterPage(serializers.Serializer[Any]):
+    items = ClusterOut(many=True)
+    next = serializers.CharField(allow_null=True)
+
+
+class AcceptedOut(serializers.Serializer[Any]):
+    operation = OperationOut()
+    cluster = ClusterOut()
+
+
+class EventOut(serializers.Serializer[Any]):
+    id = serializers.CharField()
+    warning = serializers.BooleanField()
+    reason = serializers.CharField(help_text="One word; for programs.")
+    message = serializers.CharField()
+    object = serializers.CharField(help_text="Which thing it is about; may be empty.")
+    count = serializers.IntegerField(help_text="How often it happened in a row.")
+    operation = serializers.CharField(source="operation_id", allow_null=True)
+    created = serializers.DateTimeField()
+    last_seen = serializers.DateTimeField()
+
+
+class EventPage(serializers.Serializer[Any]):
+    items = EventOut(many=True)
+    next = serializers.CharField(allow_null=True)
+
+
+def complete(clusters: ClusterQuerySet) -> ClusterQuerySet:
+    """With everything the wire form needs, in a constant number of queries."""
+    operations = Operation.objects.open().select_related("cluster__tenant", "actor")
+    return clusters.select_related("tenant", "created_by").prefetch_related(
+        Prefetch("operations", queryset=operations, to_attr="open_operations")
+    )
+
+
+def show_cluster(view: ApiView, cluster_id: str) -> dict[str, Any]:
+    """The wire form of one cluster, read afresh through the caller's sight. Raises Missing."""
+    cluster = complete(view.clusters()).filter(pk=cluster_id).first()
+    if cluster is None:
+        raise Missing("not_found", "The cluster is gone.")
+    return dict(ClusterOut(cluster).data)
+
+
+def accepted(view: ApiView, operation: Operation) -> Response:
+    """The answer to a change: 202 with the operation's address."""
+    shown = view.operations().get(pk=operation.pk)
+    body = {"operation": OperationOut(shown).data, "cluster": show_cluster(view, operation.cluster_id)}
+    return Response(body, status=202, headers={"Location": f"/api/v1/operations/{operation.id}"})
+
+
+class ClustersView(ApiView):
+    @described("listClusters", tag="Clusters", summary="List a tenant's clusters", query=ClusterQuery,
+               answers={200: ClusterPage}, problems=(404, 422))  # fmt: skip
+    def get(self, request: Request, tenant: str) -> Response:
+        query = read_query(ClusterQuery, request)
+        clusters = self.clusters() if query.get("phase") == Phase.DELETED else self.clusters().present()
+        for parameter, lookup in (("engine", "engine"), ("phase", "phase"), ("q", "name__startswith")):
+            if parameter in query:
+                clusters = clusters.filter(**{lookup: query[parameter]})
+        # Ids grow with time, so they order by creation without ties.
+        order = query["order"].replace("created", "id")
+        return page(
+            request, complete(clusters), query, lambda rows: list(ClusterOut(rows, many=True).data), order=order
+        )
+
+    @described("createCluster", tag="Clusters", summary="Order a cluster", request=ClusterOrder,
+               answers={202: AcceptedOut}, problems=(400, 403, 404, 409, 415, 422, 503),
+               parameters=[IDEMPOTENCY_KEY, LOCATION, REPLAYED],
+               about="Needs the role developer or owner. Everything that can be known at once is checked before "
+               "anything is written; follow the operation for the rest.")  # fmt: skip
+    @idempotent(required_from_tokens=True)
+    def post(self, request: Request, tenant: str) -> Response:
+        sent = read_body(ClusterOrder, request)
+        _, operation = create_cluster(tenant=self.tenant, by=self.user, request_id=logs.request_id.get(), **sent)
+        return accepted(self, operation)
+
+
+class ClusterView(ApiView):
+    parser_classes = [JsonParser, MergePatchParser]
+
+    @described("getCluster", tag="Clusters", summary="Show a cluster", answers={200: ClusterOut}, problems=(404,),
+               parameters=[ETAG])  # fmt: skip
+    def get(self, request: Request, tenant: str, name: str) -> Response:
+        return Response(show_cluster(self, self.cluster.id), headers={"ETag": etag(self.cluster.revision)})
+
+    @described("editCluster", tag="Clusters", summary="Change labels or description", request=ClusterPatch,
+               answers={200: ClusterOut}, problems=(400, 403, 404, 412, 415, 422), parameters=[IF_MATCH, ETAG],
+               about="A JSON merge patch (RFC 7396) of `labels` and `description`; takes effect at once.")  # fmt: skip
+    def patch(self, request: Request, tenant: str, name: str) -> Response:
+        fixed = [key for key in FIXED if isinstance(request.data, dict) and key in request.data]
+        if fixed:
+            raise invalid([FieldError(f"/{key}", "not_changeable", FIXED[key]) for key in fixed])
+        sent = read_body(ClusterPatch, request)
+        expected = expected_revision(request, self.cluster.revision)
+        changes: dict[str, Any] = {}
+        if "description" in sent:
+            changes["description"] = sent["description"] or ""
+        if "labels" in sent:
+            merged = {**self.cluster.labels, **sent["labels"]} if sent["labels"] is not None else {}
+            changes["labels"] = {key: value for key, value in merged.items() if value is not None}
+        cluster = edit_cluster(cluster=self.cluster, by=self.user, expected_revision=expected, **changes)
+        return Response(show_cluster(self, cluster.id), headers={"ETag": etag(cluster.revision)})
+
+    @described("deleteCluster", tag="Clusters", summary="Delete a cluster", query=DeleteQuery,
+               answers={202: AcceptedOut}, problems=(403, 404, 409, 412, 422), parameters=[IF_MATCH, LOCATION],
+               about="Volumes are kept unless `volumes=delete` and the name is typed again in `confirm`.")  # fmt: skip
+    def delete(self, request: Request, tenant: str, name: str) -> Response:
+        query = read_query(DeleteQuery, request)
+        operation = delete_cluster(
+            cluster=self.cluster, by=self.user, volumes=query["volumes"], confirm=query.get("confirm"),
+            expected_revision=expected_revision(request, self.cluster.revision), request_id=logs.request_id.get(),
+        )  # fmt: skip
+        return accepted(self, operation)
+
+
+class EventsView(ApiView):
+    @described("listClusterEvents", tag="Clusters", summary="List a cluster's events", query=PageQuery,
+               answers={200: EventPage}, problems=(404, 422), about="Newest first.")  # fmt: skip
+    def get(self, request: Request, tenant: str, name: str) -> Response:
+        query = read_query(PageQuery, request)
+        rows = self.cluster.events.all()
+        return page(request, rows, query, lambda found: list(EventOut(found, many=True).data), order="-id")
+
+
+class ClusterOperationsView(ApiView):
+    @described("listClusterOperations", tag="Operations", summary="List a cluster's operations", query=OperationsQuery,
+               answers={200: OperationPage}, problems=(404, 422), about="Newest first.")  # fmt: skip
+    def get(self, request: Request, tenant: str, name: str) -> Response:
+        return operations_page(self, request, cluster_id=self.cluster.id)

@@ -1,0 +1,78 @@
+"""/engines: what can be ordered, with every plan field described well enough to draw the form."""
+
+from __future__ import annotations
+
+from typing import Any, get_args
+
+from drf_spectacular.utils import extend_schema_field
+from rest_framework import serializers
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from portal.api.base import ApiView
+from portal.api.schema import described
+from provisioning.engines.base import Effect, Engine, FieldKind
+from provisioning.engines.registry import ENGINES
+from tenants.refusals import Missing
+
+EFFECTS = [(effect.value, effect.value) for effect in Effect]
+KINDS = [(kind, kind) for kind in get_args(FieldKind)]
+
+
+@extend_schema_field({})
+class AnyValue(serializers.JSONField):
+    """Any JSON value."""
+
+
+class FieldOut(serializers.Serializer[Any]):
+    key = serializers.CharField(help_text="Key in `spec`.")
+    title = serializers.CharField()
+    kind = serializers.ChoiceField(
+        choices=KINDS, help_text="storage-class: one of the target's classes. map: an object of texts."
+    )
+    default = AnyValue(help_text="Used when neither the request nor the plan names a value.")
+    effect = serializers.ChoiceField(
+        choices=EFFECTS,
+        help_text="What a later change does: live (no restart), roll (one pod at a time), move (data moves between "
+        "nodes), fixed (needs a new cluster), loss (can lose data).",
+    )
+    help = serializers.CharField()
+    unit = serializers.CharField(help_text="Empty when it has none.")
+    minimum = serializers.FloatField(allow_null=True)
+    maximum = serializers.FloatField(allow_null=True)
+    step = serializers.FloatField(allow_null=True)
+    choices = serializers.ListField(child=serializers.CharField(), help_text="For kind enum.")
+    group = serializers.CharField(help_text="Heading to show it under.")
+    advanced = serializers.BooleanField(help_text="Fold it away.")
+
+
+class EngineOut(serializers.Serializer[Any]):
+    name = serializers.CharField(help_text="Key, for requests.")
+    title = serializers.CharField()
+    summary = serializers.CharField()
+    versions = serializers.ListField(child=serializers.CharField(), help_text="The first one is the default.")
+    fields = FieldOut(many=True)  # type: ignore[assignment]
+
+
+class EnginePage(serializers.Serializer[Any]):
+    items = EngineOut(many=True)
+    next = serializers.CharField(allow_null=True)
+
+
+def show(engine: Engine) -> dict[str, Any]:
+    """An engine's wire form."""
+    return dict(EngineOut(engine).data)
+
+
+class EnginesView(ApiView):
+    @described("listEngines", tag="Catalogue", summary="List the engines and their fields", answers={200: EnginePage})
+    def get(self, request: Request) -> Response:
+        return Response({"items": [show(engine) for engine in ENGINES.values()], "next": None})
+
+
+class EngineView(ApiView):
+    @described("getEngine", tag="Catalogue", summary="Show an engine", answers={200: EngineOut}, problems=(404,))
+    def get(self, request: Request, engine: str) -> Response:
+        if engine not in ENGINES:
+            raise Missing("not_found", f"There is no engine {engine}. There are: {', '.join(ENGINES)}.")
+        return Response(show(ENGINES[engine]))

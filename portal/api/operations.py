@@ -1,0 +1,143 @@
+"""/operations: how a change is going."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rest_framework import serializers
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from portal.api.base import ApiView
+from portal.api.pagination import PageQuery, page
+from portal.api.schema import described
+from portal.api.serializers import Query, read_query
+from provisioning.models import TERMINAL_STATES, Operation, OperationState
+from provisioning.operations.waiting import wait_for_operation
+from tenants.refusals import Missing
+
+# Less than the idle time-outs of usual proxies.
+LONGEST_WAIT_SECONDS = 60
+STEP_STATES = [(state, state) for state in ("waiting", "running", "done", "failed")]
+
+
+class StepOut(serializers.Serializer[Any]):
+    key = serializers.CharField(help_text="Stable; for programs.")
+    title = serializers.CharField()
+    state = serializers.ChoiceField(choices=STEP_STATES)
+    started = serializers.DateTimeField(default=None, allow_null=True)
+    ended = serializers.DateTimeField(default=None, allow_null=True)
+    reason = serializers.CharField(default="", help_text="What it waits for, in plain words.")
+    object = serializers.CharField(default="", help_text="Which thing that is.")
+
+
+class OperationErrorOut(serializers.Serializer[Any]):
+    code = serializers.CharField()
+    message = serializers.CharField()
+    remedy = serializers.CharField(default="", help_text="What the reader can do.")
+
+
+class ProofOut(serializers.Serializer[Any]):
+    ok = serializers.BooleanField(default=True)
+    summary = serializers.CharField(help_text="What was written and read back, and how long it took.")
+    detail = serializers.DictField(default=dict)
+
+
+class ClusterRef(serializers.Serializer[Any]):
+    id = serializers.CharField()
+    tenant = serializers.CharField(source="tenant.slug")
+    name = serializers.CharField()
+    engine = serializers.CharField()
+
+
+class OperationOut(serializers.Serializer[Any]):
+    id = serializers.CharField()
+    kind = serializers.CharField(help_text="create, update or delete; more will come.")
+    cluster = ClusterRef()
+    state = serializers.ChoiceField(choices=OperationState.choices)
+    percent = serializers.IntegerField(help_text="0 to 100.")
+    reason = serializers.CharField(help_text="What it waits for right now; empty when it waits for nothing.")
+    steps = StepOut(many=True)
+    proof = ProofOut(allow_null=True, help_text="The write and read that showed the cluster works.")
+    error = OperationErrorOut(allow_null=True, help_text="Why it failed; null unless `state` is failed.")
+    cancelable = serializers.SerializerMethodField()
+    actor = serializers.CharField(source="actor.username", default=None, allow_null=True, help_text="Who asked for it.")
+    generation = serializers.IntegerField(help_text="Of the cluster's spec that it brings about.")
+    revision = serializers.IntegerField(help_text="Grows with every visible change; pass it as ?revision=.")
+    request_id = serializers.CharField(help_text="Of the request that asked for it.")
+    created = serializers.DateTimeField()
+    started = serializers.DateTimeField(allow_null=True)
+    ended = serializers.DateTimeField(allow_null=True)
+    deadline = serializers.DateTimeField(help_text="By then it has ended, one way or the other.")
+
+    def get_cancelable(self, operation: Operation) -> bool:
+        return False
+
+
+class OperationPage(serializers.Serializer[Any]):
+    items = OperationOut(many=True)
+    next = serializers.CharField(allow_null=True)
+
+
+class OperationsQuery(PageQuery):
+    open = serializers.BooleanField(
+        required=False, default=None, allow_null=True, help_text="Only open, or only ended."
+    )
+
+
+class WaitQuery(Query):
+    wait = serializers.FloatField(
+        required=False, default=0, min_value=0, max_value=3600,
+        help_text=f"Seconds to wait for news; more than {LONGEST_WAIT_SECONDS} counts as {LONGEST_WAIT_SECONDS}.",
+    )  # fmt: skip
+    revision = serializers.IntegerField(
+        required=False, min_value=0, max_value=2**31 - 1,
+        help_text="What you have seen: answers as soon as the operation's revision is above it, or it has ended. "
+        "Default: its revision when the request arrives.",
+    )  # fmt: skip
+
+
+def show_operations(rows: list[Operation]) -> list[Any]:
+    """The wire form of operations, read with cluster, tenant and actor."""
+    return list(OperationOut(rows, many=True).data)
+
+
+def operations_page(view: ApiView, request: Request, *, cluster_id: str | None = None) -> Response:
+    """A page of the operations the call may see, newest first, of one cluster if given."""
+    query = read_query(OperationsQuery, request)
+    rows = view.operations()
+    if cluster_id is not None:
+        rows = rows.filter(cluster=cluster_id)
+    if query["open"] is not None:
+        rows = rows.open() if query["open"] else rows.filter(state__in=TERMINAL_STATES)
+    return page(request, rows, query, show_operations, order="-id")
+
+
+class OperationView(ApiView):
+    @described("getOperation", tag="Operations", summary="Show an operation, or wait for news of it", query=WaitQuery,
+               answers={200: OperationOut}, problems=(404, 422),
+               about="With `wait` the answer comes as soon as there is news (see `revision`), at the latest after that "
+               "many seconds with the state as it is. An operation that has ended is answered at once.")  # fmt: skip
+    def get(self, request: Request, operation: str) -> Response:
+        query = read_query(WaitQuery, request)
+        found = self._find(operation)
+        seen = query.get("revision", found.revision)
+        if query["wait"] and found.revision <= seen and found.state not in TERMINAL_STATES:
+            wait_for_operation(found.id, revision=seen, timeout=min(query["wait"], LONGEST_WAIT_SECONDS))
+            # Read again through the caller's own sight: it may have lost it while waiting.
+            found = self._find(operation)
+        return Response(OperationOut(found).data)
+
+    def _find(self, operation: str) -> Operation:
+        found = self.operations().filter(pk=operation).first()
+        if found is None:
+            raise Missing("not_found", f"There is no operation {operation} that you may see.")
+        return found
+
+
+class TenantOperationsView(ApiView):
+    @described("listOperations", tag="Operations", summary="List a tenant's operations", query=OperationsQuery,
+               answers={200: OperationPage}, problems=(404, 422),
+               about="Newest first, those on deleted clusters included.")  # fmt: skip
+    def get(self, request: Request, tenant: str) -> Response:
+        return operations_page(self, request)

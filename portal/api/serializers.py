@@ -1,0 +1,90 @@
+"""What the resources' serializers share: strict reading, and the shapes of lists and problems."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from rest_framework import serializers
+from rest_framework.request import Request
+
+from portal.problems import invalid
+from tenants.refusals import FieldError
+
+
+class Text(serializers.CharField):
+    """A text as sent: numbers are not turned into texts, blanks are not cut off."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**{"trim_whitespace": False, **options})
+
+    def to_internal_value(self, data: Any) -> str:
+        if not isinstance(data, str):
+            self.fail("invalid")
+        return super().to_internal_value(data)
+
+
+class Body(serializers.Serializer[Any]):
+    """A request body: an unknown key is refused, so that a typing mistake is not taken for a default."""
+
+    def to_internal_value(self, data: Any) -> Any:
+        if isinstance(data, Mapping):
+            unknown = [key for key in data if key not in self.fields]
+            if unknown:
+                known = ", ".join(self.fields)
+                message = f"There is no such field. The fields are: {known}."
+                raise serializers.ValidationError(
+                    {key: [serializers.ErrorDetail(message, code="unknown_field")] for key in unknown}
+                )
+        return super().to_internal_value(data)
+
+
+class Query(serializers.Serializer[Any]):
+    """Query parameters, checked like a body."""
+
+
+def read_body(kind: type[Body], request: Request) -> dict[str, Any]:
+    """The checked body. Raises Invalid naming every wrong field."""
+    serializer = kind(data=request.data)
+    serializer.is_valid(raise_exception=True)
+    return dict(serializer.validated_data)
+
+
+def read_query(kind: type[Query], request: Request) -> dict[str, Any]:
+    """The checked query parameters. Raises Invalid with pointers such as "?limit"."""
+    serializer = kind(data=request.query_params.dict())
+    errors = [
+        FieldError(f"?{name}", "unknown_parameter", f"There is no such parameter. Use: {', '.join(serializer.fields)}.")
+        for name in request.query_params
+        if name not in serializer.fields
+    ]
+    if not serializer.is_valid():
+        for name, details in serializer.errors.items():
+            errors += [FieldError(f"?{name}", str(detail.code), str(detail)) for detail in details]
+    if errors:
+        raise invalid(errors)
+    return dict(serializer.validated_data)
+
+
+class FieldProblem(serializers.Serializer[Any]):
+    pointer = serializers.CharField(
+        help_text="JSON pointer into the body (RFC 6901), or `?name` for a parameter."
+    )
+    code = serializers.CharField(help_text="Stable; for programs.")
+    message = serializers.CharField(help_text="The rule and the remedy; for people.")
+
+
+class Problem(serializers.Serializer[Any]):
+    """RFC 9457 problem details."""
+
+    type = serializers.CharField(help_text="Address of a page that explains the code.")
+    title = serializers.CharField()
+    status = serializers.IntegerField()
+    code = serializers.CharField(help_text="Stable; for programs. All codes: /api/v1/problems.")
+    detail = serializers.CharField(help_text="What happened and why, this time.")
+    errors = FieldProblem(  # type: ignore[assignment]
+        many=True, help_text="Every wrong field; empty when no single field is at fault."
+    )
+    suggestion = serializers.CharField(help_text="What you can do about it.")
+    request_id = serializers.CharField(help_text="Also in X-Request-Id and in every log line of this request.")
+    instance = serializers.CharField(help_text="Path of the request.")

@@ -1,0 +1,98 @@
+"""/session: sign in, who am I, sign out."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.contrib.auth import authenticate, login, logout
+from django.core.cache import cache
+from django.middleware.csrf import get_token
+from rest_framework import serializers
+from rest_framework.exceptions import Throttled
+from rest_framework.permissions import AllowAny
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from portal import logs
+from portal.api.base import ApiView
+from portal.api.schema import described
+from portal.api.serializers import Body, Text, read_body
+from portal.auth import require_csrf
+from portal.problems import SessionRequired
+from tenants.models import Role, User
+
+# Failed attempts per user name and address, counted by each web process, before it answers 429.
+ATTEMPTS = 10
+ATTEMPTS_SECONDS = 300
+
+
+class SignIn(Body):
+    """A user's name and password."""
+
+    username = Text(max_length=150)
+    password = Text(max_length=1024, write_only=True)
+
+
+class MembershipOut(serializers.Serializer[Any]):
+    tenant = serializers.CharField(source="tenant.slug", help_text="Slug, for addresses.")
+    name = serializers.CharField(source="tenant.name")
+    role = serializers.ChoiceField(choices=Role.choices)
+    suspended = serializers.BooleanField(source="tenant.suspended", help_text="Nothing can be changed.")
+
+
+class UserOut(serializers.Serializer[Any]):
+    id = serializers.IntegerField()
+    username = serializers.CharField()
+    name = serializers.CharField(source="get_full_name", help_text="May be empty.")
+    admin = serializers.BooleanField(source="is_superuser", help_text="Platform administrator.")
+
+
+class SessionOut(serializers.Serializer[Any]):
+    user = UserOut(allow_null=True, help_text="null when nobody is signed in.")
+    memberships = MembershipOut(many=True)
+
+
+def _session(user: object) -> dict[str, Any]:
+    if not isinstance(user, User):
+        return {"user": None, "memberships": []}
+    memberships = user.memberships.select_related("tenant").order_by("tenant__slug")
+    shown = SessionOut({"user": user, "memberships": memberships})
+    return dict(shown.data)
+
+
+class SessionView(ApiView):
+    """Not tied to a tenant; open to everybody."""
+
+    permission_classes = [AllowAny]
+
+    @described("getSession", tag="Session", summary="Who am I", answers={200: SessionOut}, anonymous=True,
+               about="Also sets the cookie `csrftoken`. `user` is null when nobody is signed in.")  # fmt: skip
+    def get(self, request: Request) -> Response:
+        get_token(request._request)
+        return Response(_session(request.user))
+
+    @described("signIn", tag="Session", summary="Sign in", request=SignIn, answers={200: SessionOut},
+               problems=(400, 401, 403, 415, 422, 429), anonymous=True,
+               about="Needs the header X-CSRFToken with the value of the cookie `csrftoken`, also when nobody is "
+               "signed in yet. Sets the session cookie and a fresh `csrftoken`.")  # fmt: skip
+    def post(self, request: Request) -> Response:
+        # Also without a session: otherwise another site could sign people in as somebody else.
+        require_csrf(request._request)
+        sent = read_body(SignIn, request)
+        counter = f"sign-in:{request.META.get('REMOTE_ADDR', '')}:{sent['username'].lower()}"
+        if cache.get(counter, 0) >= ATTEMPTS:
+            raise Throttled(wait=ATTEMPTS_SECONDS)
+        user = authenticate(request._request, username=sent["username"], password=sent["password"])
+        if not isinstance(user, User):
+            cache.add(counter, 0, ATTEMPTS_SECONDS)
+            cache.incr(counter)
+            raise SessionRequired("sign_in_failed", "There is no user with this name and password.")
+        cache.delete(counter)
+        login(request._request, user)
+        logs.user_id.set(user.pk)
+        return Response(_session(user))
+
+    @described("signOut", tag="Session", summary="Sign out", answers={204: None}, problems=(403,), anonymous=True)
+    def delete(self, request: Request) -> Response:
+        logout(request._request)
+        return Response(status=204)

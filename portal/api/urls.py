@@ -1,0 +1,35 @@
+"""The addresses below /api/v1. No slash at the end, anywhere."""
+
+from __future__ import annotations
+
+from django.urls import path
+
+from portal.api import clusters, credentials, engines, operations, plans, schema, session, targets, tenants, tokens
+from portal.problems import code_list, code_page
+
+CLUSTERS = "tenants/<str:tenant>/clusters"
+CLUSTER = f"{CLUSTERS}/<str:name>"
+
+urlpatterns = [
+    path("openapi.json", schema.openapi, name="openapi"),
+    path("problems", code_list, name="problems"),
+    path("problems/<str:code>", code_page, name="problem"),
+    path("session", session.SessionView.as_view(), name="session"),
+    path("tokens", tokens.TokensView.as_view(), name="tokens"),
+    path("tokens/<str:token>", tokens.TokenView.as_view(), name="token"),
+    path("tenants", tenants.TenantsView.as_view(), name="tenants"),
+    path("tenants/<str:tenant>", tenants.TenantView.as_view(), name="tenant"),
+    path("engines", engines.EnginesView.as_view(), name="engines"),
+    path("engines/<str:engine>", engines.EngineView.as_view(), name="engine"),
+    path("plans", plans.PlansView.as_view(), name="plans"),
+    path("targets", targets.TargetsView.as_view(), name="targets"),
+    path(CLUSTERS, clusters.ClustersView.as_view(), name="clusters"),
+    path(CLUSTER, clusters.ClusterView.as_view(), name="cluster"),
+    path(f"{CLUSTER}/events", clusters.EventsView.as_view(), name="cluster-events"),
+    path(f"{CLUSTER}/operations", clusters.ClusterOperationsView.as_view(), name="cluster-operations"),
+    path(f"{CLUSTER}/credentials", credentials.CredentialsView.as_view(), name="credentials"),
+    path(f"{CLUSTER}/credentials/<str:principal>/reveal", credentials.RevealView.as_view(), name="reveal"),
+    path(f"{CLUSTER}/snippets", credentials.SnippetsView.as_view(), name="snippets"),
+    path("tenants/<str:tenant>/operations", operations.TenantOperationsView.as_view(), name="tenant-operations"),
+    path("operations/<str:operation>", operations.OperationView.as_view(), name="operation"),
+]

@@ -1,0 +1,80 @@
+"""Who calls: a browser's session (with CSRF) or a bearer token; and whether the token's scope allows the method."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from django.contrib.auth.models import AnonymousUser
+from django.http import HttpRequest
+from django.middleware.csrf import CsrfViewMiddleware
+from rest_framework import authentication, exceptions, permissions
+from rest_framework.request import Request
+
+from portal import logs
+from tenants.models import ApiToken, User
+from tenants.refusals import Forbidden
+from tenants.tokens import find_token
+
+if TYPE_CHECKING:  # REST framework imports this module while it is being imported itself
+    from rest_framework.views import APIView
+
+SAFE = ("GET", "HEAD", "OPTIONS")
+
+
+class _CsrfCheck(CsrfViewMiddleware):
+    """Hands the reason to us instead of answering with a page."""
+
+    def _reject(self, request: HttpRequest, reason: str) -> str:  # type: ignore[override]
+        return reason
+
+
+def require_csrf(request: HttpRequest) -> None:
+    """Refuse unless the request carries the CSRF token and, over HTTPS, comes from us. Raises Forbidden."""
+    check = _CsrfCheck(lambda request: None)  # type: ignore[arg-type, return-value]
+    check.process_request(request)
+    reason = check.process_view(request, lambda: None, (), {})  # type: ignore[arg-type]
+    if reason:
+        raise Forbidden("csrf_failed", f"{reason} Changes by session need the header X-CSRFToken.")
+
+
+class SessionAuthentication(authentication.BaseAuthentication):
+    """The browser's session cookie. Every changing request must carry the CSRF token."""
+
+    def authenticate(self, request: Request) -> tuple[User, None] | None:
+        user = getattr(request._request, "user", None)
+        if not isinstance(user, User) or not user.is_active:
+            return None
+        logs.user_id.set(user.pk)
+        if request.method not in SAFE:
+            require_csrf(request._request)
+        return user, None
+
+
+class TokenAuthentication(authentication.BaseAuthentication):
+    """`Authorization: Bearer brt_…`. A wrong token is refused even where a session would do."""
+
+    def authenticate(self, request: Request) -> tuple[User, ApiToken] | None:
+        scheme, _, secret = request.headers.get("Authorization", "").strip().partition(" ")
+        if scheme.lower() != "bearer":
+            return None
+        token = find_token(secret.strip())
+        if token is None:
+            raise exceptions.AuthenticationFailed("The token is unknown, expired or revoked.")
+        logs.user_id.set(token.user.pk)
+        return token.user, token
+
+    def authenticate_header(self, request: Request) -> str:
+        sent = request.headers.get("Authorization", "").lower().startswith("bearer ")
+        return 'Bearer realm="berth"' + (', error="invalid_token"' if sent else "")
+
+
+class SignedInWithinScope(permissions.BasePermission):
+    """Somebody is signed in and, with a token, its scope covers the method."""
+
+    def has_permission(self, request: Request, view: APIView) -> bool:
+        if isinstance(request.user, AnonymousUser):
+            return False
+        token = request.auth
+        if isinstance(token, ApiToken) and request.method not in SAFE and "write" not in token.scopes:
+            raise Forbidden("scope_required", f"The token {token.name} may only read.")
+        return True

@@ -1,0 +1,121 @@
+"""Idempotency-Key: a repeated POST gets the first answer and is not executed again.
+
+How it holds under races, in one transaction around the handler:
+
+1. insert the key's row, or do nothing if it is there. PostgreSQL makes the second of two concurrent inserts wait until
+   the first one's transaction ends;
+2. lock the row and look: answered already -> compare the fingerprint and replay; new -> run the handler, store its
+   answer;
+3. commit. The change and the stored answer appear together or not at all, so a crash in between cannot lose the answer.
+
+A refusal (4xx) rolls everything back, the row too: nothing was changed, so a repeat may be executed. A handler must do
+nothing that a rollback does not undo; hints to workers go out on commit.
+
+Not for answers that hold secrets (signing in, making a token, revealing a password): the table would keep them.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+import re
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any, TypeVar
+
+from django.db import OperationalError, connection, transaction
+from django.utils import timezone
+from rest_framework.request import Request
+from rest_framework.response import Response
+from rest_framework.utils.encoders import JSONEncoder
+
+from portal.api.base import ApiView
+from portal.models import IdempotencyKey
+from portal.problems import Malformed
+from tenants.refusals import Conflict, Invalid
+
+KEPT_FOR = timedelta(hours=24)
+# How long a repeat waits for the first request to end.
+WAIT_SECONDS = 30
+USABLE = re.compile(r"[\x21-\x7e][\x20-\x7e]{0,199}")
+STORED_HEADERS = ("Location", "ETag")
+
+V = TypeVar("V", bound=ApiView)
+Handler = Callable[..., Response]
+
+
+def _fingerprint(request: Request) -> str:
+    body = json.dumps(request.data, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(f"{request.method} {request.get_full_path()}\n{body}".encode()).hexdigest()
+
+
+def _caller(view: ApiView) -> str:
+    return f"token:{view.token.pk}" if view.token else f"user:{view.user.pk}"
+
+
+def _claim(caller: str, key: str, fingerprint: str) -> IdempotencyKey:
+    """The locked row of this key, new (status 0) or answered. Raises Conflict when the first request takes too long."""
+    try:
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT set_config('lock_timeout', %s, true)", [f"{WAIT_SECONDS}s"])
+            IdempotencyKey.objects.bulk_create(
+                [IdempotencyKey(caller=caller, key=key, fingerprint=fingerprint)], ignore_conflicts=True
+            )
+            row = IdempotencyKey.objects.select_for_update().get(caller=caller, key=key)
+            cursor.execute("SELECT set_config('lock_timeout', '0', true)")
+    except OperationalError as error:
+        if getattr(error.__cause__, "sqlstate", "") != "55P03":  # lock_not_available
+            raise
+        raise Conflict(
+            "idempotency_in_progress",
+            f"The first request with this Idempotency-Key has not ended within {WAIT_SECONDS} s.",
+            suggestion="Repeat it in a moment.",
+        ) from error
+    return row
+
+
+def idempotent(*, required_from_tokens: bool) -> Callable[[Handler], Handler]:
+    """Make a view's `post` honour Idempotency-Key. Handlers without it are listed, with the reason, in a test."""
+
+    def decorate(handler: Handler) -> Handler:
+        @functools.wraps(handler)
+        def post(view: ApiView, request: Request, **kwargs: Any) -> Response:
+            key = request.headers.get("Idempotency-Key")
+            if key is None:
+                if required_from_tokens and view.token:
+                    raise Malformed("idempotency_key_required", "Idempotency-Key is missing.")
+                return handler(view, request, **kwargs)
+            if not USABLE.fullmatch(key):
+                raise Malformed(
+                    "idempotency_key_invalid", "Idempotency-Key must be 1 to 200 printable ASCII letters."
+                )
+            fingerprint = _fingerprint(request)
+            with transaction.atomic():
+                row = _claim(_caller(view), key, fingerprint)
+                if row.status and row.fingerprint != fingerprint:
+                    raise Invalid(
+                        "idempotency_key_reused",
+                        "This Idempotency-Key came with another request before.",
+                        suggestion="Use a fresh key for every intended change.",
+                    )
+                if row.status:
+                    headers = {**row.headers, "Idempotency-Replayed": "true"}
+                    return Response(row.body, status=row.status, headers=headers)
+                response = handler(view, request, **kwargs)
+                row.status = response.status_code
+                row.body = json.loads(json.dumps(response.data, cls=JSONEncoder))
+                row.headers = {name: response.headers[name] for name in STORED_HEADERS if name in response.headers}
+                row.save(update_fields=["status", "body", "headers"])
+                return response
+
+        post.honours_idempotency_key = True  # type: ignore[attr-defined]
+        return post
+
+    return decorate
+
+
+def forget_old_keys() -> int:
+    """Delete the keys older than KEPT_FOR; returns how many. For beat, once an hour or so."""
+    deleted, _ = IdempotencyKey.objects.filter(created__lt=timezone.now() - KEPT_FOR).delete()
+    return deleted

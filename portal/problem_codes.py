@@ -1,0 +1,178 @@
+"""Every `code` an answer of the API can carry. Codes are stable: clients may rely on them.
+
+A test compares this table with the codes used in the source (portal/tests/test_problems.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Code:
+    """One kind of problem: `title` is short, `meaning` says when it comes, `remedy` what to do about it."""
+
+    status: int
+    title: str
+    meaning: str
+    remedy: str
+
+
+CODES: Mapping[str, Code] = {
+    # The door itself.
+    "bad_request": Code(
+        400,
+        "Bad request",
+        "The request could not be understood as HTTP for this host.",
+        "Check the address and the Host header; an administrator sets BERTH_ALLOWED_HOSTS.",
+    ),
+    "malformed_json": Code(
+        400,
+        "Malformed JSON",
+        "The body is not JSON, or holds something JSON or the database cannot carry (NaN, NUL characters).",
+        "Mend the body at the line and column named in `detail`.",
+    ),
+    "unauthenticated": Code(
+        401,
+        "Not signed in",
+        "The request carries neither a valid session nor a valid token; tokens expire and can be revoked.",
+        "Sign in with POST /api/v1/session, or send `Authorization: Bearer brt_…` with a token that is still valid.",
+    ),
+    "sign_in_failed": Code(
+        401,
+        "Wrong user name or password",
+        "No active user has this name and password. The answer is the same whichever of them is wrong.",
+        "Check both. An administrator can set a new password.",
+    ),
+    "csrf_failed": Code(
+        403,
+        "CSRF check failed",
+        "A change by session needs the CSRF token, so that other sites cannot make it in your name.",
+        "GET /api/v1/session sets the cookie `csrftoken`; send its value in the header X-CSRFToken.",
+    ),
+    "permission_denied": Code(403, "Not allowed", "You may not do this.", "Ask somebody whose role allows it."),
+    "role_required": Code(
+        403,
+        "Your role does not allow this",
+        "You may see the tenant, but the change needs a higher role: owner, developer, viewer, in this order.",
+        "Ask an owner of the tenant to do it, or to give you the role.",
+    ),
+    "scope_required": Code(
+        403,
+        "The token's scope does not allow this",
+        "The token may only read.",
+        "Use a token with the scope `write`.",
+    ),
+    "session_required": Code(
+        403,
+        "A token cannot make tokens",
+        "New tokens are made in a signed-in session only: a leaked token must not be able to prolong its own life.",
+        "Sign in with POST /api/v1/session and repeat.",
+    ),
+    "tenant_suspended": Code(
+        403,
+        "The tenant is suspended",
+        "A platform administrator suspended the tenant: its clusters run on, but nothing can be changed.",
+        "Ask a platform administrator why, and to lift the suspension.",
+    ),
+    "not_found": Code(
+        404,
+        "Not found",
+        "There is no such thing, or you may not see it: the answer is the same for both.",
+        "Check the address (no slash at the end), the tenant and the name.",
+    ),
+    "method_not_allowed": Code(
+        405, "Method not allowed", "The address exists, but not with this method.", "See the header Allow."
+    ),
+    "not_acceptable": Code(
+        406, "Not acceptable", "The API answers in JSON only.", "Send `Accept: application/json` or no Accept header."
+    ),
+    "request_timeout": Code(
+        408, "The body did not arrive", "The connection broke or stalled while the body was sent.", "Repeat it."
+    ),
+    "stale_revision": Code(
+        412,
+        "Changed in the meantime",
+        "If-Match named another revision than the present one, whose ETag is in the answer.",
+        "Read the object again, repeat the change on the new state, and send its ETag in If-Match.",
+    ),
+    "too_large": Code(413, "Body too large", "The body exceeds the limit named in `detail`.", "Send less."),
+    "unsupported_media_type": Code(
+        415,
+        "Unsupported media type",
+        "The API reads JSON only.",
+        "Send `Content-Type: application/json` (for PATCH also application/merge-patch+json).",
+    ),
+    "invalid": Code(
+        422,
+        "Some values are wrong",
+        "The request was understood but breaks a rule; `errors` names every wrong field.",
+        "Change the fields named in `errors` and send it again.",
+    ),
+    "rate_limited": Code(
+        429,
+        "Too many requests",
+        "There were too many failed attempts or requests in a short time.",
+        "Wait the number of seconds in the header Retry-After.",
+    ),
+    "internal_error": Code(
+        500,
+        "Internal error",
+        "Berth failed to answer. The cause is in its log under the request id.",
+        "Repeat it; with an Idempotency-Key a repeat is safe. If it stays, give the request id to your administrator.",
+    ),
+    "database_unavailable": Code(
+        503,
+        "The database does not answer",
+        "Berth cannot reach its database. Clusters run on.",
+        "Repeat it in a few seconds; with an Idempotency-Key a repeat is safe.",
+    ),
+    # Repeated requests.
+    "idempotency_key_required": Code(
+        400,
+        "Idempotency-Key is missing",
+        "Callers with a token must send an Idempotency-Key when they create a cluster, so that a repeat is safe.",
+        "Send a fresh random value per intended change, and the same value when you repeat the request.",
+    ),
+    "idempotency_key_invalid": Code(
+        400,
+        "Idempotency-Key is not usable",
+        "The key must be 1 to 200 printable ASCII characters.",
+        "Send a UUID, for example.",
+    ),
+    "idempotency_key_reused": Code(
+        422,
+        "Idempotency-Key was used for another request",
+        "The same key came with another method, address or body before.",
+        "Use a fresh key for every intended change.",
+    ),
+    "idempotency_in_progress": Code(
+        409,
+        "The first request with this key is still under way",
+        "A request with the same Idempotency-Key has not ended within the time a repeat waits for it.",
+        "Repeat it in a moment.",
+    ),
+}
+
+# Codes of single fields, in `errors[].code`.
+FIELD_CODES: Mapping[str, str] = {
+    "required": "The field is missing.",
+    "null": "The field may not be null.",
+    "blank": "The field may not be empty.",
+    "invalid": "The value has the wrong type or form.",
+    "invalid_choice": "The value is none of the allowed ones.",
+    "min_value": "The number is too small.",
+    "max_value": "The number is too large.",
+    "min_length": "The text is too short.",
+    "max_length": "The text is too long.",
+    "max_string_length": "The number is written with too many digits.",
+    "not_a_list": "A list is expected.",
+    "not_a_dict": "An object is expected.",
+    "empty": "The list may not be empty.",
+    "unknown_field": "There is no such field.",
+    "unknown_parameter": "There is no such query parameter.",
+    "not_changeable": "The field cannot be changed on a running cluster.",
+    "null_characters_not_allowed": "The text holds a NUL character.",
+    "surrogate_characters_not_allowed": "The text holds half of a character.",
+}
