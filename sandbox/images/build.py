@@ -10,7 +10,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from sandbox.images import oci
+from sandbox.images.maven import JarUnavailable
 from sandbox.images.recipes import Recipe, architecture
+from sandbox.images.registry import PullError, Registries, configured, place
 from sandbox.images.sources import MissingInput, Workshop
 from sandbox.images.store import Store
 from sandbox.images.table import IMAGES
@@ -63,11 +65,34 @@ def build(ref: str, recipe: Recipe, workshop: Workshop, store: Store) -> Path:
     return store.keep(ref, "built", store.add(oci.MANIFEST_TYPE, oci.encode(manifest)), [config_descriptor, *layers])
 
 
-def _ensure_one(ref: str, workshop: Workshop, store: Store) -> Path:
+def _pulled(ref: str, workshop: Workshop, store: Store, registries: Registries) -> Path | None:
+    """The image from a registry, or None when it has to be built."""
+    kept = store.kept(ref, "pulled")
+    registry = configured()
+    # A machine without a registry built the image before: it is not asked for again at every start.
+    if kept or registry == "off" or (registry is None and store.kept(ref, "built")):
+        return kept
+    where = place(ref, registry)
+    if not registries.answers(where.base):
+        if registry is not None:
+            workshop.progress(f"image {ref}: {where.base} (BERTH_REGISTRY) does not answer; building it")
+        return None
+    workshop.progress(f"image {ref}: pulling from {where.base}")
+    try:
+        return registries.pull(ref, where, architecture(), store)
+    except (PullError, OSError, ValueError, KeyError) as error:
+        workshop.progress(f"image {ref}: not pulled ({error}); building it")
+        return None
+
+
+def _ensure_one(ref: str, workshop: Workshop, store: Store, registries: Registries) -> Path:
+    pulled = _pulled(ref, workshop, store, registries)
+    if pulled is not None:
+        return pulled
     started = time.monotonic()
     try:
         path = build(ref, IMAGES[ref].recipe(), workshop, store)
-    except (MissingInput, OSError, ValueError) as error:
+    except (MissingInput, JarUnavailable, OSError, ValueError) as error:
         raise ImageError(f"image {ref}: {error}") from error
     if time.monotonic() - started > _SLOW_SECONDS:
         workshop.progress(f"image {ref}: ready")
@@ -81,7 +106,7 @@ def ensure(
     program: Callable[[str], Path] = on_path,
     cache: Path | None = None,
 ) -> dict[str, Path]:
-    """The images, from the cache or made now, side by side; the default ones when `refs` is None.
+    """The images, from the cache, a registry or made now, side by side; the default ones when `refs` is None.
 
     `program` finds binaries that are not system packages by name ("coredns"). The result maps each reference to a file
     that `load` takes. Raises ImageError for an unknown reference or one that cannot be made.
@@ -94,6 +119,7 @@ def ensure(
             )
     store = Store(cache or cache_folder())
     workshop = Workshop(store.root, progress, program)
+    registries = Registries()
     with ThreadPoolExecutor(max_workers=4) as pool:
-        paths = list(pool.map(lambda ref: _ensure_one(ref, workshop, store), wanted))
+        paths = list(pool.map(lambda ref: _ensure_one(ref, workshop, store, registries), wanted))
     return dict(zip(wanted, paths, strict=True))
