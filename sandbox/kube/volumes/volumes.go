@@ -166,6 +166,9 @@ func (p *provisioner) work(ctx context.Context) {
 		switch {
 		case err == nil, errors.As(err, &invalid{}):
 			p.queue.Forget(item)
+		case apierrors.IsConflict(err):
+			// Somebody wrote the object since our cache saw it: a normal answer, the newer one is on its way.
+			p.queue.AddRateLimited(item)
 		default:
 			log.Printf("volumes: %s/%s: %v", item.namespace, item.name, err)
 			p.queue.AddRateLimited(item)
