@@ -87,9 +87,7 @@ def idempotent(*, required_from_tokens: bool) -> Callable[[Handler], Handler]:
                     raise Malformed("idempotency_key_required", "Idempotency-Key is missing.")
                 return handler(view, request, **kwargs)
             if not USABLE.fullmatch(key):
-                raise Malformed(
-                    "idempotency_key_invalid", "Idempotency-Key must be 1 to 200 printable ASCII letters."
-                )
+                raise Malformed("idempotency_key_invalid", "Idempotency-Key must be 1 to 200 printable ASCII letters.")
             fingerprint = _fingerprint(request)
             with transaction.atomic():
                 row = _claim(_caller(view), key, fingerprint)

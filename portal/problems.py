@@ -121,7 +121,7 @@ def _translate(error: Exception) -> tuple[Refusal, dict[str, str]] | None:
     if isinstance(error, exceptions.UnsupportedMediaType):
         return _refusal("unsupported_media_type", str(error.detail)), headers
     if isinstance(error, exceptions.Throttled):
-        headers["Retry-After"] = str(int(error.wait or 60))
+        headers["Retry-After"] = str(int(getattr(error, "wait", None) or 60))
         return _refusal("rate_limited", f"Too many attempts. Wait {headers['Retry-After']} s."), headers
     if isinstance(error, OperationalError | InterfaceError):
         log.error("The database did not answer", exc_info=error)

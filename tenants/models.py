@@ -41,7 +41,7 @@ class TenantQuerySet(models.QuerySet["Tenant"]):
     def with_role_of(self, user: User | AnonymousUser) -> TenantQuerySet:
         """Fill `my_role` of each tenant with the role `user` has in it, None without one."""
         roles = Membership.objects.filter(tenant=models.OuterRef("pk"), user=user.pk).values("role")[:1]
-        return self.annotate(my_role=models.Subquery(roles))
+        return self.annotate(**{"my_role": models.Subquery(roles)})
 
 
 class Tenant(models.Model):

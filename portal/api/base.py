@@ -8,8 +8,8 @@ from __future__ import annotations
 from functools import cached_property
 from typing import Any, ClassVar
 
-from django.http import HttpResponseBase
 from rest_framework.request import Request
+from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from portal.auth import SAFE
@@ -82,9 +82,7 @@ class ApiView(APIView):
             require_role(tenant=tenant, user=self.user, least=self.least_role)
             require_active(tenant=tenant, user=self.user)
 
-    def finalize_response(
-        self, request: Request, response: HttpResponseBase, *args: Any, **kwargs: Any
-    ) -> HttpResponseBase:
+    def finalize_response(self, request: Request, response: Response, *args: Any, **kwargs: Any) -> Response:
         # Answers depend on who asks and change all the time; some hold secrets.
         response.headers.setdefault("Cache-Control", "no-store")
-        return super().finalize_response(request, response, *args, **kwargs)  # type: ignore[arg-type]
+        return super().finalize_response(request, response, *args, **kwargs)

@@ -59,7 +59,7 @@ def described(
     query: type[serializers.Serializer[Any]] | None = None, parameters: Sequence[OpenApiParameter] = (),
     problems: Sequence[int] = (), anonymous: bool = False,
 ) -> Callable[[F], F]:  # fmt: skip
-    """Document one method of a view. `answers`: status to serializer, None for no body; 401 comes unless `anonymous`."""
+    """Document one method of a view. `answers`: status to serializer, None: no body; 401 comes unless `anonymous`."""
     responses: dict[int, Any] = {
         status: serializer if serializer is not None else OpenApiResponse(description="Done; no body.")
         for status, serializer in answers.items()
@@ -76,6 +76,7 @@ def described(
         parameters=[*([query] if query else []), *parameters],
         auth=[] if anonymous else None,
     )
+
 
 class TokenScheme(OpenApiAuthenticationExtension):  # type: ignore[no-untyped-call]
     """`Authorization: Bearer`."""

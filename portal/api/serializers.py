@@ -67,9 +67,7 @@ def read_query(kind: type[Query], request: Request) -> dict[str, Any]:
 
 
 class FieldProblem(serializers.Serializer[Any]):
-    pointer = serializers.CharField(
-        help_text="JSON pointer into the body (RFC 6901), or `?name` for a parameter."
-    )
+    pointer = serializers.CharField(help_text="JSON pointer into the body (RFC 6901), or `?name` for a parameter.")
     code = serializers.CharField(help_text="Stable; for programs.")
     message = serializers.CharField(help_text="The rule and the remedy; for people.")
 

@@ -18,7 +18,7 @@ from provisioning.models import Target
 class StorageClassOut(serializers.Serializer[Any]):
     name = serializers.CharField()
     provisioner = serializers.CharField(default="")
-    default = serializers.BooleanField(default=False, help_text="The target's own default.")  # type: ignore[assignment]
+    default = serializers.BooleanField(default=False, help_text="The target's own default.")
     expandable = serializers.BooleanField(default=False, help_text="Volumes can grow later.")
 
 

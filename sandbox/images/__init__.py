@@ -1,6 +1,6 @@
 """Container images for the embedded target, made without a registry and without Docker.
 
-    paths = ensure(["docker.io/library/redis:7.0.15"], progress=print, program=programs.path_of)
+    paths = ensure(["docker.io/library/redis:7.0.15"], progress=print)
     load([("ctr", "--address", "/run/n1/containerd.sock"), …], list(paths.values()))
 
 table.py lists the images, README.md tells how to add one.

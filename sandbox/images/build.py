@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from sandbox import programs
+from sandbox.errors import SandboxError
 from sandbox.images import oci
 from sandbox.images.maven import JarUnavailable
 from sandbox.images.recipes import Recipe, architecture
@@ -16,11 +16,12 @@ from sandbox.images.registry import PullError, Registries, configured, place
 from sandbox.images.sources import MissingInput, Workshop
 from sandbox.images.store import Store
 from sandbox.images.table import IMAGES
+from sandbox.layout import cache_home
 
 _SLOW_SECONDS = 1.0
 
 
-class ImageError(Exception):
+class ImageError(SandboxError):
     """An image can neither be pulled nor built; the message names the image, the reason and the remedy."""
 
 
@@ -29,18 +30,11 @@ def default_refs() -> list[str]:
     return [ref for ref, image in IMAGES.items() if image.default]
 
 
-def cache_folder() -> Path:
-    """Where built images are kept."""
-    base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
-    return Path(base) / "berth" / "images"
-
-
-def on_path(name: str) -> Path:
-    """A program of PATH. Raises MissingInput."""
-    found = shutil.which(name)
-    if found is None:
-        raise MissingInput(f"the program {name} is not on PATH")
-    return Path(found)
+def _found_or_built(name: str, progress: Callable[[str], None]) -> Path:
+    """A program that is no system package. Raises MissingInput."""
+    if name == "coredns":
+        return programs.coredns(progress)
+    raise MissingInput(f"nothing in sandbox/programs.py makes the program {name}")
 
 
 def build(ref: str, recipe: Recipe, workshop: Workshop, store: Store) -> Path:
@@ -92,7 +86,7 @@ def _ensure_one(ref: str, workshop: Workshop, store: Store, registries: Registri
     started = time.monotonic()
     try:
         path = build(ref, IMAGES[ref].recipe(), workshop, store)
-    except (MissingInput, JarUnavailable, OSError, ValueError) as error:
+    except (SandboxError, MissingInput, JarUnavailable, OSError, ValueError) as error:
         raise ImageError(f"image {ref}: {error}") from error
     if time.monotonic() - started > _SLOW_SECONDS:
         workshop.progress(f"image {ref}: ready")
@@ -103,13 +97,14 @@ def ensure(
     refs: Sequence[str] | None = None,
     *,
     progress: Callable[[str], None],
-    program: Callable[[str], Path] = on_path,
+    program: Callable[[str], Path] | None = None,
     cache: Path | None = None,
 ) -> dict[str, Path]:
     """The images, from the cache, a registry or made now, side by side; the default ones when `refs` is None.
 
-    `program` finds binaries that are not system packages by name ("coredns"). The result maps each reference to a file
-    that `load` takes. Raises ImageError for an unknown reference or one that cannot be made.
+    `program` finds binaries that are not system packages by name ("coredns"); when it is None, sandbox.programs does.
+    The result maps each reference to a file that `load` takes. Raises ImageError for an unknown reference or one that
+    cannot be made.
     """
     wanted = list(dict.fromkeys(default_refs() if refs is None else refs))
     for ref in wanted:
@@ -117,8 +112,8 @@ def ensure(
             raise ImageError(
                 f"image {ref} is not in sandbox/images/table.py: add an entry, or use one of {', '.join(IMAGES)}"
             )
-    store = Store(cache or cache_folder())
-    workshop = Workshop(store.root, progress, program)
+    store = Store(cache or cache_home() / "images")
+    workshop = Workshop(store.root, progress, program or (lambda name: _found_or_built(name, progress)))
     registries = Registries()
     with ThreadPoolExecutor(max_workers=4) as pool:
         paths = list(pool.map(lambda ref: _ensure_one(ref, workshop, store, registries), wanted))

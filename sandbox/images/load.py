@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from sandbox.errors import SandboxError
 from sandbox.images import oci
 from sandbox.images.store import blobs_of
 
@@ -15,7 +16,7 @@ _NAMESPACE = ("-n", "k8s.io")
 _LIST_TIMEOUT_SECONDS = 30.0
 
 
-class LoadError(Exception):
+class LoadError(SandboxError):
     """containerd refused an image; the message holds what ctr said."""
 
 

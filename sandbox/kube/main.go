@@ -1,5 +1,7 @@
 // Command berth-kube is upstream Kubernetes in one program, for the embedded target: the control plane with its etcd in
 // one process, kubelet, kube-proxy, kubectl, a certificate maker and a small volume provisioner.
+//
+// Built with the tag `small` it is the last two only, for machines that have the upstream programs.
 package main
 
 import (
@@ -11,14 +13,6 @@ import (
 	"syscall"
 
 	"berth.io/sandbox/kube/volumes"
-	"k8s.io/component-base/cli"
-	_ "k8s.io/component-base/logs/json/register"
-	_ "k8s.io/component-base/metrics/prometheus/clientgo"
-	_ "k8s.io/component-base/metrics/prometheus/version"
-	kubectl "k8s.io/kubectl/pkg/cmd"
-	kubectlutil "k8s.io/kubectl/pkg/cmd/util"
-	proxy "k8s.io/kubernetes/cmd/kube-proxy/app"
-	kubelet "k8s.io/kubernetes/cmd/kubelet/app"
 )
 
 const usage = `berth-kube: upstream Kubernetes in one program
@@ -44,24 +38,15 @@ func main() {
 
 func run(name string) int {
 	switch name {
-	case "kubelet":
-		return cli.Run(kubelet.NewKubeletCommand(context.Background()))
-	case "kube-proxy":
-		return cli.Run(proxy.NewProxyCommand())
-	case "kubectl":
-		command := kubectl.NewDefaultKubectlCommand()
-		if err := cli.RunNoErrOutput(command); err != nil {
-			kubectlutil.CheckErr(err)
-		}
-		return 0
 	case "certs":
 		return report(certs(os.Args[1:]))
 	case "volumes":
 		ctx, stop := signalContext()
 		defer stop()
 		return report(volumes.Run(ctx, os.Args[1:]))
-	case "control-plane":
-		return report(controlPlane(os.Args[1:]))
+	}
+	if code, known := runComponent(name); known {
+		return code
 	}
 	fmt.Fprint(os.Stderr, usage)
 	return 2
