@@ -214,7 +214,7 @@ class Sandbox:
         (self.layout.pki / "complete").touch()
 
     def _run(self, argv: Sequence[str], what: str, **options: Any) -> str:
-        done = subprocess.run(argv, capture_output=True, text=True, **options)
+        done: subprocess.CompletedProcess[str] = subprocess.run(argv, capture_output=True, text=True, **options)
         if done.returncode != 0:
             raise SandboxError(f"{what} failed: {(done.stderr or done.stdout).strip()[-2000:]}")
         return done.stdout

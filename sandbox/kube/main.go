@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"strings"
 	"syscall"
 
 	"berth.io/sandbox/kube/volumes"
@@ -25,7 +26,7 @@ const usage = `berth-kube: upstream Kubernetes in one program
 
 func main() {
 	name := filepath.Base(os.Args[0])
-	if name == "berth-kube" {
+	if strings.HasPrefix(name, "berth-kube") {
 		if len(os.Args) < 2 {
 			fmt.Fprint(os.Stderr, usage)
 			os.Exit(2)
