@@ -74,7 +74,8 @@ def processes_below(path: str, mount: Path = MOUNT) -> list[int]:
 
 def remove(root: str, mount: Path = MOUNT) -> None:
     """Remove the sandbox's cgroups, deepest first. Those that still hold a process stay."""
-    for hierarchy in hierarchies(mount):
+    # On hosts with both layouts runc also makes the cgroup in the unified one.
+    for hierarchy in [*hierarchies(mount), mount / "unified"]:
         top = hierarchy / root
         if not top.exists():
             continue

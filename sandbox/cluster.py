@@ -297,9 +297,10 @@ class Sandbox:
         folder = self.layout.node(node)
         (folder / "cni").mkdir(parents=True, exist_ok=True)
         self.layout.socket(node).parent.mkdir(parents=True, exist_ok=True)
-        bridge = packages.find("bridge")
-        assert bridge is not None
-        (folder / "containerd.toml").write_text(components.containerd(self.layout, node, Path(bridge).parent))
+        # Not by "bridge": iproute2 has a program of that name too.
+        plugin = packages.find("host-local")
+        assert plugin is not None
+        (folder / "containerd.toml").write_text(components.containerd(self.layout, node, Path(plugin).parent))
         (folder / "cni" / "10-berth.conflist").write_text(json.dumps(components.cni(self.layout, node)))
         self._start_inside(f"containerd-{node.name}", ["containerd", "--config", str(folder / "containerd.toml")])
 

@@ -21,7 +21,6 @@ PACKAGES = {
     "containerd": ("containerd", "containerd"),
     "ctr": ("containerd", "containerd"),
     "runc": ("runc", "runc"),
-    "bridge": ("containernetworking-plugins", "containernetworking-plugins"),
     "host-local": ("containernetworking-plugins", "containernetworking-plugins"),
     "portmap": ("containernetworking-plugins", "containernetworking-plugins"),
     "nft": ("nftables", "nftables"),
@@ -43,7 +42,7 @@ PACKAGES = {
 }
 # What `Sandbox.up` runs.
 SANDBOX = (
-    "containerd", "ctr", "runc", "bridge", "host-local", "portmap", "nft", "iptables", "ip", "mount", "nsenter",
+    "containerd", "ctr", "runc", "host-local", "portmap", "nft", "iptables", "ip", "mount", "nsenter",
     "unshare", "setpriv",
 )  # fmt: skip
 # What the images are made of (sandbox/images).
