@@ -145,6 +145,11 @@ CELERY_WORKER_PREFETCH_MULTIPLIER = 1
 CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
 CELERY_TASK_SERIALIZER = "json"
 CELERY_ACCEPT_CONTENT = ["json"]
+# `expires` keeps beat's messages from piling up while no worker runs.
+CELERY_BEAT_SCHEDULE = {
+    "sweep": {"task": "berth.sweep", "schedule": 2.0, "options": {"expires": 2.0}},
+    "discover-targets": {"task": "berth.discover_targets", "schedule": 30.0, "options": {"expires": 30.0}},
+}
 
 # Where kubeconfigs of targets are mounted (Kubernetes Secrets in production), one file each: <target>.kubeconfig.
 TARGETS_DIR = Path(env.text("BERTH_TARGETS_DIR", "/etc/berth/targets"))

@@ -1,0 +1,389 @@
+"""What Berth does to a target: apply, observe, delete. Values of engines/base.py come out, plain manifests go in."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import secrets
+import string
+from base64 import b64decode
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from typing import Any
+
+from provisioning.apply import errors
+from provisioning.apply.client import KubeClient
+from provisioning.engines.base import (
+    LABEL_CLUSTER_ID,
+    LABEL_MANAGED_BY,
+    MANAGED_BY,
+    ClusterView,
+    Manifest,
+    NodeView,
+    PodView,
+    SecretSpec,
+    VolumeView,
+    WorkloadView,
+    World,
+    common_labels,
+)
+
+LABEL_TENANT_ID = "berth.io/tenant-id"
+CHARACTERS = string.ascii_letters + string.digits
+PARALLEL = 12
+# kind -> (path prefix, plural). Fixed for the kinds engines render, so that no discovery round trip is needed.
+KINDS: Mapping[str, tuple[str, str]] = {
+    "Namespace": ("/api/v1", "namespaces"),
+    "Service": ("/api/v1", "services"),
+    "ConfigMap": ("/api/v1", "configmaps"),
+    "Secret": ("/api/v1", "secrets"),
+    "ServiceAccount": ("/api/v1", "serviceaccounts"),
+    "PersistentVolumeClaim": ("/api/v1", "persistentvolumeclaims"),
+    "Pod": ("/api/v1", "pods"),
+    "StatefulSet": ("/apis/apps/v1", "statefulsets"),
+    "Deployment": ("/apis/apps/v1", "deployments"),
+    "PodDisruptionBudget": ("/apis/policy/v1", "poddisruptionbudgets"),
+    "NetworkPolicy": ("/apis/networking.k8s.io/v1", "networkpolicies"),
+    "Role": ("/apis/rbac.authorization.k8s.io/v1", "roles"),
+    "RoleBinding": ("/apis/rbac.authorization.k8s.io/v1", "rolebindings"),
+}
+WORKLOADS = ("StatefulSet", "Deployment")
+# Everything a cluster may own besides its volumes, in the order to delete it.
+OWNED = (
+    "StatefulSet", "Deployment", "PodDisruptionBudget", "NetworkPolicy", "Service", "Secret", "RoleBinding", "Role",
+    "ServiceAccount", "ConfigMap",
+)  # fmt: skip
+UNITS = {"": 1, "Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40, "k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
+
+
+def path_of(kind: str, namespace: str, name: str = "") -> str:
+    """The path of an object or a collection. Raises Rejected for a kind nobody taught us."""
+    if kind not in KINDS:
+        raise errors.Rejected(f"Berth does not know where objects of kind {kind} live.")
+    prefix, plural = KINDS[kind]
+    scope = "" if kind == "Namespace" else f"/namespaces/{namespace}"
+    return f"{prefix}{scope}/{plural}" + (f"/{name}" if name else "")
+
+
+def mebibytes(quantity: str) -> int:
+    """A Kubernetes quantity in MiB, rounded up; 0 for what is not one."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)([KMGT]i|[kMGT]?)", quantity)
+    return -(-int(float(found[1]) * UNITS[found[2]]) // 2**20) if found else 0
+
+
+def moment(text: str | None) -> datetime:
+    """A Kubernetes time; now when it is absent."""
+    return datetime.fromisoformat(text.replace("Z", "+00:00")) if text else datetime.now(UTC)
+
+
+def ensure_namespace(client: KubeClient, *, namespace: str, tenant: str, tenant_id: str) -> None:
+    """Make the tenant's namespace with its guard rails. Raises NamespaceTaken when somebody else owns it."""
+    try:
+        found = client.get(path_of("Namespace", "", namespace))
+    except errors.Absent:
+        found = None
+    if found is not None and found["metadata"].get("labels", {}).get(LABEL_TENANT_ID) != tenant_id:
+        raise errors.NamespaceTaken(
+            f"The namespace {namespace} exists on the target and does not belong to this tenant.",
+            remedy=f"Delete or rename that namespace, or label it {LABEL_TENANT_ID}={tenant_id} to hand it over.",
+        )
+    if found is not None and found.get("status", {}).get("phase") == "Terminating":
+        raise errors.Throttled(f"The namespace {namespace} is being deleted; it is made anew afterwards.")
+    labels = {
+        LABEL_MANAGED_BY: MANAGED_BY,
+        LABEL_TENANT_ID: tenant_id,
+        "berth.io/tenant": tenant,
+        "pod-security.kubernetes.io/enforce": "restricted",
+        "pod-security.kubernetes.io/enforce-version": "latest",
+    }
+    wished = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace, "labels": labels}}
+    if found is None or not labels.items() <= found["metadata"].get("labels", {}).items():
+        client.apply(path_of("Namespace", "", namespace), wished)
+    if found is None:
+        for policy in network_policies(namespace):
+            client.apply(path_of("NetworkPolicy", namespace, policy["metadata"]["name"]), policy)
+        # Pods are refused until the controller has made it; the StatefulSet controller would back off meanwhile.
+        _await_service_account(client, namespace)
+
+
+def _await_service_account(client: KubeClient, namespace: str) -> None:
+    collection = path_of("ServiceAccount", namespace)
+    found = client.get(collection)
+    if any(item["metadata"]["name"] == "default" for item in found["items"]):
+        return
+    version = found["metadata"]["resourceVersion"]
+    for event in client.watch(collection, resource_version=version, selector="", seconds=10):
+        if event["type"] == "ADDED" and event["object"]["metadata"]["name"] == "default":
+            return
+    raise errors.Throttled(f"The namespace {namespace} has no default ServiceAccount yet.")
+
+
+def network_policies(namespace: str) -> list[Manifest]:
+    """Nobody reaches a tenant's pods but its own namespace and Berth's."""
+    metadata = {"namespace": namespace, "labels": {LABEL_MANAGED_BY: MANAGED_BY}}
+    peers = [
+        {"podSelector": {}},
+        {"namespaceSelector": {"matchLabels": {"berth.io/portal": "true"}}},
+        {"namespaceSelector": {"matchLabels": {"berth.io/client-of": namespace}}},
+    ]
+    return [
+        {
+            "apiVersion": "networking.k8s.io/v1",
+            "kind": "NetworkPolicy",
+            "metadata": {**metadata, "name": "berth-default-deny"},
+            "spec": {"podSelector": {}, "policyTypes": ["Ingress"]},
+        },
+        {
+            "apiVersion": "networking.k8s.io/v1",
+            "kind": "NetworkPolicy",
+            "metadata": {**metadata, "name": "berth-allow-tenant"},
+            "spec": {"podSelector": {}, "policyTypes": ["Ingress"], "ingress": [{"from": peers}]},
+        },
+    ]
+
+
+def owner_manifest(cluster: ClusterView) -> Manifest:
+    """The object that owns all others of a cluster, so that plain kubectl shows the wish and deletes in one go."""
+    spec = {"berth.yaml": _readable(cluster)}
+    return {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": {"name": f"{cluster.name}-berth", "namespace": cluster.namespace, "labels": common_labels(cluster)},
+        "data": spec,
+    }
+
+
+def _readable(cluster: ClusterView) -> str:
+    lines = [f"engine: {cluster.engine}", f"version: {cluster.version}", f"generation: {cluster.generation}", "spec:"]
+    return "\n".join([*lines, *(f"  {key}: {value}" for key, value in cluster.spec.items())]) + "\n"
+
+
+def dressed(
+    cluster: ClusterView, manifests: Iterable[Manifest], owner: Mapping[str, Any], registry: str
+) -> list[Manifest]:
+    """The engine's manifests with namespace, common labels, owner and, if asked for, another registry."""
+    reference = {
+        "apiVersion": "v1", "kind": "ConfigMap", "name": owner["metadata"]["name"], "uid": owner["metadata"]["uid"],
+    }  # fmt: skip
+    finished = []
+    for manifest in manifests:
+        metadata = dict(manifest["metadata"])
+        metadata["namespace"] = cluster.namespace
+        metadata["labels"] = {**common_labels(cluster), **metadata.get("labels", {})}
+        metadata["ownerReferences"] = [reference]
+        finished.append(_mirrored({**manifest, "metadata": metadata}, registry))
+    return finished
+
+
+def _mirrored(manifest: Manifest, registry: str) -> Manifest:
+    if not registry or manifest["kind"] not in WORKLOADS:
+        return manifest
+    template = manifest["spec"]["template"]
+    pod = dict(template["spec"])
+    for key in ("initContainers", "containers"):
+        if key in pod:
+            pod[key] = [{**one, "image": f"{registry}/{one['image'].partition('/')[2]}"} for one in pod[key]]
+    return {**manifest, "spec": {**manifest["spec"], "template": {**template, "spec": pod}}}
+
+
+def create_secrets(client: KubeClient, cluster: ClusterView, wanted: Sequence[SecretSpec], owner: Manifest) -> None:
+    """Create the Secrets that do not exist. Existing ones are never touched: their passwords are in use."""
+    for spec in wanted:
+        content = {key: "".join(secrets.choice(CHARACTERS) for _ in range(n)) for key, n in spec.generate.items()}
+        metadata = {"name": spec.name}
+        manifest: Manifest = {
+            "apiVersion": "v1", "kind": "Secret", "metadata": metadata, "type": "Opaque", "stringData": content,
+        }  # fmt: skip
+        try:
+            client.request("POST", path_of("Secret", cluster.namespace), dressed(cluster, [manifest], owner, "")[0])
+        except errors.Taken:
+            found = client.get(path_of("Secret", cluster.namespace, spec.name))
+            if found["metadata"].get("labels", {}).get(LABEL_CLUSTER_ID) != cluster.id:
+                raise errors.FieldConflict(
+                    f"A Secret {spec.name} exists in {cluster.namespace} and is not this cluster's.",
+                    remedy=f"Delete that Secret, or order the cluster under a name other than {cluster.name}.",
+                ) from None
+
+
+def apply_all(client: KubeClient, manifests: Sequence[Manifest]) -> None:
+    """Apply objects side by side: workloads last, since their pods need what the others are. Raises a DoorError."""
+
+    def one(manifest: Manifest) -> None:
+        metadata = manifest["metadata"]
+        path = path_of(manifest["kind"], metadata["namespace"], metadata["name"])
+        try:
+            client.apply(path, manifest)
+        except errors.DoorError as error:
+            error.args = (f"{manifest['kind']} {metadata['name']}: {error.message}",)
+            error.message = error.args[0]
+            raise
+
+    with ThreadPoolExecutor(PARALLEL) as pool:
+        for is_workload in (False, True):
+            wave = [manifest for manifest in manifests if (manifest["kind"] in WORKLOADS) is is_workload]
+            for _ in pool.map(one, wave):
+                pass
+
+
+def prune(
+    client: KubeClient, cluster: ClusterView, before: Sequence[Mapping[str, str]], now: set[tuple[str, str]]
+) -> None:
+    """Delete what the inventory says we applied and no longer render."""
+    for entry in before:
+        if (entry["kind"], entry["name"]) not in now:
+            delete(client, entry["kind"], cluster.namespace, entry["name"])
+
+
+def delete(client: KubeClient, kind: str, namespace: str, name: str) -> None:
+    """Delete one object; gone already is fine."""
+    with contextlib.suppress(errors.Absent):
+        client.request("DELETE", path_of(kind, namespace, name), query={"propagationPolicy": "Background"})
+
+
+def owned_names(client: KubeClient, cluster: ClusterView, kinds: Sequence[str]) -> list[tuple[str, str]]:
+    """(kind, name) of every object of the cluster among `kinds`, found by label."""
+    selector = f"{LABEL_CLUSTER_ID}={cluster.id}"
+
+    def names(kind: str) -> list[tuple[str, str]]:
+        found = client.get(path_of(kind, cluster.namespace), labelSelector=selector)
+        return [(kind, item["metadata"]["name"]) for item in found["items"]]
+
+    with ThreadPoolExecutor(PARALLEL) as pool:
+        return [entry for entries in pool.map(names, kinds) for entry in entries]
+
+
+def read_secret(client: KubeClient, namespace: str, name: str) -> dict[str, str]:
+    """A Secret's decoded values. Raises Absent."""
+    found = client.get(path_of("Secret", namespace, name))
+    return {key: b64decode(value).decode() for key, value in found.get("data", {}).items()}
+
+
+def nodes(client: KubeClient) -> list[dict[str, Any]]:
+    """The target's nodes as stored on Target.nodes."""
+    found = []
+    for item in client.get("/api/v1/nodes")["items"]:
+        spec, status = item["spec"], item["status"]
+        ready = any(c["type"] == "Ready" and c["status"] == "True" for c in status.get("conditions", []))
+        blocked = spec.get("unschedulable", False) or any(
+            taint["effect"] in ("NoSchedule", "NoExecute") for taint in spec.get("taints", [])
+        )
+        cpu = status.get("allocatable", {}).get("cpu", "0")
+        millicores = int(cpu[:-1]) if cpu.endswith("m") else int(float(cpu) * 1000)
+        found.append(
+            {
+                "name": item["metadata"]["name"],
+                "zone": item["metadata"].get("labels", {}).get("topology.kubernetes.io/zone", ""),
+                "ready": ready,
+                "schedulable": ready and not blocked,
+                "cpu_millicores": millicores,
+                "memory_mib": mebibytes(status.get("allocatable", {}).get("memory", "0")),
+            }
+        )
+    return sorted(found, key=lambda node: node["name"])
+
+
+def storage_classes(client: KubeClient) -> list[dict[str, Any]]:
+    """The target's storage classes as stored on Target.storage_classes."""
+    default = "storageclass.kubernetes.io/is-default-class"
+    return [
+        {
+            "name": item["metadata"]["name"],
+            "provisioner": item["provisioner"],
+            "default": item["metadata"].get("annotations", {}).get(default) == "true",
+            "expandable": item.get("allowVolumeExpansion", False),
+        }
+        for item in client.get("/apis/storage.k8s.io/v1/storageclasses")["items"]
+    ]
+
+
+def _pod_problem(item: Mapping[str, Any]) -> str:
+    """Why a pod does not run, in Kubernetes' own words; "" when nothing is wrong."""
+    status = item.get("status", {})
+    for condition in status.get("conditions", []):
+        if condition["type"] == "PodScheduled" and condition["status"] == "False":
+            return f"not placed: {condition.get('message', condition.get('reason', ''))}"
+    for container in [*status.get("initContainerStatuses", []), *status.get("containerStatuses", [])]:
+        waiting = container.get("state", {}).get("waiting")
+        if waiting and waiting.get("reason") not in ("ContainerCreating", "PodInitializing"):
+            last = container.get("lastState", {}).get("terminated", {})
+            ended = f" (last ended with {last['reason']}, status {last['exitCode']})" if last else ""
+            said = f": {waiting['message']}" if waiting.get("message") else ""
+            return f"container {container['name']}: {waiting.get('reason', 'waiting')}{ended}{said}"
+    return ""
+
+
+def pod_view(item: Mapping[str, Any], zones: Mapping[str, str]) -> PodView:
+    """A pod as engines see it."""
+    metadata, status = item["metadata"], item.get("status", {})
+    containers = status.get("containerStatuses", [])
+    wanted = len(item["spec"]["containers"])
+    node = item["spec"].get("nodeName", "")
+    return PodView(
+        name=metadata["name"],
+        uid=metadata["uid"],
+        labels=metadata.get("labels", {}),
+        node=node,
+        zone=zones.get(node, ""),
+        ip=status.get("podIP", ""),
+        phase=status.get("phase", "Pending"),
+        started=len(containers) == wanted and all("running" in one.get("state", {}) for one in containers),
+        ready=any(c["type"] == "Ready" and c["status"] == "True" for c in status.get("conditions", [])),
+        restarts=sum(one.get("restartCount", 0) for one in containers),
+        deleting="deletionTimestamp" in metadata,
+        created=moment(metadata.get("creationTimestamp")),
+        problem=_pod_problem(item),
+    )
+
+
+def observe(client: KubeClient, cluster: ClusterView) -> World:
+    """What Kubernetes says about one cluster now: five lists, side by side."""
+    selector = f"{LABEL_CLUSTER_ID}={cluster.id}"
+
+    def listing(kind: str) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = client.get(path_of(kind, cluster.namespace), labelSelector=selector)["items"]
+        return found
+
+    with ThreadPoolExecutor(5) as pool:
+        some_nodes = pool.submit(nodes, client)
+        kinds = ("Pod", "PersistentVolumeClaim", *WORKLOADS)
+        pods, claims, sets, deployments = pool.map(listing, kinds)
+        node_entries = some_nodes.result()
+    zones = {node["name"]: node["zone"] for node in node_entries}
+    return World(
+        now=datetime.now(UTC),
+        pods=tuple(sorted((pod_view(item, zones) for item in pods), key=lambda pod: pod.name)),
+        volumes=tuple(sorted((_volume_view(item) for item in claims), key=lambda volume: volume.name)),
+        workloads=tuple(
+            _workload_view(kind, item)
+            for kind, items in zip(WORKLOADS, (sets, deployments), strict=True)
+            for item in items
+        ),
+        nodes=tuple(NodeView(node["name"], node["zone"], node["ready"], node["schedulable"]) for node in node_entries),
+    )
+
+
+def _volume_view(item: Mapping[str, Any]) -> VolumeView:
+    spec, status = item["spec"], item.get("status", {})
+    phase = status.get("phase", "Pending")
+    return VolumeView(
+        name=item["metadata"]["name"],
+        phase=phase,
+        storage_class=spec.get("storageClassName", ""),
+        requested_mib=mebibytes(spec["resources"]["requests"]["storage"]),
+        capacity_mib=mebibytes(status.get("capacity", {}).get("storage", "0")),
+        labels=item["metadata"].get("labels", {}),
+        problem="" if phase == "Bound" else f"waits for a volume of class {spec.get('storageClassName', '?')}",
+    )
+
+
+def _workload_view(kind: str, item: Mapping[str, Any]) -> WorkloadView:
+    status = item.get("status", {})
+    return WorkloadView(
+        kind=kind,
+        name=item["metadata"]["name"],
+        labels=item["metadata"].get("labels", {}),
+        replicas=item["spec"].get("replicas", 1),
+        ready=status.get("readyReplicas", 0),
+        current=status.get("observedGeneration", 0) >= item["metadata"].get("generation", 0),
+    )

@@ -1,0 +1,96 @@
+"""From what a caller sent to a complete, checked spec: everything that is wrong is told at once."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from typing import Any
+
+from provisioning.engines.base import Engine, Field, Problem, TargetView
+from provisioning.models import Plan, Target
+from tenants.refusals import FieldError, Invalid
+
+LARGEST_MAP = 200
+
+
+def target_view(target: Target) -> TargetView:
+    """A target as engines see it."""
+    fit = [node for node in target.nodes if node["schedulable"]]
+    known = target.checked is not None and bool(target.nodes)
+    return TargetView(
+        name=target.name,
+        nodes=len(fit) if known else None,
+        zones=len({node["zone"] for node in fit}) if known else None,
+        storage_classes=tuple(entry["name"] for entry in target.storage_classes),
+    )
+
+
+def complete_spec(engine: Engine, plan: Plan | None, sent: Mapping[str, Any], target: Target) -> dict[str, Any]:
+    """The request's values, then the plan's, then the engine's defaults. Raises Invalid with every problem."""
+    problems = [_unknown(key, engine) for key in sent if key not in {field.key for field in engine.fields}]
+    spec: dict[str, Any] = {}
+    for field in engine.fields:
+        value = sent.get(field.key, (plan.values if plan else {}).get(field.key, field.default))
+        problem = _wrong(field, value)
+        if problem is not None:
+            problems.append(problem)
+        spec[field.key] = value
+    view = target_view(target)
+    for field in engine.fields:
+        if field.kind == "storage-class" and plan is not None and plan.storage_classes:
+            if spec[field.key] not in plan.storage_classes:
+                allowed = ", ".join(plan.storage_classes)
+                text = f"{field.title}: the plan {plan.name} allows {allowed}."
+                problems.append(Problem(f"/{field.key}", "not_allowed", text))
+        elif field.kind == "storage-class" and view.storage_classes and spec[field.key] not in view.storage_classes:
+            there = ", ".join(view.storage_classes)
+            text = f"{field.title}: the target {target.name} has no class {spec[field.key]!r}. It has: {there}."
+            problems.append(Problem(f"/{field.key}", "unknown_storage_class", text))
+    if not problems:
+        # The engine's own rules rely on kinds and limits being right.
+        problems = [*engine.check(spec), *engine.preflight(spec, view)]
+    if problems:
+        found = [FieldError(f"/spec{problem.pointer}", problem.code, problem.message) for problem in problems]
+        raise Invalid(
+            "invalid",
+            found[0].message if len(found) == 1 else f"{len(found)} values of the spec are wrong.",
+            suggestion="Change the fields named in errors.",
+            errors=found,
+        )
+    return spec
+
+
+def _unknown(key: str, engine: Engine) -> Problem:
+    keys = [field.key for field in engine.fields]
+    close = difflib.get_close_matches(key, keys, 1)
+    hint = f"Did you mean {close[0]}?" if close else f"There are: {', '.join(keys)}."
+    pointer = "/" + key.replace("~", "~0").replace("/", "~1")
+    return Problem(pointer, "unknown_field", f"{engine.title} has no field {key[:60]!r}. {hint}")
+
+
+def _wrong(field: Field, value: Any) -> Problem | None:
+    """The first thing wrong with one value."""
+    pointer = f"/{field.key}"
+    unit = f" {field.unit}" if field.unit else ""
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if field.kind == "integer" and not (isinstance(value, int) and number):
+        return Problem(pointer, "wrong_type", f"{field.title}: a whole number is wanted.")
+    if field.kind == "number" and not number:
+        return Problem(pointer, "wrong_type", f"{field.title}: a number is wanted.")
+    if field.kind == "boolean" and not isinstance(value, bool):
+        return Problem(pointer, "wrong_type", f"{field.title}: true or false is wanted.")
+    if field.kind in ("string", "enum", "storage-class") and not isinstance(value, str):
+        return Problem(pointer, "wrong_type", f"{field.title}: a text is wanted.")
+    if field.kind == "map" and not (
+        isinstance(value, dict) and len(value) <= LARGEST_MAP and all(isinstance(item, str) for item in value.values())
+    ):
+        return Problem(pointer, "wrong_type", f"{field.title}: an object of at most {LARGEST_MAP} texts is wanted.")
+    if field.kind == "enum" and value not in field.choices:
+        return Problem(pointer, "not_a_choice", f"{field.title}: choose one of {', '.join(field.choices)}.")
+    if number:
+        low = field.minimum is not None and value < field.minimum
+        high = field.maximum is not None and value > field.maximum
+        if low or high or value != value:
+            limits = f"{field.minimum:g} to {field.maximum:g}" if field.maximum is not None else f"{field.minimum:g} up"
+            return Problem(pointer, "out_of_range", f"{field.title}: {limits}{unit} is allowed, {value:g} was sent.")
+    return None

@@ -1,0 +1,443 @@
+"""Reconcile: make what runs what was wished, one step at a time, from wherever things stand.
+
+1. Claim the cluster: one conditional UPDATE sets a lease and raises the fence. Whoever finds it taken raises `wakes`.
+2. Look (the wish, the open operation, Kubernetes), take the next step, write down what was seen. Every write says
+   `WHERE fence = mine`: a worker that was frozen and comes back late writes nothing.
+3. While steps make quick progress, go on for a few seconds; otherwise say when to look again, and let go.
+4. Letting go fails when `wakes` has grown meanwhile; then look once more. So no hint is lost.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+from django.conf import settings
+from django.db import transaction
+from django.db.models import F, Q
+from django.utils import timezone
+
+from provisioning.apply import door, errors
+from provisioning.apply.client import KubeClient
+from provisioning.apply.link import KubeLink
+from provisioning.clusters.diagnosis import causes
+from provisioning.clusters.views import client_for, cluster_view
+from provisioning.engines.base import Advance, ClusterView, LinkError, World
+from provisioning.engines.registry import ENGINES
+from provisioning.models import Cluster, ClusterEvent, Operation, OperationState, Phase
+from provisioning.operations.steps import Progress
+
+log = logging.getLogger(__name__)
+
+# How long one task may hold a cluster while its steps make progress.
+SLICE_SECONDS = 4.0
+# Kubernetes reports changes by itself; these are for when it has nothing to report, or the watcher is away.
+BUSY_LOOK_SECONDS = 3.0
+STEADY_LOOK_SECONDS = 60.0
+EVENT_REPEATS_WITHIN = timedelta(minutes=10)
+
+
+class Lost(Exception):
+    """Somebody else holds the cluster now; nothing more may be written."""
+
+
+@dataclass(frozen=True)
+class Next:
+    """When to look again: in `soon` seconds (None: when Kubernetes reports something), after `fallback` at the latest."""
+
+    soon: float | None
+    fallback: float
+
+
+STEADY = Next(None, STEADY_LOOK_SECONDS)
+
+
+@dataclass
+class Claimed:
+    """A claimed cluster, and the only way to write to it."""
+
+    cluster: Cluster
+    fence: int
+
+    def write(self, **fields: Any) -> None:
+        """Write columns of the cluster. Raises Lost when the claim has gone to another."""
+        lease = timezone.now() + timedelta(seconds=settings.CLAIM_LEASE_SECONDS)
+        rows = Cluster.objects.filter(pk=self.cluster.pk, fence=self.fence).update(claimed_until=lease, **fields)
+        if rows == 0:
+            raise Lost
+        for name, value in fields.items():
+            setattr(self.cluster, name, value)
+
+    def save(self, operation: Operation) -> None:
+        """Write an operation that is still open. Raises Lost when it was ended by somebody else."""
+        if not Cluster.objects.filter(pk=self.cluster.pk, fence=self.fence).exists():
+            raise Lost
+        fields = ("state", "started", "ended", "steps", "percent", "reason", "proof", "error")
+        open_states = (OperationState.QUEUED, OperationState.RUNNING)
+        rows = Operation.objects.filter(pk=operation.pk, state__in=open_states).update(
+            revision=F("revision") + 1, **{field: getattr(operation, field) for field in fields}
+        )
+        if rows == 0:
+            raise Lost
+
+    def condition(self, kind: str, status: bool, reason: str, message: str = "") -> None:
+        """Set one condition; `since` moves only when the status does."""
+        conditions = [dict(entry) for entry in self.cluster.conditions]
+        wished = {"type": kind, "status": "True" if status else "False", "reason": reason, "message": message}
+        for entry in conditions:
+            if entry["type"] == kind:
+                if all(entry[key] == value for key, value in wished.items()):
+                    return
+                since = entry["since"] if entry["status"] == wished["status"] else timezone.now().isoformat()
+                entry.update(wished, since=since)
+                break
+        else:
+            conditions.append({**wished, "since": timezone.now().isoformat()})
+        self.write(conditions=conditions)
+
+    def event(
+        self, reason: str, message: str, *, warning: bool = False, object: str = "", operation: Operation | None = None
+    ) -> None:
+        """Record something people may want to read; a repeat within minutes is counted instead."""
+        now = timezone.now()
+        same = ClusterEvent.objects.filter(
+            cluster=self.cluster,
+            reason=reason,
+            message=message,
+            object=object,
+            last_seen__gt=now - EVENT_REPEATS_WITHIN,
+        )
+        latest = same.order_by("-id").values_list("pk", flat=True).first()
+        if latest is not None:
+            ClusterEvent.objects.filter(pk=latest).update(count=F("count") + 1, last_seen=now)
+            return
+        ClusterEvent.objects.create(
+            cluster=self.cluster, operation=operation, reason=reason, message=message, warning=warning, object=object
+        )
+
+
+def claim(cluster_id: str) -> Claimed | None:
+    """Take a cluster; None when somebody holds it (who will look once more) or it is gone."""
+    now = timezone.now()
+    lease = now + timedelta(seconds=settings.CLAIM_LEASE_SECONDS)
+    free = Q(claimed_until__isnull=True) | Q(claimed_until__lt=now)
+    mine = Cluster.objects.filter(pk=cluster_id).exclude(phase=Phase.DELETED).filter(free)
+    if mine.update(claimed_until=lease, fence=F("fence") + 1) == 0:
+        Cluster.objects.filter(pk=cluster_id).update(wakes=F("wakes") + 1)
+        return None
+    cluster = Cluster.objects.select_related("tenant", "target").get(pk=cluster_id)
+    return Claimed(cluster, cluster.fence)
+
+
+def reconcile(cluster_id: str) -> float | None:
+    """Take the cluster as far as a few seconds allow; returns in how many seconds to come back (None: when told)."""
+    claimed = claim(cluster_id)
+    if claimed is None:
+        return None
+    until = time.monotonic() + SLICE_SECONDS
+    try:
+        while True:
+            wakes = Cluster.objects.values_list("wakes", flat=True).get(pk=cluster_id)
+            following = look(claimed)
+            if following.soon is not None and time.monotonic() + following.soon < until:
+                time.sleep(following.soon)
+                claimed.write()
+                continue
+            if _let_go(claimed, wakes, following):
+                return following.soon
+            if time.monotonic() > until:
+                _let_go(claimed, None, following)
+                return 0.0
+            claimed.cluster.refresh_from_db()
+    except Lost:
+        log.info("another worker took over", extra={"cluster_id": cluster_id})
+        return None
+
+
+def _let_go(claimed: Claimed, wakes: int | None, following: Next) -> bool:
+    """Give the claim back, unless a hint came meanwhile (`wakes` None: even then)."""
+    delay = following.fallback if following.soon is None else min(following.soon, following.fallback)
+    mine = Cluster.objects.filter(pk=claimed.cluster.pk, fence=claimed.fence)
+    if wakes is not None:
+        mine = mine.filter(wakes=wakes)
+    given = mine.update(claimed_until=None, next_look=timezone.now() + timedelta(seconds=delay))
+    if given == 0 and not Cluster.objects.filter(pk=claimed.cluster.pk, fence=claimed.fence).exists():
+        raise Lost
+    return given > 0
+
+
+def look(claimed: Claimed) -> Next:
+    """One look and at most one step. Raises Lost."""
+    operation = claimed.cluster.operations.open().first()
+    if operation is not None and operation.deadline <= timezone.now():
+        _time_out(claimed, operation)
+        return STEADY
+    try:
+        client = client_for(claimed.cluster.target)
+        if operation is not None and operation.kind == "delete":
+            following = _delete(claimed, operation, client)
+        elif claimed.cluster.phase == Phase.DELETING:
+            return STEADY  # a delete that failed: it waits to be asked again
+        else:
+            following = _deliver(claimed, operation, client)
+        if claimed.cluster.phase != Phase.DELETED:
+            claimed.condition("TargetReachable", True, "Answers")
+    except errors.DoorError as error:
+        return _door_closed(claimed, operation, error)
+    return following
+
+
+def _time_out(claimed: Claimed, operation: Operation) -> None:
+    waited = operation.reason or claimed.cluster.reason or "its turn"
+    message = f"Not done within its deadline. It was waiting for: {waited}"
+    remedy = "Mend the cause, then delete the cluster and order it again; nothing else has to be cleaned up."
+    _fail(claimed, operation, "deadline_exceeded", message, remedy)
+
+
+def _fail(claimed: Claimed, operation: Operation | None, code: str, message: str, remedy: str) -> None:
+    claimed.write(phase=Phase.FAILED, reason=f"{message} {remedy}".strip())
+    if operation is not None:
+        progress = Progress(operation)
+        progress.finish(OperationState.FAILED, {"code": code, "message": message, "remedy": remedy})
+        claimed.save(operation)
+    claimed.event("Failed", f"{message} {remedy}".strip(), warning=True, operation=operation)
+
+
+def _door_closed(claimed: Claimed, operation: Operation | None, error: errors.DoorError) -> Next:
+    """Kubernetes said no, or nothing: wait with the reason, or fail at once where waiting cures nothing."""
+    away = isinstance(error, errors.Unreachable | errors.Unauthorized | errors.NoKubeconfig)
+    log.warning("%s", error.message, extra={"cluster_id": claimed.cluster.pk, "code": error.code})
+    claimed.condition("TargetReachable" if away else "Applied", False, error.code, f"{error.message} {error.remedy}")
+    if operation is None:
+        if claimed.cluster.phase == Phase.READY and not away:
+            claimed.write(phase=Phase.DEGRADED, reason=f"{error.message} {error.remedy}".strip())
+        return Next(None, STEADY_LOOK_SECONDS / 4)
+    if not error.retryable:
+        _fail(claimed, operation, error.code, error.message, error.remedy)
+        return STEADY
+    progress = Progress(operation)
+    current = next((step["key"] for step in operation.steps if step["state"] != "done"), "")
+    progress.step(current, "running", f"{error.message} {error.remedy}".strip())
+    if progress.changed:
+        claimed.save(operation)
+    return Next(None, BUSY_LOOK_SECONDS)
+
+
+# --- deliver and keep -------------------------------------------------------------------------------------------------
+
+
+def _deliver(claimed: Claimed, operation: Operation | None, client: KubeClient) -> Next:
+    cluster = claimed.cluster
+    view = cluster_view(cluster)
+    progress = Progress(operation) if operation is not None else None
+    if operation is not None and progress is not None and progress.changed:
+        claimed.write(phase=Phase.PROVISIONING)
+        claimed.save(operation)
+    if cluster.observed_generation < cluster.generation:
+        _apply(claimed, view, client)
+        if operation is not None and progress is not None:
+            progress.step("apply", "done")
+            progress.step("schedule", "running", "waiting for the pods to be placed")
+            claimed.save(operation)
+        return Next(None, BUSY_LOOK_SECONDS)
+    world = door.observe(client, view)
+    if _workloads_missing(cluster, world) or (operation is None and _is_due_for_apply(claimed)):
+        _apply(claimed, view, client)
+        world = door.observe(client, view)
+    if operation is not None and progress is not None:
+        progress.step("apply", "done")
+    waiting = _kubernetes_steps(world, progress)
+    link = KubeLink(client, view.namespace, cluster.target.reach)  # type: ignore[arg-type]
+    try:
+        advance = ENGINES[cluster.engine].advance(view, world, link)
+    except LinkError as error:
+        advance = Advance(healthy=False, reason=str(error), retry_after=0.5)
+    for noted in link.noted:
+        claimed.event(noted.reason, noted.message, warning=noted.warning, object=noted.object, operation=operation)
+    _show(claimed, advance, waiting)
+    if operation is None or progress is None:
+        return _keep(claimed, view, world, link, advance, waiting)
+    for report in advance.steps:
+        progress.step(report.key, report.state, report.reason, report.object)
+    if advance.blocked is not None:
+        blocked = advance.blocked
+        _fail(claimed, operation, blocked.code, blocked.message, blocked.remedy)
+        return STEADY
+    if not advance.healthy or waiting:
+        reason = waiting or advance.reason
+        operation.reason = operation.reason or reason
+        if progress.changed:
+            claimed.save(operation)
+        claimed.write(reason=reason)
+        return Next(advance.retry_after, BUSY_LOOK_SECONDS)
+    return _prove(claimed, operation, progress, view, world, link)
+
+
+def _apply(claimed: Claimed, view: ClusterView, client: KubeClient) -> None:
+    cluster = claimed.cluster
+    engine = ENGINES[cluster.engine]
+    door.ensure_namespace(client, namespace=view.namespace, tenant=cluster.tenant.slug, tenant_id=cluster.tenant_id)
+    owner_wish = door.owner_manifest(view)
+    owner = client.apply(door.path_of("ConfigMap", view.namespace, owner_wish["metadata"]["name"]), owner_wish)
+    door.create_secrets(client, view, engine.secrets(view), owner)
+    manifests = door.dressed(view, engine.render(view), owner, settings.IMAGE_REGISTRY)
+    inventory = [
+        {"apiVersion": one["apiVersion"], "kind": one["kind"], "namespace": view.namespace,
+         "name": one["metadata"]["name"]}
+        for one in manifests
+    ]  # fmt: skip
+    # Written before as well: what a crash leaves half-applied must be known to the next one.
+    gone = [entry for entry in cluster.inventory if entry not in inventory]
+    claimed.write(inventory=[*inventory, *gone])
+    door.apply_all(client, manifests)
+    door.prune(client, view, gone, {(entry["kind"], entry["name"]) for entry in inventory})
+    claimed.write(inventory=inventory, observed_generation=cluster.generation)
+    claimed.condition("Applied", True, "Applied")
+
+
+def _workloads_missing(cluster: Cluster, world: World) -> bool:
+    there = {(workload.kind, workload.name) for workload in world.workloads}
+    wanted = {(entry["kind"], entry["name"]) for entry in cluster.inventory if entry["kind"] in door.WORKLOADS}
+    return not wanted <= there
+
+
+def _is_due_for_apply(claimed: Claimed) -> bool:
+    """Once per steady period everything is applied again, so that what somebody changed or deleted comes back."""
+    return claimed.cluster.next_look <= timezone.now()
+
+
+def _kubernetes_steps(world: World, progress: Progress | None) -> str:
+    """Settle the core's own steps; returns what is still waited for, "" when all pods run."""
+    wanted = sum(workload.replicas for workload in world.workloads)
+    live = [pod for pod in world.pods if not pod.deleting]
+    placed = sum(bool(pod.node) for pod in live)
+    started = sum(pod.started for pod in live)
+    found = causes(world)
+    bound = all(volume.phase == "Bound" for volume in world.volumes)
+    waiting = ""
+    for key, count, enough in (("schedule", placed, placed >= wanted and bound), ("start", started, started >= wanted)):
+        if enough:
+            if progress is not None:
+                progress.step(key, "done")
+            continue
+        cause = next((cause for cause in found if cause.blocks == key), None)
+        reason = f"{count} of {wanted} pods" + (f": {cause.reason}" if cause else "")
+        waiting = waiting or reason
+        if progress is not None:
+            progress.step(key, "running", reason, cause.object if cause else "")
+    return waiting
+
+
+def _show(claimed: Claimed, advance: Advance, waiting: str) -> None:
+    """Members and conditions, written only when they changed."""
+    members = [
+        {"pod": one.pod, "role": one.role, "node": one.node, "zone": one.zone, "shard": one.shard,
+         "healthy": one.healthy, "detail": dict(one.detail)}
+        for one in advance.members
+    ]  # fmt: skip
+    if members != claimed.cluster.members:
+        claimed.write(members=members)
+    claimed.condition("Scheduled", not waiting, "PodsRun" if not waiting else "Waiting", waiting)
+    word = "AsWished" if advance.healthy else "NotYet"
+    claimed.condition("TopologyHealthy", advance.healthy, word, "" if advance.healthy else advance.reason)
+
+
+def _keep(claimed: Claimed, view: ClusterView, world: World, link: KubeLink, advance: Advance, waiting: str) -> Next:
+    """A cluster nobody is changing: ready, or degraded with the reason, and back."""
+    cluster = claimed.cluster
+    if advance.healthy and not waiting:
+        if cluster.phase == Phase.FAILED and not _proof_holds(view, world, link):
+            return Next(None, BUSY_LOOK_SECONDS)
+        if cluster.phase != Phase.READY:
+            claimed.write(phase=Phase.READY, reason="", ready_at=cluster.ready_at or timezone.now())
+            claimed.event("Ready", "The cluster is as wished again.")
+        return STEADY
+    reason = advance.reason or waiting
+    if cluster.phase == Phase.READY:
+        claimed.write(phase=Phase.DEGRADED, reason=reason)
+        claimed.event("Degraded", reason, warning=True)
+    elif cluster.phase == Phase.DEGRADED and cluster.reason != reason:
+        claimed.write(reason=reason)
+    return Next(advance.retry_after, BUSY_LOOK_SECONDS)
+
+
+def _proof_holds(view: ClusterView, world: World, link: KubeLink) -> bool:
+    try:
+        return ENGINES[view.engine].prove(view, world, link).ok
+    except LinkError:
+        return False
+
+
+def _prove(
+    claimed: Claimed, operation: Operation, progress: Progress, view: ClusterView, world: World, link: KubeLink
+) -> Next:
+    try:
+        proof = ENGINES[view.engine].prove(view, world, link)
+    except LinkError as error:
+        progress.step("proof", "running", str(error))
+        claimed.save(operation)
+        return Next(0.3, BUSY_LOOK_SECONDS)
+    if not proof.ok:
+        progress.step("proof", "running", proof.summary)
+        claimed.save(operation)
+        return Next(0.5, BUSY_LOOK_SECONDS)
+    operation.proof = {"ok": True, "summary": proof.summary, "detail": dict(proof.detail)}
+    progress.step("proof", "done")
+    progress.finish(OperationState.SUCCEEDED)
+    with transaction.atomic():
+        claimed.condition("Proven", True, "WroteAndRead", proof.summary)
+        claimed.write(phase=Phase.READY, reason="", ready_at=claimed.cluster.ready_at or timezone.now())
+        claimed.save(operation)
+        claimed.event("Ready", proof.summary, operation=operation)
+    return STEADY
+
+
+# --- delete -----------------------------------------------------------------------------------------------------------
+
+
+def _delete(claimed: Claimed, operation: Operation, client: KubeClient) -> Next:
+    cluster = claimed.cluster
+    view = cluster_view(cluster)
+    progress = Progress(operation)
+    for key, kinds in (("workloads", door.WORKLOADS), ("objects", door.OWNED)):
+        left = _remove(client, view, kinds)
+        if key == "workloads":
+            left += [name for _, name in door.owned_names(client, view, ["Pod"])]
+        if left:
+            progress.step(key, "running", f"{len(left)} left, such as {left[0]}", left[0])
+            if progress.changed:
+                claimed.save(operation)
+            return Next(0.3, BUSY_LOOK_SECONDS)
+        progress.step(key, "done")
+    claims = [name for _, name in door.owned_names(client, view, ["PersistentVolumeClaim"])]
+    keep = operation.params.get("volumes") != "delete"
+    if claims and not keep:
+        _remove(client, view, ["PersistentVolumeClaim"])
+        progress.step("volumes", "running", f"{len(claims)} volumes are being deleted", f"pvc/{claims[0]}")
+        if progress.changed:
+            claimed.save(operation)
+        return Next(0.3, BUSY_LOOK_SECONDS)
+    progress.step("volumes", "done")
+    progress.finish(OperationState.SUCCEEDED)
+    kept = f" {len(claims)} volumes were kept." if claims else ""
+    # Together: a deleted cluster is never claimed again, so its operation would stay open.
+    with transaction.atomic():
+        claimed.event("Deleted", f"The cluster was deleted.{kept}", operation=operation)
+        claimed.save(operation)
+        claimed.write(
+            phase=Phase.DELETED, deleted_at=timezone.now(), volumes_kept=bool(claims), members=[], inventory=[],
+            reason="",
+        )  # fmt: skip
+    return STEADY
+
+
+def _remove(client: KubeClient, view: ClusterView, kinds: Sequence[str]) -> list[str]:
+    """Delete what the cluster owns of these kinds; returns the names found."""
+    found = door.owned_names(client, view, kinds)
+    for kind, name in found:
+        door.delete(client, kind, view.namespace, name)
+    return [f"{kind.lower()}/{name}" for kind, name in found]

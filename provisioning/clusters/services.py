@@ -1,0 +1,248 @@
+"""What callers may do to clusters. Every function checks all of it first, then writes in one transaction, then hints.
+
+No network in here but for `reveal_credential`, which has nothing to write before it.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, Literal
+
+from django.conf import settings
+from django.core.exceptions import ValidationError
+from django.db import IntegrityError, transaction
+from django.db.models import F
+from django.utils import timezone
+
+from provisioning import tasks
+from provisioning.apply import door, errors
+from provisioning.catalog.specs import complete_spec
+from provisioning.clusters.views import client_for, cluster_view
+from provisioning.engines.registry import ENGINES
+from provisioning.models import (
+    CLUSTER_NAME_RULE,
+    Cluster,
+    ClusterEvent,
+    Operation,
+    OperationState,
+    Phase,
+    Plan,
+    Principal,
+    Target,
+)
+from provisioning.operations import steps
+from tenants.models import Tenant, User
+from tenants.refusals import Conflict, FieldError, Forbidden, Invalid, Missing, Stale, Unavailable
+
+__all__ = ["Credential", "cluster_view", "create_cluster", "delete_cluster", "edit_cluster", "reveal_credential"]
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Credential:
+    """A revealed credential. Its repr keeps the password out of logs and tracebacks."""
+
+    name: str
+    password: str
+
+    def __repr__(self) -> str:
+        return f"Credential(name={self.name!r})"
+
+
+def _invalid(pointer: str, code: str, message: str) -> Invalid:
+    return Invalid("invalid", message, suggestion="Change the fields named in errors.",
+                   errors=[FieldError(pointer, code, message)])  # fmt: skip
+
+
+def _hint(cluster_id: str) -> None:
+    """After the commit, tell a worker. Without a broker the request still succeeds: beat finds what is due."""
+
+    def send() -> None:
+        try:
+            tasks.reconcile_cluster.delay(cluster_id)
+        except tasks.BROKER_ERRORS as error:
+            log.warning("no hint could be sent, beat will find it", extra={"cluster_id": cluster_id, "why": str(error)})
+
+    transaction.on_commit(send)
+
+
+def _must_be_active(tenant: Tenant) -> None:
+    if tenant.suspended:
+        raise Forbidden("tenant_suspended", f"The tenant {tenant.slug} is suspended: nothing can be changed.",
+                        suggestion="Ask a platform administrator to lift the suspension.")  # fmt: skip
+
+
+def _choose_target(name: str | None, plan: Plan | None) -> Target:
+    allowed = list(plan.targets.all()) if plan else []
+    offered = allowed or list(Target.objects.order_by("name"))
+    names = ", ".join(target.name for target in offered)
+    if name is None:
+        if len(offered) != 1:
+            text = f"Choose a target: {names}." if offered else "There is no target yet; an administrator adds one."
+            raise _invalid("/target", "required", text)
+        return offered[0]
+    for target in offered:
+        if target.name == name:
+            return target
+    raise _invalid("/target", "unknown_target", f"There is no target {name[:60]!r} to choose here. There are: {names}.")
+
+
+def create_cluster(
+    *, tenant: Tenant, by: User, name: str, engine: str, plan: str | None = None, version: str | None = None,
+    target: str | None = None, spec: Mapping[str, Any] | None = None, labels: Mapping[str, str] | None = None,
+    description: str = "", request_id: str = "",
+) -> tuple[Cluster, Operation]:  # fmt: skip
+    """Order a cluster; returns it and the operation that will deliver it.
+
+    Raises Invalid for anything wrong in the request, Conflict for a name in use or kept volumes, Forbidden in a
+    suspended tenant.
+    """
+    _must_be_active(tenant)
+    if engine not in ENGINES:
+        raise _invalid(
+            "/engine", "unknown_engine", f"There is no engine {engine[:60]!r}. There are: {', '.join(ENGINES)}."
+        )
+    chosen = ENGINES[engine]
+    try:
+        CLUSTER_NAME_RULE(name)
+    except ValidationError as error:
+        raise _invalid("/name", "bad_name", f"Name: {error.messages[0]}") from error
+    row = None
+    if plan is not None:
+        row = Plan.objects.filter(name=plan, engine=engine).first()
+        if row is None:
+            there = ", ".join(Plan.objects.filter(engine=engine).values_list("name", flat=True))
+            raise _invalid("/plan", "unknown_plan", f"There is no plan {plan[:60]!r} for {engine}. There are: {there}.")
+    if version is not None and version not in chosen.versions:
+        there = ", ".join(chosen.versions)
+        raise _invalid("/version", "unknown_version", f"{chosen.title} is offered in {there}, not in {version[:40]!r}.")
+    place = _choose_target(target, row)
+    complete = complete_spec(chosen, row, spec or {}, place)
+    if Cluster.objects.filter(tenant=tenant, target=place, name=name, phase=Phase.DELETED, volumes_kept=True).exists():
+        raise Conflict(
+            "volumes_kept",
+            f"A deleted cluster {name} left its volumes behind, and a new one would start on their data.",
+            suggestion="Choose another name, or have an administrator delete the old volumes.",
+        )
+    try:
+        with transaction.atomic():
+            cluster = Cluster(
+                tenant=tenant, target=place, plan=row, engine=engine, name=name, version=version or chosen.versions[0],
+                spec=complete, labels=dict(labels or {}), description=description, created_by=by,
+            )  # fmt: skip
+            view = cluster_view(cluster)
+            cluster.endpoints = [
+                {"name": one.name, "host": one.host, "port": one.port, "scope": one.scope}
+                for one in chosen.endpoints(view)
+            ]
+            cluster.save(force_insert=True)
+            titles = [*steps.CREATE_BEFORE, *chosen.steps(view), *steps.CREATE_AFTER]
+            operation = _open_operation(cluster, "create", steps.fresh(titles), by, request_id)
+            Principal.objects.bulk_create(
+                Principal(cluster=cluster, name=one.principal, secret_name=one.name, secret_key=one.password_key)
+                for one in chosen.secrets(view)
+                if one.principal
+            )
+    except IntegrityError as error:
+        raise Conflict(
+            "name_taken",
+            f"{tenant.slug} already has a cluster {name}.",
+            suggestion="Choose another name, or use the cluster that is there.",
+            errors=[FieldError("/name", "name_taken", f"The name {name} is in use in {tenant.slug}.")],
+        ) from error
+    _hint(cluster.id)
+    return cluster, operation
+
+
+def _open_operation(
+    cluster: Cluster, kind: str, fresh: list[dict[str, Any]], by: User, request_id: str, **params: Any
+) -> Operation:
+    deadline = timezone.now() + timedelta(seconds=settings.OPERATION_DEADLINE_SECONDS)
+    return Operation.objects.create(
+        cluster=cluster, kind=kind, generation=cluster.generation, params=params, steps=fresh, actor=by,
+        request_id=request_id, deadline=deadline,
+    )  # fmt: skip
+
+
+def edit_cluster(
+    *, cluster: Cluster, by: User, labels: Mapping[str, str] | None = None, description: str | None = None,
+    expected_revision: int | None = None,
+) -> Cluster:  # fmt: skip
+    """Change what does not touch the running cluster. Raises Stale when somebody else was faster."""
+    with transaction.atomic():
+        locked = Cluster.objects.select_for_update(of=("self",)).select_related("tenant").get(pk=cluster.pk)
+        _must_be_active(locked.tenant)
+        if expected_revision is not None and locked.revision != expected_revision:
+            raise Stale(locked.revision)
+        changed = ["revision"]
+        if labels is not None:
+            locked.labels = dict(labels)
+            changed.append("labels")
+        if description is not None:
+            locked.description = description
+            changed.append("description")
+        locked.revision += 1
+        locked.save(update_fields=changed)
+    return locked
+
+
+def delete_cluster(
+    *, cluster: Cluster, by: User, volumes: Literal["keep", "delete"] = "keep", confirm: str | None = None,
+    expected_revision: int | None = None, request_id: str = "",
+) -> Operation:  # fmt: skip
+    """Delete a cluster; asked twice, the same operation. A create under way is canceled first.
+
+    Raises Invalid when volumes are to go and the name was not typed, Stale, Conflict while another change runs.
+    """
+    if volumes == "delete" and confirm != cluster.name:
+        raise _invalid(
+            "/confirm", "confirm_name", f"Deleting the volumes loses all data: repeat with confirm={cluster.name}."
+        )
+    with transaction.atomic():
+        locked = Cluster.objects.select_for_update(of=("self",)).select_related("tenant").get(pk=cluster.pk)
+        _must_be_active(locked.tenant)
+        if expected_revision is not None and locked.revision != expected_revision:
+            raise Stale(locked.revision)
+        if locked.phase == Phase.DELETED:
+            raise Missing("not_found", f"There is no cluster {locked.name} in {locked.tenant.slug}.")
+        running = locked.operations.open().select_for_update().first()
+        if running is not None and running.kind == "delete":
+            return running
+        if running is not None:
+            running.state = OperationState.CANCELED
+            running.ended = timezone.now()
+            running.reason = "The cluster was deleted."
+            running.revision += 1
+            running.save(update_fields=["state", "ended", "reason", "revision"])
+        operation = _open_operation(locked, "delete", steps.fresh(steps.DELETE), by, request_id, volumes=volumes)
+        # Taking the claim away stops a worker that is still delivering: its next write finds a newer fence. What it
+        # applies meanwhile is owned by the owner object, and goes with it.
+        Cluster.objects.filter(pk=locked.pk).update(
+            phase=Phase.DELETING, reason="", next_look=timezone.now(), revision=F("revision") + 1,
+            fence=F("fence") + 1, claimed_until=None,
+        )  # fmt: skip
+    _hint(cluster.id)
+    return operation
+
+
+def reveal_credential(*, cluster: Cluster, name: str, by: User) -> Credential:
+    """Read a password from its Secret; noted in the cluster's events. Raises Missing, Conflict, Unavailable."""
+    principal = cluster.principals.filter(name=name).first()
+    if principal is None:
+        there = ", ".join(cluster.principals.values_list("name", flat=True))
+        raise Missing("not_found", f"{cluster.name} has no credential {name[:60]!r}. It has: {there}.")
+    view = cluster_view(cluster)
+    try:
+        found = door.read_secret(client_for(cluster.target), view.namespace, principal.secret_name)
+    except errors.Absent as error:
+        raise Conflict("credential_not_ready", f"The credentials of {cluster.name} are not made yet.",
+                       suggestion="Wait until the first step of its operation is done.") from error  # fmt: skip
+    except errors.DoorError as error:
+        raise Unavailable("target_unreachable", error.message, suggestion=error.remedy) from error
+    message = f"{by.get_username()} revealed the password of {name}."
+    ClusterEvent.objects.create(cluster=cluster, reason="CredentialRevealed", message=message, object=name)
+    return Credential(name, found[principal.secret_key])

@@ -1,0 +1,116 @@
+"""`manage.py watch`: turns what Kubernetes reports into hints. It decides nothing and keeps nothing."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import threading
+import time
+from typing import Any
+
+from django.core.management.base import BaseCommand
+from django.db import close_old_connections
+
+from provisioning import targets, tasks
+from provisioning.apply import errors
+from provisioning.apply.client import CLIENTS, KubeClient
+from provisioning.engines.base import LABEL_CLUSTER_ID, LABEL_MANAGED_BY, MANAGED_BY
+from provisioning.models import Target
+
+log = logging.getLogger(__name__)
+SELECTOR = f"{LABEL_MANAGED_BY}={MANAGED_BY}"
+COLLECTIONS = ("/api/v1/pods", "/apis/apps/v1/statefulsets", "/api/v1/persistentvolumeclaims")
+# A burst of changes, such as six pods placed at once, becomes one hint.
+DEBOUNCE_SECONDS = 0.04
+WATCH_SECONDS = 240
+RETRY_SECONDS = 1.0
+TARGETS_EVERY_SECONDS = 15.0
+
+
+class Hints:
+    """Debounced hints: the first change of a cluster starts a short wait, then one message is sent."""
+
+    def __init__(self) -> None:
+        self._pending: dict[str, float] = {}
+        self._changed = threading.Condition()
+
+    def add(self, cluster_id: str) -> None:
+        """A cluster changed."""
+        with self._changed:
+            self._pending.setdefault(cluster_id, time.monotonic() + DEBOUNCE_SECONDS)
+            self._changed.notify()
+
+    def run(self, stopped: threading.Event) -> None:
+        """Send until `stopped`."""
+        while not stopped.is_set():
+            with self._changed:
+                if not self._pending:
+                    self._changed.wait(1)
+                now = time.monotonic()
+                due = [cluster_id for cluster_id, at in self._pending.items() if at <= now]
+                for cluster_id in due:
+                    del self._pending[cluster_id]
+                if not due and self._pending:
+                    self._changed.wait(max(0.001, min(self._pending.values()) - now))
+            for cluster_id in due:
+                try:
+                    tasks.reconcile_cluster.delay(cluster_id)
+                except tasks.BROKER_ERRORS as error:
+                    log.warning("no hint could be sent, beat will find it", extra={"why": str(error)})
+
+
+def follow(name: str, source: str, path: str, hints: Hints, stopped: threading.Event) -> None:
+    """Watch one collection of one target for ever: list, watch from there, list anew when that is too old."""
+    version = ""
+    while not stopped.is_set():
+        try:
+            client = CLIENTS.get(name, source=source, folder=targets.targets_folder())
+            if not version:
+                version = _list(client, path, hints)
+            for event in client.watch(path, resource_version=version, selector=SELECTOR, seconds=WATCH_SECONDS):
+                metadata = event["object"]["metadata"]
+                version = metadata["resourceVersion"]
+                if event["type"] != "BOOKMARK":
+                    _hint(metadata, hints)
+        except errors.Expired:
+            version = ""
+        except errors.DoorError as error:
+            log.warning("watching %s of %s failed, trying again: %s", path, name, error.message)
+            version = ""
+            stopped.wait(RETRY_SECONDS)
+
+
+def _list(client: KubeClient, path: str, hints: Hints) -> str:
+    found = client.get(path, labelSelector=SELECTOR)
+    for item in found["items"]:
+        _hint(item["metadata"], hints)
+    version: str = found["metadata"]["resourceVersion"]
+    return version
+
+
+def _hint(metadata: dict[str, Any], hints: Hints) -> None:
+    cluster_id = metadata.get("labels", {}).get(LABEL_CLUSTER_ID)
+    if cluster_id:
+        hints.add(cluster_id)
+
+
+class Command(BaseCommand):
+    help = "Watch every target and hint the workers."
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        stopped = threading.Event()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda signum, frame: stopped.set())
+        hints = Hints()
+        threading.Thread(target=hints.run, args=(stopped,), daemon=True).start()
+        followed: set[str] = set()
+        while not stopped.is_set():
+            close_old_connections()
+            for target in Target.objects.all():
+                if target.name not in followed:
+                    followed.add(target.name)
+                    for path in COLLECTIONS:
+                        arguments = (target.name, target.source, path, hints, stopped)
+                        threading.Thread(target=follow, args=arguments, daemon=True).start()
+                targets.discover(target)
+            stopped.wait(TARGETS_EVERY_SECONDS)
