@@ -1,0 +1,30 @@
+// Names for the generated types. Nothing about the API is written by hand.
+import type { components, operations } from "./schema";
+
+type Schemas = components["schemas"];
+
+export type Accepted = Schemas["Accepted"];
+export type Cluster = Schemas["Cluster"];
+export type ClusterEvent = Schemas["Event"];
+export type ClusterOrder = Schemas["ClusterOrder"];
+export type Credential = Schemas["Credential"];
+export type Effect = Schemas["Effect"];
+export type Endpoint = Schemas["Endpoint"];
+export type Engine = Schemas["Engine"];
+export type Field = Schemas["Field"];
+export type FieldProblem = Schemas["FieldProblem"];
+export type Member = Schemas["Member"];
+export type Operation = Schemas["Operation"];
+export type Phase = Schemas["Phase"];
+export type Plan = Schemas["Plan"];
+export type Problem = Schemas["Problem"];
+export type Revealed = Schemas["Revealed"];
+export type Session = Schemas["Session"];
+export type SignIn = Schemas["SignIn"];
+export type Snippet = Schemas["Snippet"];
+export type Step = Schemas["Step"];
+export type Target = Schemas["Target"];
+export type Tenant = Schemas["Tenant"];
+
+export type ClustersQuery = NonNullable<operations["listClusters"]["parameters"]["query"]>;
+export type VolumesChoice = NonNullable<NonNullable<operations["deleteCluster"]["parameters"]["query"]>["volumes"]>;

@@ -1,0 +1,94 @@
+import { useInfiniteQuery, useMutation, useQuery, useQueryClient } from "@tanstack/react-query";
+import { useRef } from "react";
+
+import type { ClusterPath } from "../api/clusters";
+import { createCluster, deleteCluster, getCluster, listClusters, listEvents } from "../api/clusters";
+import { isGone, isTemporary } from "../api/problem";
+import type { Accepted, ClusterOrder, VolumesChoice } from "../api/types";
+import { keys } from "./keys";
+
+// How often what nobody changes right now is looked at again: phases and health change by themselves.
+export const REFRESH_MS = 5_000;
+const EVENTS_SHOWN = 50;
+const REPEATS_OF_AN_ORDER = 2;
+
+export function useClusters(tenant: string) {
+  return useInfiniteQuery({
+    queryKey: keys.clusters(tenant),
+    queryFn: ({ pageParam, signal }) => listClusters(tenant, pageParam, signal),
+    initialPageParam: "",
+    getNextPageParam: (page) => page.next,
+    refetchInterval: REFRESH_MS,
+  });
+}
+
+/** One cluster, refreshed until it is gone. */
+export function useCluster(path: ClusterPath, isEnabled: boolean) {
+  return useQuery({
+    queryKey: keys.cluster(path),
+    queryFn: ({ signal }) => getCluster(path, signal),
+    enabled: isEnabled,
+    refetchInterval: ({ state }) => (isGone(state.error) ? false : REFRESH_MS),
+  });
+}
+
+export function useEvents(path: ClusterPath, isEnabled: boolean) {
+  return useQuery({
+    queryKey: keys.events(path),
+    queryFn: ({ signal }) => listEvents(path, EVENTS_SHOWN, signal),
+    enabled: isEnabled,
+    refetchInterval: ({ state }) => (isGone(state.error) ? false : REFRESH_MS),
+  });
+}
+
+/**
+ * Order a cluster. One Idempotency-Key per intended order: kept while the same order is sent again (by us after a lost
+ * answer, or by the person), fresh once anything in it was changed.
+ */
+export function useCreateCluster(tenant: string) {
+  const remember = useAccepted();
+  const attempt = useRef({ order: "", key: "" });
+  return useMutation({
+    mutationFn: (order: ClusterOrder) => {
+      const text = JSON.stringify(order);
+      if (attempt.current.order !== text) attempt.current = { order: text, key: newKey() };
+      return createCluster(tenant, order, attempt.current.key);
+    },
+    retry: (failures, error) => isTemporary(error) && failures < REPEATS_OF_AN_ORDER,
+    onSuccess: (accepted) => {
+      attempt.current = { order: "", key: "" };
+      return remember(accepted);
+    },
+  });
+}
+
+export function useDeleteCluster(path: ClusterPath) {
+  const cache = useQueryClient();
+  const remember = useAccepted();
+  return useMutation({
+    mutationFn: ({ revision, volumes }: { revision: number; volumes: VolumesChoice }) =>
+      deleteCluster(path, revision, volumes),
+    onSuccess: remember,
+    // What was refused may be refused because the cluster changed: show it as it is.
+    onError: () => cache.invalidateQueries({ queryKey: keys.cluster(path), exact: true }),
+  });
+}
+
+/** Puts the answer to a change into the cache, so that the next page shows it at once. */
+function useAccepted() {
+  const cache = useQueryClient();
+  return async ({ cluster, operation }: Accepted) => {
+    const path = { tenant: cluster.tenant, name: cluster.name };
+    // An answer under way was asked for before the change.
+    await cache.cancelQueries({ queryKey: keys.cluster(path) });
+    cache.setQueryData(keys.cluster(path), cluster);
+    cache.setQueryData(keys.operation(path), operation);
+    void cache.invalidateQueries({ queryKey: keys.clusters(cluster.tenant) });
+    void cache.invalidateQueries({ queryKey: keys.events(path) });
+  };
+}
+
+/** A random key; also where the page is served without TLS, which crypto.randomUUID refuses. */
+function newKey(): string {
+  return Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) => byte.toString(16).padStart(2, "0")).join("");
+}

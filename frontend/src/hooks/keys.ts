@@ -1,0 +1,17 @@
+// Every cache key, tenant first: what belongs to one tenant can never be shown for another.
+import type { ClusterPath } from "../api/clusters";
+
+export const keys = {
+  session: ["session"] as const,
+  tenants: ["tenants"] as const,
+  engines: ["engines"] as const,
+  plans: (engine: string) => ["plans", engine] as const,
+  targets: ["targets"] as const,
+  clusters: (tenant: string) => ["tenant", tenant, "clusters"] as const,
+  cluster: ({ tenant, name }: ClusterPath) => ["tenant", tenant, "cluster", name] as const,
+  events: (path: ClusterPath) => [...keys.cluster(path), "events"] as const,
+  credentials: (path: ClusterPath) => [...keys.cluster(path), "credentials"] as const,
+  snippets: (path: ClusterPath) => [...keys.cluster(path), "snippets"] as const,
+  /** The newest operation of a cluster. */
+  operation: (path: ClusterPath) => [...keys.cluster(path), "operation"] as const,
+};

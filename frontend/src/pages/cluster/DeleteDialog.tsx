@@ -1,0 +1,96 @@
+import { type SubmitEvent, useId, useState } from "react";
+import { useTranslation } from "react-i18next";
+
+import type { Cluster, VolumesChoice } from "../../api/types";
+import { Dialog } from "../../components/Dialog";
+import { type Fault, FaultSummary } from "../../components/FaultSummary";
+import { FormRow } from "../../components/FormRow";
+import { useDeleteCluster } from "../../hooks/clusters";
+
+interface Props {
+  cluster: Cluster;
+  onClose: () => void;
+}
+
+/** Says what is lost, keeps the data unless told otherwise, and wants the name typed when it is not kept. */
+export function DeleteDialog({ cluster, onClose }: Props) {
+  const { t } = useTranslation();
+  const id = useId();
+  const { name } = cluster;
+  const remove = useDeleteCluster({ tenant: cluster.tenant, name });
+  const [volumes, setVolumes] = useState<VolumesChoice>("keep");
+  const [typed, setTyped] = useState("");
+  const [faults, setFaults] = useState<readonly Fault[]>([]);
+  const [attempt, setAttempt] = useState(0);
+  const nameId = `${id}-name`;
+  const isLoss = volumes === "delete";
+
+  const submit = (event: SubmitEvent) => {
+    event.preventDefault();
+    if (remove.isPending) return;
+    remove.reset();
+    const isWrong = isLoss && typed !== name;
+    setFaults(isWrong ? [{ id: nameId, message: t("remove.confirmWrong", { name }) }] : []);
+    if (isWrong) setAttempt((count) => count + 1);
+    else
+      remove.mutate(
+        { revision: cluster.revision, volumes },
+        { onSuccess: onClose, onError: () => setAttempt((count) => count + 1) },
+      );
+  };
+  const choose = (choice: VolumesChoice) => {
+    setVolumes(choice);
+    setFaults([]);
+  };
+
+  return (
+    <Dialog title={t("remove.title", { name })} onClose={onClose}>
+      <form onSubmit={submit} noValidate>
+        {(faults.length > 0 || remove.isError) && (
+          <FaultSummary faults={faults} error={remove.isError ? remove.error : null} attempt={attempt} />
+        )}
+        <p>{t("remove.what")}</p>
+        <fieldset className="cards">
+          <legend>{t("remove.question")}</legend>
+          {(["keep", "delete"] as const).map((choice) => (
+            <label key={choice} className={choice === "delete" ? "choice choice--danger" : "choice"}>
+              <input
+                type="radio"
+                name={`${id}-volumes`}
+                checked={volumes === choice}
+                onChange={() => choose(choice)}
+                // The safe choice has the focus first.
+                // eslint-disable-next-line jsx-a11y/no-autofocus
+                autoFocus={choice === "keep"}
+              />
+              <span className="choice__title">{t(choice === "keep" ? "remove.keep" : "remove.volumes")}</span>
+              <span className="choice__text">{t(choice === "keep" ? "remove.keepHelp" : "remove.volumesHelp")}</span>
+            </label>
+          ))}
+        </fieldset>
+        {isLoss && (
+          <FormRow id={nameId} label={t("remove.confirm", { name })} fault={faults[0]?.message}>
+            {(control) => (
+              <input
+                {...control}
+                value={typed}
+                autoComplete="off"
+                autoCapitalize="none"
+                spellCheck={false}
+                onChange={(event) => setTyped(event.target.value)}
+              />
+            )}
+          </FormRow>
+        )}
+        <div className="dialog__actions">
+          <button type="button" className="button" onClick={onClose}>
+            {t("common.cancel")}
+          </button>
+          <button className="button button--danger-full" aria-disabled={remove.isPending}>
+            {remove.isPending ? t("remove.busy") : t(isLoss ? "remove.submitVolumes" : "remove.submitKeep")}
+          </button>
+        </div>
+      </form>
+    </Dialog>
+  );
+}
