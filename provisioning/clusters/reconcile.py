@@ -47,7 +47,7 @@ class Lost(Exception):
 
 @dataclass(frozen=True)
 class Next:
-    """When to look again: in `soon` seconds (None: when Kubernetes reports something), after `fallback` at the latest."""
+    """When to look again: in `soon` seconds (None: when Kubernetes reports), after `fallback` at the latest."""
 
     soon: float | None
     fallback: float

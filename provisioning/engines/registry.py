@@ -5,5 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from provisioning.engines.base import Engine
+from provisioning.engines.redis import RedisEngine
 
-ENGINES: Mapping[str, Engine] = {}
+ENGINES: Mapping[str, Engine] = {engine.name: engine for engine in (RedisEngine(),)}

@@ -1,0 +1,129 @@
+"""A small client of the Redis protocol (RESP2, https://redis.io/docs/latest/develop/reference/protocol-spec/)."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Sequence
+from dataclasses import dataclass
+from types import TracebackType
+
+from provisioning.engines.base import LinkError
+
+Reply = str | int | None | list["Reply"]
+
+
+class RedisError(Exception):
+    """The server said no: `code` is its first word, such as MOVED or ERR."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.code = message.partition(" ")[0]
+
+
+class Connection:
+    """One connection to one node. Raises LinkError when it breaks, RedisError when the server refuses."""
+
+    def __init__(self, connected: socket.socket, password: str) -> None:
+        self._socket = connected
+        self._file = connected.makefile("rb")
+        self.call("AUTH", password)
+
+    def __enter__(self) -> Connection:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the socket."""
+        self._file.close()
+        self._socket.close()
+
+    def call(self, *words: str | int) -> Reply:
+        """Send one command and return its reply."""
+        replies = self.pipeline([words])
+        if isinstance(replies[0], RedisError):
+            raise replies[0]
+        return replies[0]
+
+    def pipeline(self, commands: Sequence[Sequence[str | int]]) -> list[Reply | RedisError]:
+        """Send commands at once and return their replies, errors among them."""
+        try:
+            self._socket.sendall(b"".join(_encode(words) for words in commands))
+            return [self._read() for _ in commands]
+        except (OSError, ValueError) as error:
+            raise LinkError(f"the connection to Redis broke ({type(error).__name__})") from error
+
+    def text(self, *words: str | int) -> str:
+        """A command whose reply is text."""
+        reply = self.call(*words)
+        return reply if isinstance(reply, str) else ""
+
+    def _read(self) -> Reply | RedisError:
+        line = self._file.readline()
+        if not line.endswith(b"\r\n"):
+            raise OSError("closed")
+        kind, rest = line[:1], line[1:-2].decode(errors="replace")
+        if kind == b"+":
+            return rest
+        if kind == b"-":
+            return RedisError(rest)
+        if kind == b":":
+            return int(rest)
+        if kind == b"$":
+            if rest == "-1":
+                return None
+            return self._file.read(int(rest) + 2)[:-2].decode(errors="replace")
+        if kind == b"*":
+            items = [self._read() for _ in range(int(rest))]
+            return [item for item in items if not isinstance(item, RedisError)]
+        raise OSError(f"not the Redis protocol: {kind!r}")
+
+
+def _encode(words: Sequence[str | int]) -> bytes:
+    parts = [str(word).encode() for word in words]
+    return b"*%d\r\n" % len(parts) + b"".join(b"$%d\r\n%s\r\n" % (len(part), part) for part in parts)
+
+
+@dataclass(frozen=True)
+class Peer:
+    """One line of CLUSTER NODES."""
+
+    id: str
+    ip: str
+    flags: frozenset[str]
+    master: str
+    epoch: int
+    linked: bool
+    slots: tuple[tuple[int, int], ...]
+
+    @property
+    def failed(self) -> bool:
+        return bool(self.flags & {"fail", "noaddr"})
+
+
+def parse_nodes(text: str) -> list[Peer]:
+    """CLUSTER NODES. Slots that are on the move (in brackets) are left out."""
+    peers = []
+    for line in text.splitlines():
+        words = line.split()
+        if len(words) < 8:
+            continue
+        slots = []
+        for word in words[8:]:
+            if not word.startswith("["):
+                first, _, last = word.partition("-")
+                slots.append((int(first), int(last or first)))
+        ip = words[1].partition("@")[0].partition(",")[0].rpartition(":")[0]
+        master = "" if words[3] == "-" else words[3]
+        flags = frozenset(words[2].split(","))
+        peers.append(Peer(words[0], ip, flags, master, int(words[6]), words[7] == "connected", tuple(slots)))
+    return peers
+
+
+def parse_info(text: str) -> dict[str, str]:
+    """INFO and CLUSTER INFO: key to value."""
+    pairs = (line.partition(":") for line in text.splitlines() if not line.startswith("#"))
+    return {key: value.strip() for key, _, value in pairs if key}

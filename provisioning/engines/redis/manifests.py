@@ -1,0 +1,241 @@
+"""Manifests of a Redis Cluster: pure, spec in, objects out."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from provisioning.engines.base import (
+    LABEL_COMPONENT,
+    LABEL_SHARD,
+    ClusterView,
+    Manifest,
+    common_labels,
+    selector_labels,
+)
+from provisioning.engines.redis import spec as rules
+
+PORT = 6379
+BUS_PORT = 16379
+EXPORTER_PORT = 9121
+EXPORTER_IMAGE = "quay.io/oliver006/redis_exporter:v1.45.0"
+USER = 999
+
+START = """#!/bin/sh
+# The password goes from the mounted Secret into a file in memory: never onto a command line.
+set -eu
+umask 077
+password=$(cat /etc/redis-auth/password)
+printf 'requirepass %s\\nmasterauth %s\\n' "$password" "$password" > /run/redis/auth.conf
+exec redis-server /etc/redis/redis.conf --cluster-announce-ip "$POD_IP"
+"""
+
+# Runs before the pod is ended, with the portal or without: a master hands over to a replica that is in step first.
+STOP = """#!/bin/sh
+export REDISCLI_AUTH="$(cat /etc/redis-auth/password)"
+role=$(redis-cli --no-auth-warning role | head -n 1)
+[ "$role" = master ] || exit 0
+me=$(redis-cli --no-auth-warning cluster myid)
+redis-cli --no-auth-warning cluster nodes | while read -r id address flags master rest; do
+  case "$flags" in *fail*) continue ;; *slave*) ;; *) continue ;; esac
+  [ "$master" = "$me" ] || continue
+  host=${address%@*}; host=${host%:*}
+  redis-cli --no-auth-warning -h "$host" cluster failover
+  break
+done
+tries=0
+while [ "$tries" -lt 30 ]; do
+  [ "$(redis-cli --no-auth-warning role | head -n 1)" = master ] || exit 0
+  tries=$((tries + 1)); sleep 0.1
+done
+"""
+
+
+def auth_secret(cluster: ClusterView) -> str:
+    """Name of the Secret with the password."""
+    return f"{cluster.name}-auth"
+
+
+def shard_name(cluster: ClusterView, shard: int) -> str:
+    """Name of a shard's StatefulSet and disruption budget."""
+    return f"{cluster.name}-s{shard}"
+
+
+def redis_conf(cluster: ClusterView) -> str:
+    """The configuration file, equal for every node."""
+    spec = cluster.spec
+    persistence = spec["persistence"]
+    lines = [
+        f"port {PORT}",
+        "protected-mode no",
+        "tcp-backlog 128",
+        "daemonize no",
+        "dir /data",
+        "include /run/redis/auth.conf",
+        "cluster-enabled yes",
+        "cluster-config-file nodes.conf",
+        f"cluster-node-timeout {spec['nodeTimeoutMs']}",
+        # On (the default), replicas wander to other masters when masters come or go, and R is no longer exact.
+        "cluster-allow-replica-migration no",
+        "repl-diskless-sync yes",
+        # The default waits 5 s for more replicas to come; ours are told one by one.
+        "repl-diskless-sync-delay 0",
+        "repl-diskless-load on-empty-db",
+        f"maxmemory {rules.memory_mib(spec) * spec['maxmemoryPercent'] // 100}mb",
+        f"maxmemory-policy {spec['evictionPolicy']}",
+        f"appendonly {'yes' if 'aof' in persistence else 'no'}",
+        "save 3600 1 300 100 60 10000" if "rdb" in persistence else 'save ""',
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _object(api: str, kind: str, name: str, body: dict[str, Any], labels: dict[str, str] | None = None) -> Manifest:
+    return {"apiVersion": api, "kind": kind, "metadata": {"name": name, "labels": labels or {}}, **body}
+
+
+def _service(cluster: ClusterView, name: str, extra: dict[str, Any], ports: list[dict[str, Any]]) -> Manifest:
+    selector = {**selector_labels(cluster), LABEL_COMPONENT: "redis"}
+    return _object("v1", "Service", name, {"spec": {"selector": selector, "ports": ports, **extra}})
+
+
+def _shard_labels(cluster: ClusterView, shard: int) -> dict[str, str]:
+    return {**selector_labels(cluster), LABEL_COMPONENT: "redis", LABEL_SHARD: str(shard)}
+
+
+def _affinity(cluster: ClusterView, shard: int) -> dict[str, Any]:
+    term = {
+        "labelSelector": {"matchLabels": _shard_labels(cluster, shard)},
+        "topologyKey": "kubernetes.io/hostname",
+    }
+    if cluster.spec["spread"] == "hard":
+        return {"podAntiAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [term]}}
+    weighted = {"weight": 100, "podAffinityTerm": term}
+    return {"podAntiAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": [weighted]}}
+
+
+def _spread(cluster: ClusterView) -> list[dict[str, Any]]:
+    selector = {"matchLabels": {**selector_labels(cluster), LABEL_COMPONENT: "redis"}}
+    return [
+        {"maxSkew": 1, "topologyKey": key, "whenUnsatisfiable": "ScheduleAnyway", "labelSelector": selector}
+        for key in ("kubernetes.io/hostname", "topology.kubernetes.io/zone")
+    ]
+
+
+LOCKED = {
+    "allowPrivilegeEscalation": False,
+    "readOnlyRootFilesystem": True,
+    "capabilities": {"drop": ["ALL"]},
+}
+
+
+def _redis_container(cluster: ClusterView) -> dict[str, Any]:
+    memory, cpu = f"{rules.memory_mib(cluster.spec)}Mi", f"{round(cluster.spec['cpu'] * 1000)}m"
+    probe = {"tcpSocket": {"port": PORT}}
+    return {
+        "name": "redis",
+        "image": f"docker.io/library/redis:{cluster.version}",
+        "imagePullPolicy": "IfNotPresent",
+        "command": ["/bin/sh", "/etc/redis/start.sh"],
+        "env": [{"name": "POD_IP", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}}],
+        "ports": [{"name": "redis", "containerPort": PORT}, {"name": "bus", "containerPort": BUS_PORT}],
+        # The limit leaves room to burst: throttling a node at start costs more than it saves.
+        "resources": {"requests": {"cpu": cpu, "memory": memory}, "limits": {"memory": memory}},
+        "startupProbe": {**probe, "periodSeconds": 1, "failureThreshold": 600},
+        "readinessProbe": {**probe, "periodSeconds": 2, "failureThreshold": 2},
+        "livenessProbe": {**probe, "periodSeconds": 10, "failureThreshold": 6},
+        "lifecycle": {"preStop": {"exec": {"command": ["/bin/sh", "/etc/redis/stop.sh"]}}},
+        "volumeMounts": [
+            {"name": "data", "mountPath": "/data"},
+            {"name": "config", "mountPath": "/etc/redis", "readOnly": True},
+            {"name": "auth", "mountPath": "/etc/redis-auth", "readOnly": True},
+            {"name": "run", "mountPath": "/run/redis"},
+        ],
+        "securityContext": LOCKED,
+    }
+
+
+def _exporter_container(cluster: ClusterView) -> dict[str, Any]:
+    secret = {"secretKeyRef": {"name": auth_secret(cluster), "key": "password"}}
+    return {
+        "name": "exporter",
+        "image": EXPORTER_IMAGE,
+        "imagePullPolicy": "IfNotPresent",
+        "env": [
+            {"name": "REDIS_ADDR", "value": f"redis://localhost:{PORT}"},
+            {"name": "REDIS_PASSWORD", "valueFrom": secret},
+        ],
+        "ports": [{"name": "metrics", "containerPort": EXPORTER_PORT}],
+        "resources": {
+            "requests": {"cpu": f"{rules.EXPORTER_CPU_MILLICORES}m", "memory": f"{rules.EXPORTER_MEMORY_MIB}Mi"},
+            "limits": {"memory": f"{rules.EXPORTER_MEMORY_MIB}Mi"},
+        },
+        "securityContext": LOCKED,
+    }
+
+
+def _stateful_set(cluster: ClusterView, shard: int) -> Manifest:
+    spec = cluster.spec
+    labels = {**common_labels(cluster), **_shard_labels(cluster, shard)}
+    containers = [_redis_container(cluster)]
+    if spec["exporter"]:
+        containers.append(_exporter_container(cluster))
+    pod = {
+        "automountServiceAccountToken": False,
+        "enableServiceLinks": False,
+        "terminationGracePeriodSeconds": 20,
+        "affinity": _affinity(cluster, shard),
+        "topologySpreadConstraints": _spread(cluster),
+        "securityContext": {
+            "runAsNonRoot": True, "runAsUser": USER, "runAsGroup": USER, "fsGroup": USER,
+            "fsGroupChangePolicy": "OnRootMismatch", "seccompProfile": {"type": "RuntimeDefault"},
+        },
+        "containers": containers,
+        "volumes": [
+            {"name": "config", "configMap": {"name": f"{cluster.name}-config"}},
+            {"name": "auth", "secret": {"secretName": auth_secret(cluster), "defaultMode": 0o440}},
+            {"name": "run", "emptyDir": {"medium": "Memory", "sizeLimit": "1Mi"}},
+        ],
+    }  # fmt: skip
+    claim = {
+        "metadata": {"name": "data", "labels": labels},
+        "spec": {
+            "accessModes": ["ReadWriteOnce"],
+            "storageClassName": spec["storageClass"],
+            "resources": {"requests": {"storage": f"{spec['storageGiB']}Gi"}},
+        },
+    }
+    body = {
+        "serviceName": f"{cluster.name}-nodes",
+        "replicas": spec["replicasPerShard"] + 1,
+        "podManagementPolicy": "Parallel",
+        # Restarts are ours to order: replicas first, then fail over, then the old master.
+        "updateStrategy": {"type": "OnDelete"},
+        "persistentVolumeClaimRetentionPolicy": {"whenDeleted": "Retain", "whenScaled": "Retain"},
+        "selector": {"matchLabels": _shard_labels(cluster, shard)},
+        "template": {"metadata": {"labels": labels}, "spec": pod},
+        "volumeClaimTemplates": [claim],
+    }
+    return _object("apps/v1", "StatefulSet", shard_name(cluster, shard), {"spec": body}, {LABEL_SHARD: str(shard)})
+
+
+def render(cluster: ClusterView) -> list[Manifest]:
+    """All objects but the Secret."""
+    client = [{"name": "redis", "port": PORT, "targetPort": "redis"}]
+    every = [*client, {"name": "bus", "port": BUS_PORT, "targetPort": "bus"}]
+    if cluster.spec["exporter"]:
+        every.append({"name": "metrics", "port": EXPORTER_PORT, "targetPort": "metrics"})
+    files = {"redis.conf": redis_conf(cluster), "start.sh": START, "stop.sh": STOP}
+    shards = range(cluster.spec["shards"])
+    return [
+        _object("v1", "ConfigMap", f"{cluster.name}-config", {"data": files}),
+        _service(cluster, f"{cluster.name}-nodes", {"clusterIP": "None", "publishNotReadyAddresses": True}, every),
+        _service(cluster, cluster.name, {}, client),
+        *(
+            _object(
+                "policy/v1", "PodDisruptionBudget", shard_name(cluster, shard),
+                {"spec": {"maxUnavailable": 1, "selector": {"matchLabels": _shard_labels(cluster, shard)}}},
+                {LABEL_SHARD: str(shard)},
+            )
+            for shard in shards
+        ),
+        *(_stateful_set(cluster, shard) for shard in shards),
+    ]  # fmt: skip

@@ -1,0 +1,77 @@
+"""The proof: one key per shard written and read through the advertised address, with the issued password."""
+
+from __future__ import annotations
+
+import contextlib
+import secrets
+import time
+
+from provisioning.engines.base import ClusterView, Link, LinkError, Proof, World
+from provisioning.engines.redis.admin import Connection, RedisError, Reply
+from provisioning.engines.redis.manifests import PORT, auth_secret
+from provisioning.engines.redis.placement import slot_range
+from provisioning.engines.redis.slots import slot_of
+from provisioning.engines.redis.topology import redis_pods
+
+EXPIRE_SECONDS = 60
+
+
+def _key_in(first: int, last: int, run: str) -> str:
+    """A key whose slot lies in the range."""
+    number = 0
+    while not first <= slot_of(key := f"berth:proof:{run}:{number}") <= last:
+        number += 1
+    return key
+
+
+class _Client:
+    """Follows MOVED as a cluster client does."""
+
+    def __init__(self, cluster: ClusterView, world: World, link: Link, stack: contextlib.ExitStack) -> None:
+        self.pods = {pod.ip: pod for pod in redis_pods(world)}
+        self.link, self.stack = link, stack
+        self.password = link.secret(auth_secret(cluster))["password"]
+        self.known: dict[str, Connection] = {}
+        self.first = self._open(lambda: link.connect_service(cluster.name, PORT, timeout=3))
+
+    def _open(self, dial) -> Connection:  # type: ignore[no-untyped-def]
+        return self.stack.enter_context(Connection(dial(), self.password))
+
+    def call(self, *words: str | int) -> Reply:
+        """One command, redirected at most once. Raises RedisError, LinkError."""
+        try:
+            return self.first.call(*words)
+        except RedisError as error:
+            if error.code != "MOVED":
+                raise
+            ip = str(error).split()[2].rpartition(":")[0]
+        pod = self.pods.get(ip)
+        if pod is None:
+            raise LinkError(f"the cluster sent us to {ip}, which is no pod of it")
+        if ip not in self.known:
+            self.known[ip] = self._open(lambda: self.link.connect(pod, PORT, timeout=3))
+        return self.known[ip].call(*words)
+
+
+def prove(cluster: ClusterView, world: World, link: Link) -> Proof:
+    """See engines.base.Engine.prove."""
+    run = secrets.token_hex(6)
+    started = time.monotonic()
+    shards = cluster.spec["shards"]
+    with contextlib.ExitStack() as stack:
+        try:
+            client = _Client(cluster, world, link, stack)
+            keys = [_key_in(*slot_range(shard, shards), run) for shard in range(shards)]
+            for key in keys:
+                client.call("SET", key, run, "EX", EXPIRE_SECONDS)
+            wrong = [key for key in keys if client.call("GET", key) != run]
+            for key in keys:
+                client.call("DEL", key)
+        except RedisError as error:
+            return Proof(False, f"Redis refused the proof: {error}")
+    took = round((time.monotonic() - started) * 1000)
+    if wrong:
+        return Proof(False, f"{len(wrong)} of {len(keys)} keys did not read back as written.")
+    address = f"{cluster.name}.{cluster.namespace}.svc:{PORT}"
+    summary = f"Wrote and read {len(keys)} keys, one in each shard, through {address} in {took} ms."
+    return Proof(True, summary, {"address": address, "keys": len(keys), "milliseconds": took})

@@ -1,0 +1,129 @@
+"""Plan fields of Redis Cluster and the rules between them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from provisioning.engines.base import Change, Demand, Effect, Field, Problem, Spec, TargetView
+
+VERSIONS = ("7.0.15",)
+EXPORTER_CPU_MILLICORES = 20
+EXPORTER_MEMORY_MIB = 48
+EVICTION = (
+    "noeviction", "allkeys-lru", "allkeys-lfu", "allkeys-random", "volatile-lru", "volatile-lfu", "volatile-random",
+    "volatile-ttl",
+)  # fmt: skip
+
+FIELDS = (
+    Field("shards", "Shards", "integer", 3, Effect.MOVE, "Masters the keys are spread over.", minimum=3, maximum=32),
+    Field(
+        "replicasPerShard", "Replicas per shard", "integer", 1, Effect.LIVE,
+        "Copies of each shard on other nodes. With 0 the loss of a pod is an outage of its keys.", minimum=0, maximum=3,
+    ),
+    Field("memoryGiB", "Memory per node", "number", 2, Effect.ROLL, "Of each pod.", "GiB", 0.125, 32, 0.125),
+    Field("cpu", "CPU per node", "number", 1, Effect.ROLL, "Of each pod.", "cores", 0.05, 8, 0.05),
+    Field("storageGiB", "Storage per node", "integer", 5, Effect.ROLL, "Can grow, never shrink.", "GiB", 1, 200),
+    Field(
+        "storageClass", "Storage class", "storage-class", "standard", Effect.FIXED,
+        "Where the data lies.", group="Storage",
+    ),
+    Field(
+        "persistence", "Persistence", "enum", "aof", Effect.LIVE,
+        "What is written to disk: every change (aof), snapshots (rdb), both, or nothing.",
+        choices=("aof", "rdb", "aof+rdb", "none"), group="Storage",
+    ),
+    Field(
+        "maxmemoryPercent", "Share of memory for data", "integer", 75, Effect.LIVE,
+        "The rest is for buffers and copies while saving.", "%", 40, 85, group="Behaviour", advanced=True,
+    ),
+    Field(
+        "evictionPolicy", "When memory is full", "enum", "noeviction", Effect.LIVE,
+        "noeviction refuses writes; the others drop keys by design.", choices=EVICTION, group="Behaviour",
+    ),
+    Field(
+        "nodeTimeoutMs", "Node timeout", "integer", 15000, Effect.LIVE,
+        "A node silent for this long is taken for failed; a replica takes over soon after.", "ms", 2000, 60000,
+        group="Behaviour", advanced=True,
+    ),
+    Field(
+        "spread", "Spread", "enum", "hard", Effect.ROLL,
+        "hard: never two members of a shard on one node. soft: only if there is room.", choices=("hard", "soft"),
+        group="Behaviour", advanced=True,
+    ),
+    Field(
+        "exporter", "Metrics exporter", "boolean", True, Effect.ROLL,
+        "A Prometheus exporter beside each node.", group="Monitoring", advanced=True,
+    ),
+)  # fmt: skip
+
+
+def check(spec: Spec) -> list[Problem]:
+    """Rules between fields."""
+    problems = []
+    if spec["persistence"] == "none" and spec["replicasPerShard"] > 0:
+        # Measured: a master restarted empty inside the node timeout stays master, and its replicas copy the emptiness.
+        problems.append(
+            Problem(
+                "/persistence",
+                "loses_replicas",
+                "Persistence none with replicas loses all data when a master restarts: it comes back empty and its "
+                "replicas follow. Choose aof, or no replicas.",
+            )
+        )
+    return problems
+
+
+def preflight(spec: Spec, target: TargetView) -> list[Problem]:
+    """Rules that need the target."""
+    members = spec["replicasPerShard"] + 1
+    if spec["spread"] == "hard" and target.nodes is not None and target.nodes < members:
+        return [
+            Problem(
+                "/replicasPerShard",
+                "too_few_nodes",
+                f"{members} members of a shard need {members} nodes, and {target.name} has {target.nodes} that take "
+                f"pods. Choose at most {max(0, target.nodes - 1)} replicas, or spread soft.",
+            )
+        ]
+    return []
+
+
+def pods(spec: Spec) -> int:
+    """How many pods the spec asks for."""
+    count: int = spec["shards"] * (spec["replicasPerShard"] + 1)
+    return count
+
+
+def memory_mib(spec: Spec) -> int:
+    """Memory of one Redis container."""
+    return round(spec["memoryGiB"] * 1024)
+
+
+def demand(spec: Spec) -> Demand:
+    """What the spec asks of the quota, exporters included."""
+    count = pods(spec)
+    extra_cpu, extra_memory = (EXPORTER_CPU_MILLICORES, EXPORTER_MEMORY_MIB) if spec["exporter"] else (0, 0)
+    return Demand(
+        pods=count,
+        cpu_millicores=count * (round(spec["cpu"] * 1000) + extra_cpu),
+        memory_mib=count * (memory_mib(spec) + extra_memory),
+        storage_mib={spec["storageClass"]: count * spec["storageGiB"] * 1024},
+    )
+
+
+def plan_change(before: Spec, after: Spec) -> Sequence[Change]:
+    """What each changed field does to a running cluster."""
+    changes = []
+    for field in FIELDS:
+        was, will = before[field.key], after[field.key]
+        if was == will:
+            continue
+        effect, message = field.effect, f"{field.title}: {was} becomes {will}."
+        if field.key == "storageGiB" and will < was:
+            effect, message = Effect.FIXED, "Storage can grow, never shrink."
+        if field.key == "replicasPerShard" and will == 0:
+            effect, message = Effect.LOSS, "Without replicas the loss of a pod is an outage, of a disk a loss of data."
+        if field.key == "persistence" and will == "none":
+            effect, message = Effect.LOSS, "Without persistence a restart loses the data."
+        changes.append(Change(f"/{field.key}", was, will, effect, message))
+    return changes
