@@ -1,8 +1,8 @@
 """The portal's processes on one machine, for the demo, the benchmark and the end-to-end tests.
 
 `Portal` starts web, worker, beat and watcher as separate processes, the same commands as in production, on private
-services (dev/services.py), and ends exactly those it started. `spawn` decides where they run: on the host, or in the
-embedded target's network.
+services (dev/services.py), and ends exactly those it started. `prefix` decides where they run: empty for this host, or
+the start of a command line that joins the embedded target's network.
 """
 
 from __future__ import annotations
@@ -22,16 +22,13 @@ ROOT = Path(__file__).resolve().parent.parent
 START_DEADLINE_SECONDS = 90.0
 STOP_DEADLINE_SECONDS = 15.0
 
-# argv, environment, log file -> the running process
-Spawn = Callable[[Sequence[str], Mapping[str, str], Path], "subprocess.Popen[bytes]"]
-
 
 class PortalError(Exception):
     """A portal process did not start or ended early; the message says which and where its log is."""
 
 
-def spawn_here(argv: Sequence[str], environment: Mapping[str, str], log: Path) -> subprocess.Popen[bytes]:
-    """Run on this host, in an own session, output to `log`."""
+def spawn(argv: Sequence[str], environment: Mapping[str, str], log: Path) -> subprocess.Popen[bytes]:
+    """Start a process in a session of its own, output to `log`."""
     with log.open("ab") as out:
         return subprocess.Popen(
             argv, env=dict(environment), cwd=ROOT, stdin=subprocess.DEVNULL, stdout=out, stderr=out,
@@ -44,13 +41,13 @@ class Portal:
 
     def __init__(
         self, folder: Path, environment: Mapping[str, str], *, listen: str = "127.0.0.1:8000", web_workers: int = 2,
-        spawn: Spawn = spawn_here,
+        prefix: Sequence[str] = (),
     ) -> None:  # fmt: skip
         self.folder = folder
         self.environment = {**os.environ, **environment, "PYTHONUNBUFFERED": "1"}
         self.listen = listen
         self.web_workers = web_workers
-        self.spawn = spawn
+        self.prefix = list(prefix)
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
 
     def commands(self) -> dict[str, list[str]]:
@@ -68,9 +65,13 @@ class Portal:
         }  # fmt: skip
 
     def manage(self, *arguments: str) -> str:
-        """Run one manage.py command on this host and return what it printed. Raises PortalError with its words."""
+        """Run one manage.py command and return what it printed. Raises PortalError with its words."""
         done = subprocess.run(
-            [sys.executable, "manage.py", *arguments], cwd=ROOT, env=self.environment, capture_output=True, text=True
+            [*self.prefix, sys.executable, "manage.py", *arguments],
+            cwd=ROOT,
+            env=self.environment,
+            capture_output=True,
+            text=True,
         )
         if done.returncode != 0:
             raise PortalError(f"manage.py {arguments[0]} failed: {(done.stderr or done.stdout).strip()[-2000:]}")
@@ -80,7 +81,7 @@ class Portal:
         """Start the named processes (all without names)."""
         for name, argv in self.commands().items():
             if not names or name in names:
-                self.processes[name] = self.spawn(argv, self.environment, self.folder / f"{name}.log")
+                self.processes[name] = spawn([*self.prefix, *argv], self.environment, self.folder / f"{name}.log")
 
     def kill(self, name: str) -> None:
         """SIGKILL one process and everything in its session, as a crash would."""

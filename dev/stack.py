@@ -19,7 +19,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from dev.portal import Api, Portal, spawn_here
+from dev.portal import Api, Portal
 from dev.services import Services, private_services
 from sandbox import Sandbox
 
@@ -49,11 +49,13 @@ class Stack:
         """A client that signs its requests with the owner's token."""
         return Api(self.host, self.port, self.token)
 
-    def run_inside(self, argv: Sequence[str], **options: object) -> subprocess.CompletedProcess[str]:
+    def run_inside(
+        self, argv: Sequence[str], *, timeout: float | None = None, env: Mapping[str, str] | None = None
+    ) -> subprocess.CompletedProcess[str]:
         """Run a program of this host where the cluster's addresses and names work. Embedded target only."""
         if self.sandbox is None:
             raise RuntimeError("Only the embedded target lets a program of this host into its network.")
-        return self.sandbox.exec(argv, **options)
+        return self.sandbox.exec(argv, timeout=timeout, env=env)
 
 
 def free_port() -> int:
@@ -104,16 +106,15 @@ def running_stack(
             starting = pool.submit(own.up, progress=progress) if own is not None else None
             services = stack.enter_context(private_services(folder / "services", fast=fast))
             environment, targets = prepare(folder, services)
-            spawn = sandbox.popen if sandbox is not None else spawn_here
             host_port = port or free_port()
             listen = f"127.0.0.1:{INSIDE_PORT if sandbox is not None else host_port}"
-            portal = Portal(folder, environment, listen=listen, web_workers=web_workers, spawn=spawn)
+            portal = Portal(folder, environment, listen=listen, web_workers=web_workers)
             portal.manage("migrate", "--verbosity", "0")
             progress("database and broker are ready")
             if starting is not None:
                 starting.result()
-        kubeconfig = Path(external) if sandbox is None else sandbox.inside_kubeconfig_path
-        assert kubeconfig is not None
+        kubeconfig = Path(external or "") if sandbox is None else sandbox.inside_kubeconfig_path
+        portal.prefix = sandbox.network_prefix() if sandbox is not None else []
         (targets / f"{TARGET}.kubeconfig").write_bytes(kubeconfig.read_bytes())
         portal.manage("berth_setup")
         reach = "direct" if sandbox is not None else "port-forward"

@@ -84,7 +84,7 @@ def run(arguments: argparse.Namespace) -> int:
         case "kubeconfig":
             print(Sandbox(arguments.name).kubeconfig_path)
         case "exec":
-            argv = [*Sandbox(arguments.name)._with_network(), *_words(arguments.argv)]
+            argv = [*Sandbox(arguments.name).network_prefix(), *_words(arguments.argv)]
             os.execvp(argv[0], argv)
         case "kubectl":
             done = Sandbox(arguments.name).kubectl(*_words(arguments.argv))

@@ -113,7 +113,7 @@ class Sandbox:
 
     @property
     def inside_kubeconfig_path(self) -> Path:
-        """Administrator's kubeconfig for programs inside the sandbox's network (`exec`, `popen`)."""
+        """Administrator's kubeconfig for programs inside the sandbox's network."""
         return self.layout.kubeconfig if self.control_plane_only else self.layout.inside_kubeconfig
 
     # --- up -----------------------------------------------------------------------------------------------------
@@ -439,7 +439,7 @@ class Sandbox:
 
     # --- doors --------------------------------------------------------------------------------------------------
 
-    def _with_network(self) -> list[str]:
+    def network_prefix(self) -> list[str]:
         """The start of a command line that runs a program of this host in the sandbox's network, with its DNS."""
         if self.control_plane_only:
             return []
@@ -460,17 +460,9 @@ class Sandbox:
     ) -> subprocess.CompletedProcess[str]:
         """Run a program of this host where the cluster's addresses and names work; output is captured as text."""
         return subprocess.run(
-            [*self._with_network(), *argv], capture_output=True, text=True, timeout=timeout, input=input, cwd=cwd,
+            [*self.network_prefix(), *argv], capture_output=True, text=True, timeout=timeout, input=input, cwd=cwd,
             env=None if env is None else dict(env), stdin=subprocess.DEVNULL if input is None else None,
         )  # fmt: skip
-
-    def popen(self, argv: Sequence[str], environment: Mapping[str, str], log: Path) -> subprocess.Popen[bytes]:
-        """Start a program of this host in the sandbox's network, in a session of its own, output to `log`."""
-        with log.open("ab") as out:
-            return subprocess.Popen(
-                [*self._with_network(), *argv], env=dict(environment), cwd=ROOT, stdin=subprocess.DEVNULL,
-                stdout=out, stderr=out, start_new_session=True,
-            )  # fmt: skip
 
     def kubectl(self, *arguments: str, input: str | None = None) -> subprocess.CompletedProcess[str]:
         """kubectl as administrator, inside the sandbox's network."""
