@@ -81,6 +81,8 @@ def idempotent(*, required_from_tokens: bool) -> Callable[[Handler], Handler]:
     def decorate(handler: Handler) -> Handler:
         @functools.wraps(handler)
         def post(view: ApiView, request: Request, **kwargs: Any) -> Response:
+            # Read first: a body of the wrong kind is refused for that, and not for a missing key.
+            request.data  # noqa: B018
             key = request.headers.get("Idempotency-Key")
             if key is None:
                 if required_from_tokens and view.token:

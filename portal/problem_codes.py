@@ -153,6 +153,30 @@ CODES: Mapping[str, Code] = {
         "A request with the same Idempotency-Key has not ended within the time a repeat waits for it.",
         "Repeat it in a moment.",
     ),
+    "name_taken": Code(
+        409,
+        "The name is in use",
+        "The tenant already has a cluster of this name.",
+        "Choose another name, or use the cluster that is there.",
+    ),
+    "volumes_kept": Code(
+        409,
+        "Volumes of a deleted cluster are in the way",
+        "A deleted cluster of this name left its volumes; a new one would start on their data.",
+        "Choose another name, or have an administrator delete the old volumes.",
+    ),
+    "credential_not_ready": Code(
+        409,
+        "The credentials are not made yet",
+        "The cluster is being made; its passwords come with the first step.",
+        "Wait until the first step of its operation is done, then repeat it.",
+    ),
+    "target_unreachable": Code(
+        503,
+        "The target does not answer",
+        "The Kubernetes cluster that holds it cannot be reached. What runs there runs on.",
+        "Repeat it later; `detail` says what an administrator can do.",
+    ),
 }
 
 # Codes of single fields, in `errors[].code`.
@@ -175,4 +199,18 @@ FIELD_CODES: Mapping[str, str] = {
     "not_changeable": "The field cannot be changed on a running cluster.",
     "null_characters_not_allowed": "The text holds a NUL character.",
     "surrogate_characters_not_allowed": "The text holds half of a character.",
+    "wrong_type": "The value has the wrong type.",
+    "not_a_choice": "The value is none of the allowed ones.",
+    "out_of_range": "The number is too small or too large.",
+    "not_allowed": "The plan does not allow this value.",
+    "unknown_storage_class": "The target has no such storage class.",
+    "unknown_engine": "There is no such engine.",
+    "unknown_plan": "There is no such plan for this engine.",
+    "unknown_version": "The engine is not offered in this version.",
+    "unknown_target": "There is no such target to choose.",
+    "bad_name": "The name breaks the rule for names.",
+    "name_taken": "The name is in use.",
+    "confirm_name": "Deleting data wants the cluster's name typed again.",
+    "loses_replicas": "The combination loses data at the first restart.",
+    "too_few_nodes": "The target has too few nodes for the spread rule.",
 }

@@ -76,8 +76,8 @@ def field_errors(detail: object, path: tuple[str | int, ...] = ()) -> list[Field
             found += field_errors(value, path if key == "non_field_errors" else (*path, key))
         return found
     if isinstance(detail, Sequence) and not isinstance(detail, str):
-        if all(isinstance(part, exceptions.ErrorDetail) for part in detail):
-            return [FieldError(pointer_of(path), str(part.code), str(part)) for part in detail]
+        if all(isinstance(part, str) for part in detail):
+            return [FieldError(pointer_of(path), str(getattr(part, "code", "invalid")), str(part)) for part in detail]
         found = []
         for index, value in enumerate(detail):
             found += field_errors(value, (*path, index))
@@ -185,7 +185,7 @@ def not_found(request: HttpRequest, exception: Exception | None = None) -> HttpR
 
 def server_error(request: HttpRequest) -> HttpResponse:
     """Django's handler500: says nothing about the inside; the traceback is in the log under the same request id."""
-    return answer(request, "internal_error", "Something failed inside Berth. The log has the cause.")
+    return answer(request, "internal_error", "Berth failed to answer. The log has the cause.")
 
 
 def page(title: str, paragraphs: Sequence[str]) -> str:

@@ -75,6 +75,9 @@ class ApiView(APIView):
 
     def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
         super().initial(request, *args, **kwargs)
+        if any("\0" in str(value) for value in self.kwargs.values()):
+            # The database cannot even be asked for such a name.
+            raise Missing("not_found", "There is nothing at this address.")
         if "tenant" not in self.kwargs:
             return
         tenant = self.tenant

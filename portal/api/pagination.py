@@ -33,7 +33,11 @@ class PageQuery(Query):
         required=False, min_value=1, max_value=MAXIMUM_LIMIT, default=DEFAULT_LIMIT, help_text="Rows per page."
     )
     cursor = serializers.CharField(
-        required=False, default="", max_length=500, help_text="`next` of the page before; leave out for the first page."
+        required=False,
+        default="",
+        allow_blank=True,
+        max_length=500,
+        help_text="`next` of the page before; leave out for the first page.",
     )
 
 

@@ -55,9 +55,7 @@ def test_lists_filter_by_engine_phase_and_beginning_of_the_name(alice: APIClient
 
 
 @pytest.mark.parametrize("order", ["created", "-created", "name", "-name"])
-def test_pages_join_to_the_whole_list_even_when_rows_come_and_go(
-    alice: APIClient, world: World, order: str
-) -> None:
+def test_pages_join_to_the_whole_list_even_when_rows_come_and_go(alice: APIClient, world: World, order: str) -> None:
     for number in range(7):
         make_cluster(world.acme, world.target, f"c{number * 7 % 5}-{number}")
     whole = names(alice.get(f"{CLUSTERS}?order={order}"))

@@ -106,9 +106,7 @@ def test_viewer_gets_403_that_names_the_role(world: World, client_of: Client, na
 
 
 @pytest.mark.parametrize(("name", "method"), CHANGES)
-def test_nothing_can_be_changed_in_a_suspended_tenant(
-    world: World, client_of: Client, name: str, method: str
-) -> None:
+def test_nothing_can_be_changed_in_a_suspended_tenant(world: World, client_of: Client, name: str, method: str) -> None:
     world.acme.suspended = True
     world.acme.save(update_fields=["suspended"])
     answer = client_of(world.alice).generic(method.upper(), address(name, world), "{}", "application/json")

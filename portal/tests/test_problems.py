@@ -99,7 +99,9 @@ def test_a_body_that_is_no_object_is_invalid(alice: APIClient, body: object) -> 
 
 def test_too_large_a_body_is_refused(alice: APIClient) -> None:
     body = json.dumps({"name": "x" * settings.MAX_BODY_BYTES})
-    assert_problem(alice.post(CLUSTERS, body, content_type="application/json", headers={"Idempotency-Key": "k"}), 413, "too_large")
+    assert_problem(
+        alice.post(CLUSTERS, body, content_type="application/json", headers={"Idempotency-Key": "k"}), 413, "too_large"
+    )
 
 
 def test_every_wrong_field_is_named_with_a_pointer(alice: APIClient) -> None:

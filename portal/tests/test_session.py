@@ -57,7 +57,9 @@ def test_signing_in_needs_the_csrf_token(browser: APIClient) -> None:
 
 
 @pytest.mark.parametrize(
-    ("username", "password"), [("alice", "wrong"), ("nobody", PASSWORD), ("alice", "")], ids=["password", "name", "empty"]
+    ("username", "password"),
+    [("alice", "wrong"), ("nobody", PASSWORD), ("alice", "")],
+    ids=["password", "name", "empty"],
 )
 def test_wrong_name_and_wrong_password_look_the_same(browser: APIClient, username: str, password: str) -> None:
     body = {"username": username, "password": password or " "}

@@ -116,7 +116,9 @@ def test_last_used_is_written_at_most_once_a_minute(world: World, client_of: Cli
     client.get("/api/v1/engines")
     first = ApiToken.objects.get(user=world.alice).last_used
     assert first is not None
-    with CaptureQueriesContext(connection, ) as queries:
+    with CaptureQueriesContext(
+        connection,
+    ) as queries:
         client.get("/api/v1/engines")
     assert not [query for query in queries if "UPDATE" in query["sql"]]
     ApiToken.objects.update(last_used=timezone.now() - timedelta(seconds=61))

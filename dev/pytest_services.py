@@ -1,4 +1,7 @@
-"""Tests run on a private PostgreSQL and Redis of their own; they are started before Django reads its settings."""
+"""Tests run on a private PostgreSQL and Redis of their own.
+
+A plugin named in pyproject.toml and not a conftest.py, since it must run before pytest-django reads the settings.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +32,6 @@ def _prepare() -> None:
     os.environ.update(services.environment())
 
 
-# pytest-django reads the settings in its own pytest_load_initial_conftests, right after this file is imported.
 _prepare()
 
 
