@@ -1,0 +1,140 @@
+"""Forming and healing, with real servers."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from provisioning.engines.base import ClusterView
+from provisioning.engines.redis.admin import Connection, parse_nodes
+from provisioning.engines.redis.manifests import PORT
+from provisioning.engines.redis.tests.servers import ENGINE, PASSWORD, Crash, Fleet, view
+
+networks = itertools.count(1)
+Start = Callable[[ClusterView], Fleet]
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Start]:
+    fleets: list[Fleet] = []
+
+    def begin(cluster: ClusterView) -> Fleet:
+        folder = tmp_path / cluster.name
+        folder.mkdir()
+        fleet = Fleet(cluster, folder, next(networks))
+        fleets.append(fleet)
+        fleet.start()
+        return fleet
+
+    yield begin
+    for fleet in fleets:
+        fleet.stop()
+
+
+def write(fleet: Fleet, count: int) -> None:
+    """Keys through the proof's own client road: one per call, spread over the shards."""
+    for _ in range(count):
+        assert ENGINE.prove(fleet.cluster, fleet.world(), fleet).ok
+
+
+def roles(fleet: Fleet) -> list[str]:
+    members = ENGINE.advance(fleet.cluster, fleet.world(), fleet).members
+    return sorted(f"{member.shard}:{member.role}" for member in members)
+
+
+def known(fleet: Fleet) -> set[int]:
+    """How many nodes each node lists: one number when they agree."""
+    found = set()
+    for pod in fleet.world().pods:
+        with Connection(fleet.connect(pod, PORT), PASSWORD) as connection:
+            found.add(len(parse_nodes(connection.text("CLUSTER", "NODES"))))
+    return found
+
+
+@pytest.mark.parametrize(("shards", "replicas"), [(3, 1), (4, 2)])
+def test_every_shard_gets_one_master_and_its_replicas(start: Start, shards: int, replicas: int) -> None:
+    fleet = start(view(shards=shards, replicasPerShard=replicas))
+    fleet.settle()
+    expected = [f"{shard}:master" for shard in range(shards)]
+    expected += [f"{shard}:replica" for shard in range(shards) for _ in range(replicas)]
+    assert roles(fleet) == sorted(expected)
+    assert known(fleet) == {shards * (replicas + 1)}
+    assert ENGINE.prove(fleet.cluster, fleet.world(), fleet).ok
+
+
+def test_first_masters_stand_on_different_nodes(start: Start) -> None:
+    fleet = start(view())
+    fleet.settle()
+    members = ENGINE.advance(fleet.cluster, fleet.world(), fleet).members
+    assert len({member.node for member in members if member.role == "master"}) == 3
+
+
+@pytest.mark.parametrize("commands", [0, 1, 2, 3, 4, 5])
+def test_a_worker_killed_after_any_command_leaves_what_the_next_one_finishes(start: Start, commands: int) -> None:
+    fleet = start(view())
+    fleet.budget = commands
+    with contextlib.suppress(Crash):
+        fleet.settle()
+    fleet.budget = None
+    fleet.settle()
+    assert roles(fleet) == ["0:master", "0:replica", "1:master", "1:replica", "2:master", "2:replica"]
+    assert known(fleet) == {6}
+
+
+def test_a_killed_master_is_replaced_and_comes_back_as_a_replica(start: Start) -> None:
+    fleet = start(view())
+    fleet.settle()
+    master = next(m for m in ENGINE.advance(fleet.cluster, fleet.world(), fleet).members if m.role == "master")
+    victim = next(server for server in fleet.servers if server.pod == master.pod)
+    fleet.kill(victim)
+    fleet.run(victim)
+    fleet.settle()
+    assert roles(fleet) == ["0:master", "0:replica", "1:master", "1:replica", "2:master", "2:replica"]
+
+
+def test_a_lost_disk_is_healed_and_its_ghost_forgotten(start: Start) -> None:
+    fleet = start(view(nodeTimeoutMs=2000))
+    fleet.settle()
+    replica = next(m for m in ENGINE.advance(fleet.cluster, fleet.world(), fleet).members if m.role == "replica")
+    victim = next(server for server in fleet.servers if server.pod == replica.pod)
+    fleet.kill(victim)
+    for path in victim.folder.rglob("*"):
+        if path.is_file():
+            path.unlink()
+    fleet.run(victim)
+    fleet.settle()
+    assert roles(fleet) == ["0:master", "0:replica", "1:master", "1:replica", "2:master", "2:replica"]
+    assert known(fleet) == {6}
+
+
+def test_all_nodes_find_each_other_again_when_every_address_changes_at_once(start: Start) -> None:
+    fleet = start(view())
+    fleet.settle()
+    for server in fleet.servers:
+        fleet.kill(server)
+    network = next(networks)
+    for server in fleet.servers:
+        fleet.move(server, network)
+    fleet.settle()
+    assert known(fleet) == {6}
+    assert ENGINE.prove(fleet.cluster, fleet.world(), fleet).ok
+
+
+def test_two_clusters_that_swap_addresses_never_merge(start: Start) -> None:
+    first, second = start(view("first")), start(view("second"))
+    first.settle()
+    second.settle()
+    for fleet in (first, second):
+        for server in fleet.servers:
+            fleet.kill(server)
+    mine, other = first.network, second.network
+    for fleet, network in ((first, other), (second, mine)):
+        for server in fleet.servers:
+            fleet.move(server, network)
+    first.settle()
+    second.settle()
+    assert (known(first), known(second)) == ({6}, {6})
