@@ -16,7 +16,8 @@ createRoot(root).render(
   <StrictMode>
     <Failsafe>
       <QueryClientProvider client={createQueryClient()}>
-        <BrowserRouter>
+        {/* Engine and plan live in the address: in a transition their radio buttons would jump back for a moment. */}
+        <BrowserRouter useTransitions={false}>
           <App />
         </BrowserRouter>
       </QueryClientProvider>

@@ -1,6 +1,7 @@
 import { useEffect, useRef } from "react";
 import { useTranslation } from "react-i18next";
 
+import { ApiProblem } from "../api/problem";
 import { ProblemText } from "./ProblemNotice";
 
 /** One thing to mend: `id` is the control's, null when no control is at fault. */
@@ -29,10 +30,15 @@ export function FaultSummary({ faults, error, attempt }: Props) {
       ))}
     </ul>
   );
+  // "Some values are wrong, see errors" says nothing beside the list of them.
+  const isPlain = error === null || (error instanceof ApiProblem && error.code === "invalid" && faults.length > 0);
   return (
     <div ref={box} className="notice notice--bad" role="alert" tabIndex={-1}>
-      {faults.length > 0 && <p className="notice__title">{t("problem.summary", { count: faults.length })}</p>}
-      {error === null ? list : faults.length > 0 ? <ProblemText error={error}>{list}</ProblemText> : <ProblemText error={error} />}
+      {faults.length > 0 && isPlain && <p className="notice__title">{t("problem.summary", { count: faults.length })}</p>}
+      {isPlain ? list : <ProblemText error={error}>{faults.length > 0 && list}</ProblemText>}
+      {isPlain && error instanceof ApiProblem && (
+        <p className="notice__small breakable">{t("problem.requestId", { id: error.requestId })}</p>
+      )}
     </div>
   );
 }

@@ -14,14 +14,16 @@ interface Props {
   fault?: string | undefined;
   /** Stands beside the label. */
   aside?: ReactNode;
+  /** The control stands before its label: a box to tick. */
+  isInline?: boolean;
   children: (control: ControlIds) => ReactNode;
 }
 
 /** A label, its control, what helps, and what is wrong. */
-export function FormRow({ id, label, help, fault, aside, children }: Props) {
+export function FormRow({ id, label, help, fault, aside, isInline = false, children }: Props) {
   const described = [help ? `${id}-help` : "", fault ? `${id}-fault` : ""].filter(Boolean).join(" ");
   return (
-    <div className={fault ? "row row--bad" : "row"}>
+    <div className={["row", fault && "row--bad", isInline && "row--inline"].filter(Boolean).join(" ")}>
       <div className="row__head">
         <label htmlFor={id}>{label}</label>
         {aside}

@@ -35,7 +35,7 @@ export function ProblemText({ error, children }: { error: unknown; children?: Re
         <p className="notice__title">
           <Said>{error.title}</Said>
         </p>
-        {children ?? (
+        {children || (
           <p>
             <Said>{error.message}</Said>
           </p>

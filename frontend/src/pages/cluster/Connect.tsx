@@ -80,8 +80,8 @@ function Endpoints({ endpoints }: { endpoints: readonly Endpoint[] }) {
           <tr>
             <th scope="col">{t("cluster.use")}</th>
             <th scope="col">{t("cluster.address")}</th>
-            <th scope="col" className="hidden">
-              {t("common.copy")}
+            <th scope="col">
+              <span className="hidden">{t("common.copy")}</span>
             </th>
           </tr>
         </thead>

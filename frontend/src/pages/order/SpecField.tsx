@@ -50,7 +50,7 @@ export function SpecField({ field, raw, plan, target, fault, onChange }: Props) 
   if (field.kind === "map")
     return <MapField field={field} id={id} entries={raw as readonly Entry[]} fault={fault} help={help} reset={reset} onChange={onChange} />;
   return (
-    <FormRow id={id} label={label} help={help} fault={fault} aside={reset}>
+    <FormRow id={id} label={label} help={help} fault={fault} aside={reset} isInline={isBoolean}>
       {(control) => {
         if (isBoolean)
           return (

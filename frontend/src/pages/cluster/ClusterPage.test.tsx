@@ -1,0 +1,140 @@
+import { screen, within } from "@testing-library/react";
+import userEvent from "@testing-library/user-event";
+import { expect, test, vi } from "vitest";
+
+import { type Answer, type Answers, cluster, noNetwork, openPage, operation, page, problem, redis, step } from "../../test/portal";
+
+const ADDRESS = "/t/demo/clusters/orders";
+const ONE = "/tenants/demo/clusters/orders";
+const ready: Answers = {
+  "GET /engines": page(redis),
+  [`GET ${ONE}`]: () => ({ body: cluster() }),
+  [`GET ${ONE}/credentials`]: page({ name: "default", version: 1, secret_name: "s", secret_key: "password", created: "2026-01-01T00:00:00Z" }),
+  [`GET ${ONE}/snippets`]: page({ language: "shell", title: "redis-cli", code: "redis-cli -a '{password}'" }),
+  [`POST ${ONE}/credentials/default/reveal`]: () => ({ body: { name: "default", password: "pa$$word" } }),
+};
+const never = () => new Promise<Answer>(() => undefined);
+
+function making(...polls: (() => Answer | Promise<Answer>)[]): Answers {
+  const current = operation({ steps: [step("apply", { title: "Write the objects", state: "running", reason: "12 of 21" })] });
+  return {
+    "GET /engines": page(redis),
+    [`GET ${ONE}`]: () => ({ body: cluster({ phase: "provisioning", ready_at: null, operation: current }) }),
+    [`GET ${ONE}/operations`]: page(current),
+    "GET /operations/op_1": () => (polls.shift() ?? never)(),
+  };
+}
+
+const second = operation({
+  revision: 2,
+  steps: [
+    step("apply", { title: "Write the objects", state: "done", started: "2026-01-01T00:00:00Z", ended: "2026-01-01T00:00:02Z" }),
+    step("start", { title: "Start the containers", state: "running", reason: "4 of 6 run", object: "pod/orders-0" }),
+  ],
+});
+
+test("steps appear as the long poll tells of them, with reason and object, and are announced", async () => {
+  const calls = openPage(ADDRESS, making(() => ({ body: second })));
+  const steps = await screen.findByRole("list", { name: "Steps" });
+  expect(await within(steps).findByText("Start the containers")).toBeVisible();
+  expect(within(steps).getByText("4 of 6 run")).toBeVisible();
+  expect(within(steps).getByText("pod/orders-0")).toBeVisible();
+  expect(screen.getByTestId("announcement")).toHaveTextContent("Step 2 of 2: Start the containers. 4 of 6 run");
+  const polls = calls.filter(({ path }) => path === "/operations/op_1").map(({ query }) => query.toString());
+  expect(polls).toEqual(["wait=30&revision=1", "wait=30&revision=2"]);
+});
+
+test("a broken long poll is said and resumed from the revision seen last", async () => {
+  const calls = openPage(ADDRESS, making(noNetwork, () => ({ body: second })));
+  expect(await screen.findByText(/Live view interrupted/)).toBeVisible();
+  expect(screen.getByText(/No connection to the portal/)).toBeVisible();
+  await userEvent.click(screen.getByRole("button", { name: "Try now" }));
+  expect(await screen.findByText("Start the containers")).toBeVisible();
+  expect(screen.queryByText(/Live view interrupted/)).not.toBeInTheDocument();
+  const polls = calls.filter(({ path }) => path === "/operations/op_1").map(({ query }) => query.get("revision"));
+  expect(polls.slice(0, 2)).toEqual(["1", "1"]);
+});
+
+test("a failed operation shows why, what to do and the request id", async () => {
+  const error = { code: "unschedulable", message: "No node fits 8 CPU.", remedy: "Order a smaller plan." };
+  const failed = operation({ state: "failed", error, ended: "2026-01-01T00:00:12Z" });
+  openPage(ADDRESS, { ...ready, [`GET ${ONE}/operations`]: page(failed) });
+  expect(await screen.findByText("No node fits 8 CPU.")).toBeVisible();
+  expect(screen.getByText("Order a smaller plan.")).toBeVisible();
+  expect(screen.getByText(/Request req-0/)).toBeVisible();
+  expect(screen.getByRole("heading", { name: "Making it failed after 12 s" })).toBeVisible();
+});
+
+test("the password is asked for on request only, put into the example, and hidden again", async () => {
+  const calls = openPage(ADDRESS, ready);
+  const code = await screen.findByRole("region", { name: "redis-cli" });
+  expect(code).toHaveTextContent("redis-cli -a '{password}'");
+  expect(calls.filter(({ method }) => method === "POST")).toEqual([]);
+  await userEvent.click(screen.getByRole("button", { name: "Reveal the password" }));
+  // "$$" must not be taken for a replacement pattern.
+  expect(await screen.findByText("redis-cli -a 'pa$$word'")).toBeVisible();
+  await userEvent.click(screen.getByRole("button", { name: "Hide the password" }));
+  expect(code).toHaveTextContent("redis-cli -a '{password}'");
+  expect(document.body).not.toHaveTextContent("pa$$word");
+});
+
+test("deleting keeps the data unless told otherwise, and sends the revision that was seen", async () => {
+  const accepted = { operation: operation({ id: "op_2", kind: "delete" }), cluster: cluster({ phase: "deleting" }) };
+  const calls = openPage(ADDRESS, {
+    ...ready,
+    [`DELETE ${ONE}`]: () => ({ status: 202, body: accepted }),
+    "GET /operations/op_2": never,
+  });
+  await userEvent.click(await screen.findByRole("button", { name: "Delete…" }));
+  expect(screen.getByRole("radio", { name: /Keep the volumes/ })).toBeChecked();
+  await userEvent.click(screen.getByRole("button", { name: "Delete, keep the data" }));
+  expect(await screen.findByRole("heading", { name: "Being deleted" })).toBeVisible();
+  const [call] = calls.filter(({ method }) => method === "DELETE");
+  expect(call?.query.toString()).toBe("volumes=keep");
+  expect(call?.headers.get("If-Match")).toBe('"7"');
+});
+
+test("volumes are deleted only with the name typed", async () => {
+  const calls = openPage(ADDRESS, { ...ready, [`DELETE ${ONE}`]: () => problem(409, "busy", "Another change is under way.") });
+  await userEvent.click(await screen.findByRole("button", { name: "Delete…" }));
+  await userEvent.click(screen.getByRole("radio", { name: /Delete the volumes too/ }));
+  await userEvent.type(screen.getByLabelText("Type orders to confirm"), "order");
+  await userEvent.click(screen.getByRole("button", { name: "Delete with all data" }));
+  expect(screen.getByRole("alert")).toHaveTextContent("Type the name exactly as written: orders.");
+  expect(calls.filter(({ method }) => method === "DELETE")).toEqual([]);
+  await userEvent.type(screen.getByLabelText("Type orders to confirm"), "s");
+  await userEvent.click(screen.getByRole("button", { name: "Delete with all data" }));
+  expect(await screen.findByText("Another change is under way.")).toBeVisible();
+  const [call] = calls.filter(({ method }) => method === "DELETE");
+  expect(call?.query.toString()).toBe("volumes=delete&confirm=orders");
+});
+
+test("once the deletion has ended the page says so and asks for nothing more", async () => {
+  const deleting = operation({ id: "op_2", kind: "delete", steps: [step("volumes", { state: "running" })] });
+  const ended = { ...deleting, revision: 2, state: "succeeded" as const, percent: 100, ended: "2026-01-01T00:00:03Z" };
+  const poll = vi.fn(() => ({ body: ended }));
+  openPage(ADDRESS, {
+    ...ready,
+    [`GET ${ONE}`]: () => ({ body: cluster({ phase: "deleting", operation: deleting }) }),
+    [`GET ${ONE}/operations`]: page(deleting),
+    "GET /operations/op_2": poll,
+  });
+  expect(await screen.findByRole("heading", { name: "orders is deleted" })).toBeVisible();
+  expect(poll).toHaveBeenCalledTimes(1);
+});
+
+test("a cluster that is not there is said so", async () => {
+  openPage(ADDRESS, { [`GET ${ONE}`]: () => problem(404, "not_found", "Nothing here.") });
+  expect(await screen.findByRole("heading", { name: "There is no cluster orders" })).toBeVisible();
+});
+
+test("an ended session shows the sign-in form and says why", async () => {
+  let asked = 0;
+  openPage(ADDRESS, {
+    ...ready,
+    [`GET ${ONE}`]: () => (asked++ === 0 ? { body: cluster() } : problem(401, "unauthenticated", "Sign in.")),
+    [`POST ${ONE}/credentials/default/reveal`]: () => problem(401, "unauthenticated", "Sign in."),
+  });
+  await userEvent.click(await screen.findByRole("button", { name: "Reveal the password" }));
+  expect(await screen.findByText(/Your session has ended/)).toBeVisible();
+});

@@ -1,0 +1,96 @@
+import { screen, waitFor, within } from "@testing-library/react";
+import userEvent from "@testing-library/user-event";
+import { expect, test } from "vitest";
+
+import { type Answers, cluster, noNetwork, openPage, operation, page, problem, redis, sandbox, small } from "../../test/portal";
+
+const CATALOGUE: Answers = { "GET /engines": page(redis), "GET /plans": page(small), "GET /targets": page(sandbox) };
+const ADDRESS = "/t/demo/order?engine=redis&plan=small";
+const POST = "POST /tenants/demo/clusters";
+
+async function order(name: string) {
+  const user = userEvent.setup();
+  const input = await screen.findByLabelText("Name");
+  await user.clear(input);
+  await user.type(input, name);
+  await user.click(screen.getByRole("button", { name: "Order" }));
+  return user;
+}
+
+test("the form is drawn from the engine's fields, the plan's values filled in", async () => {
+  openPage(ADDRESS, CATALOGUE);
+  expect(await screen.findByRole("spinbutton", { name: /^Memory/ })).toHaveValue(1);
+  expect(screen.getByRole("spinbutton", { name: "Shards" })).toHaveAccessibleDescription(/3 to 32.*data moves/);
+  expect(screen.getByRole("combobox", { name: "Storage class" })).toHaveDisplayValue("The target's default (standard)");
+  expect(screen.getByText("Advanced: Own configuration").closest("details")).not.toHaveAttribute("open");
+});
+
+test("faults are listed with the focus on the list, and nothing is sent", async () => {
+  const calls = openPage(ADDRESS, CATALOGUE);
+  await order("Not A Name");
+  const summary = screen.getByRole("alert");
+  expect(summary).toHaveFocus();
+  expect(within(summary).getByRole("link")).toHaveTextContent("Use 1 to 30 lower-case letters");
+  expect(screen.getByLabelText("Name")).toBeInvalid();
+  expect(calls.filter(({ method }) => method === "POST")).toEqual([]);
+});
+
+test("the portal's faults stand at their fields, folded ones are unfolded", async () => {
+  const errors = [
+    { pointer: "/spec/shards", code: "spread", message: "The target has 2 nodes." },
+    { pointer: "/spec/config/port", code: "forbidden", message: "port is set by Berth." },
+  ];
+  openPage(ADDRESS, { ...CATALOGUE, [POST]: () => problem(422, "invalid", "Wrong.", { errors }) });
+  await order("orders");
+  const summary = await screen.findByRole("alert");
+  expect(summary).toHaveTextContent("2 things need your attention");
+  expect(summary).toHaveTextContent("Request req-1");
+  expect(screen.getByRole("spinbutton", { name: "Shards" })).toHaveAccessibleDescription(/The target has 2 nodes/);
+  expect(screen.getByRole("group", { name: "Own configuration" })).toHaveAccessibleDescription(/port is set by Berth/);
+  expect(screen.getByText("Advanced: Own configuration").closest("details")).toHaveAttribute("open");
+});
+
+test("a refusal without fields shows detail, suggestion and request id", async () => {
+  const refusal = problem(409, "quota_exceeded", "12 GiB asked, 4 left.", { suggestion: "Ask carol." });
+  openPage(ADDRESS, { ...CATALOGUE, [POST]: () => refusal });
+  await order("orders");
+  const summary = await screen.findByRole("alert");
+  expect(summary).toHaveTextContent("12 GiB asked, 4 left.");
+  expect(summary).toHaveTextContent("Ask carol.");
+  expect(summary).toHaveTextContent("Request req-1");
+});
+
+test("an order whose answer was lost is repeated under the same key, and leads to the cluster", async () => {
+  let attempts = 0;
+  const calls = openPage(ADDRESS, {
+    ...CATALOGUE,
+    [POST]: () => {
+      attempts += 1;
+      if (attempts === 1) noNetwork();
+      return { status: 202, body: { operation: operation(), cluster: cluster({ phase: "pending", ready_at: null }) } };
+    },
+    "GET /tenants/demo/clusters/orders": () => ({ body: cluster({ phase: "pending", ready_at: null }) }),
+    "GET /operations/op_1": () => new Promise(() => undefined),
+  });
+  await order("orders");
+  expect(await screen.findByRole("heading", { name: /orders/ }, { timeout: 5000 })).toBeVisible();
+  const keys = calls.filter(({ method }) => method === "POST").map(({ headers }) => headers.get("Idempotency-Key"));
+  expect(keys).toHaveLength(2);
+  expect(new Set(keys).size).toBe(1);
+});
+
+test("a changed order gets a fresh key", async () => {
+  const calls = openPage(ADDRESS, { ...CATALOGUE, [POST]: () => problem(409, "name_taken", "Taken.") });
+  await order("orders");
+  await screen.findByRole("alert");
+  await order("carts");
+  const sent = () => calls.filter(({ method }) => method === "POST");
+  await waitFor(() => expect(sent()).toHaveLength(2));
+  expect(new Set(sent().map(({ headers }) => headers.get("Idempotency-Key"))).size).toBe(2);
+});
+
+test("a viewer cannot order and is told whom to ask", async () => {
+  openPage(ADDRESS, { ...CATALOGUE, "GET /tenants": page({ slug: "demo", name: "Demo", role: "viewer", suspended: false, created: "" }) });
+  expect(await screen.findByText(/Ask an owner of the tenant for the role developer/)).toBeVisible();
+  expect(await screen.findByRole("button", { name: "Order" })).toBeDisabled();
+});
