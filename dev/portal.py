@@ -128,6 +128,12 @@ class Api:
         self.host, self.port, self.token = host, port, token
         self.connection: http.client.HTTPConnection | None = None
 
+    def close(self) -> None:
+        """Close the kept connection."""
+        if self.connection is not None:
+            self.connection.close()
+            self.connection = None
+
     def request(
         self, method: str, path: str, body: Mapping[str, Any] | None = None, *, headers: Mapping[str, str] | None = None
     ) -> Any:

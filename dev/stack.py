@@ -16,7 +16,7 @@ import subprocess
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from dev.portal import Api, Portal
@@ -40,14 +40,17 @@ class Stack:
     port: int
     token: str
     password: str
+    clients: list[Api] = field(default_factory=list)
 
     @property
     def url(self) -> str:
         return f"http://{self.host}:{self.port}"
 
     def api(self) -> Api:
-        """A client that signs its requests with the owner's token."""
-        return Api(self.host, self.port, self.token)
+        """A client that signs its requests with the owner's token; closed with the stack."""
+        client = Api(self.host, self.port, self.token)
+        self.clients.append(client)
+        return client
 
     def run_inside(
         self, argv: Sequence[str], *, timeout: float | None = None, env: Mapping[str, str] | None = None
@@ -134,7 +137,11 @@ def running_stack(
         running = Stack(portal, services, sandbox, kubeconfig, folder, "127.0.0.1", host_port, token, password)
         running.api().await_ready(alive=portal.check)
         progress("portal is ready")
-        yield running
+        try:
+            yield running
+        finally:
+            for client in running.clients:
+                client.close()
 
 
 def environment_for_browser(stack: Stack) -> Mapping[str, str]:

@@ -93,7 +93,7 @@ def controller_manager(layout: Layout, api: Api) -> list[str]:
     if not api.has_nodes:
         # Tests write pod status themselves, with addresses in 127.0.0.0/8, which endpoints may not hold.
         arguments.append(
-            "--controllers=*,-endpoint-controller,-endpointslice-controller,-endpointslice-mirroring-controller"
+            "--controllers=*,-endpoints-controller,-endpointslice-controller,-endpointslice-mirroring-controller"
         )
     return arguments
 

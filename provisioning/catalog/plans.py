@@ -35,14 +35,14 @@ BUILT_IN: tuple[tuple[str, str, str, str, dict[str, Any]], ...] = (
         "zookeeper-dev",
         "Development",
         "Three small servers; fits a laptop.",
-        {"servers": 3, "memoryMiB": 256, "cpu": 0.1, "storageGiB": 1},
+        {"servers": "3", "memoryMiB": 256, "cpu": 0.1, "storageGiB": 1},
     ),
     (
         "zookeeper",
         "zookeeper-standard",
         "Standard",
         "Three servers of 1 GiB.",
-        {"servers": 3, "memoryMiB": 1024, "cpu": 0.5, "storageGiB": 10},
+        {"servers": "3", "memoryMiB": 1024, "cpu": 0.5, "storageGiB": 10},
     ),
 )
 

@@ -6,5 +6,6 @@ from collections.abc import Mapping
 
 from provisioning.engines.base import Engine
 from provisioning.engines.redis import RedisEngine
+from provisioning.engines.zookeeper import ZooKeeperEngine
 
-ENGINES: Mapping[str, Engine] = {engine.name: engine for engine in (RedisEngine(),)}
+ENGINES: Mapping[str, Engine] = {engine.name: engine for engine in (RedisEngine(), ZooKeeperEngine())}

@@ -19,7 +19,7 @@ import (
 const usage = `berth-kube: upstream Kubernetes in one program
 
   control-plane --dir D --apiserver-arg=… --controller-manager-arg=… --scheduler-arg=…
-  kubelet, kube-proxy, kubectl   as upstream
+  kubelet, kube-proxy, kubectl, kube-apiserver, kube-controller-manager, kube-scheduler, etcd   as upstream
   certs --dir D …                the cluster's CA, certificates and kubeconfigs
   volumes …                      the volume provisioner
 `

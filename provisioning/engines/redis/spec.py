@@ -90,13 +90,12 @@ def preflight(spec: Spec, target: TargetView) -> list[Problem]:
 
 def pods(spec: Spec) -> int:
     """How many pods the spec asks for."""
-    count: int = spec["shards"] * (spec["replicasPerShard"] + 1)
-    return count
+    return int(spec["shards"] * (spec["replicasPerShard"] + 1))
 
 
 def memory_mib(spec: Spec) -> int:
     """Memory of one Redis container."""
-    return round(spec["memoryGiB"] * 1024)
+    return int(spec["memoryGiB"] * 1024)
 
 
 def demand(spec: Spec) -> Demand:

@@ -1,0 +1,70 @@
+"""The engine object the core uses."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from provisioning.engines.base import (
+    Advance,
+    Change,
+    ClusterView,
+    Demand,
+    Endpoint,
+    Field,
+    Link,
+    Manifest,
+    Problem,
+    Proof,
+    SecretSpec,
+    Snippet,
+    Spec,
+    StepTitle,
+    TargetView,
+    World,
+)
+from provisioning.engines.zookeeper import manifests, snippets, spec, topology
+
+PASSWORD_LENGTH = 32
+
+
+class ZooKeeperEngine:
+    """See engines.base.Engine."""
+
+    name = "zookeeper"
+    title = "ZooKeeper"
+    summary = "Coordination: small data, ordered, kept by an ensemble behind one stable address."
+    versions = spec.VERSIONS
+    fields: tuple[Field, ...] = spec.FIELDS
+
+    def check(self, spec_: Spec) -> Sequence[Problem]:
+        return []
+
+    def preflight(self, spec_: Spec, target: TargetView) -> Sequence[Problem]:
+        return spec.preflight(spec_, target)
+
+    def demand(self, spec_: Spec) -> Demand:
+        return spec.demand(spec_)
+
+    def plan_change(self, before: Spec, after: Spec) -> Sequence[Change]:
+        return spec.plan_change(before, after)
+
+    def secrets(self, cluster: ClusterView) -> Sequence[SecretSpec]:
+        return [SecretSpec(manifests.auth_secret(cluster), {"password": PASSWORD_LENGTH}, manifests.PRINCIPAL)]
+
+    def render(self, cluster: ClusterView) -> Sequence[Manifest]:
+        return manifests.render(cluster)
+
+    def steps(self, cluster: ClusterView) -> Sequence[StepTitle]:
+        return topology.STEPS
+
+    def advance(self, cluster: ClusterView, world: World, link: Link) -> Advance:
+        return topology.advance(cluster, world, link)
+
+    def prove(self, cluster: ClusterView, world: World, link: Link) -> Proof:
+        return topology.prove(cluster, world, link)
+
+    def endpoints(self, cluster: ClusterView) -> Sequence[Endpoint]:
+        return [Endpoint("zookeeper", snippets.host(cluster), manifests.CLIENT_PORT)]
+
+    def snippets(self, cluster: ClusterView) -> Sequence[Snippet]:
+        return snippets.snippets(cluster)

@@ -1,0 +1,68 @@
+"""Plan fields of ZooKeeper and the rules between them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from provisioning.engines.base import Change, Demand, Effect, Field, Problem, Spec, TargetView
+
+VERSIONS = ("3.9.4",)
+
+FIELDS = (
+    Field(
+        "servers", "Servers", "enum", "3", Effect.FIXED,
+        "3 survive the loss of one, 5 of two. 1 is for development: its loss is an outage.", choices=("1", "3", "5"),
+    ),
+    Field("memoryMiB", "Memory per server", "integer", 1024, Effect.ROLL, "", "MiB", 192, 16384),
+    Field("cpu", "CPU per server", "number", 0.5, Effect.ROLL, "", "cores", 0.05, 8, 0.05),
+    Field("storageGiB", "Storage per server", "integer", 10, Effect.ROLL, "Can grow, never shrink.", "GiB", 1, 200),
+    Field("storageClass", "Storage class", "storage-class", "standard", Effect.FIXED, group="Storage"),
+    Field(
+        "spread", "Spread", "enum", "hard", Effect.ROLL,
+        "hard: never two servers on one node. soft: only if there is room.", choices=("hard", "soft"),
+        group="Behaviour", advanced=True,
+    ),
+    Field(
+        "tickTimeMs", "Tick", "integer", 2000, Effect.ROLL,
+        "Sessions time out after 2 to 20 ticks.", "ms", 500, 10000, group="Behaviour", advanced=True,
+    ),
+)  # fmt: skip
+
+
+def servers(spec: Spec) -> int:
+    """How many servers the ensemble has."""
+    return int(spec["servers"])
+
+
+def preflight(spec: Spec, target: TargetView) -> list[Problem]:
+    """Rules that need the target."""
+    wanted = servers(spec)
+    if spec["spread"] == "hard" and target.nodes is not None and target.nodes < wanted:
+        text = (
+            f"{wanted} servers need {wanted} nodes, and {target.name} has {target.nodes} that take pods. Choose fewer "
+            "servers, or spread soft."
+        )
+        return [Problem("/servers", "too_few_nodes", text)]
+    return []
+
+
+def demand(spec: Spec) -> Demand:
+    """What the spec asks of the quota."""
+    count = servers(spec)
+    return Demand(
+        count, count * round(spec["cpu"] * 1000), count * spec["memoryMiB"],
+        {spec["storageClass"]: count * spec["storageGiB"] * 1024},
+    )  # fmt: skip
+
+
+def plan_change(before: Spec, after: Spec) -> Sequence[Change]:
+    """What each changed field does to a running ensemble."""
+    changes = []
+    for field in FIELDS:
+        was, will = before[field.key], after[field.key]
+        if was != will:
+            shrinks = field.key == "storageGiB" and will < was
+            effect = Effect.FIXED if shrinks else field.effect
+            text = "Storage can grow, never shrink." if shrinks else f"{field.title}: {was} becomes {will}."
+            changes.append(Change(f"/{field.key}", was, will, effect, text))
+    return changes

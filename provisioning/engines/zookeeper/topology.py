@@ -1,0 +1,106 @@
+"""Observes the ensemble, which forms and heals by itself: one leader, everybody else following and in step."""
+
+from __future__ import annotations
+
+import contextlib
+import secrets
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+from provisioning.engines.base import (
+    Advance,
+    ClusterView,
+    Link,
+    LinkError,
+    Member,
+    PodView,
+    Proof,
+    StepReport,
+    StepTitle,
+    World,
+)
+from provisioning.engines.zookeeper import spec as rules
+from provisioning.engines.zookeeper.admin import Session, ZooKeeperError, four_letters, parse_mntr
+from provisioning.engines.zookeeper.manifests import CLIENT_PORT, PRINCIPAL, auth_secret
+
+STEPS = (StepTitle("quorum", "Leader elected, followers in step"),)
+LEADS = ("leader", "standalone")
+
+
+def advance(cluster: ClusterView, world: World, link: Link) -> Advance:
+    """See engines.base.Engine.advance."""
+    running = [pod for pod in world.pods if pod.started and pod.ip and not pod.deleting]
+    wanted = rules.servers(cluster.spec)
+
+    def ask(pod: PodView) -> dict[str, str]:
+        try:
+            return parse_mntr(four_letters(link.connect(pod, CLIENT_PORT, timeout=2), "mntr"))
+        except LinkError:
+            return {}
+
+    with ThreadPoolExecutor(max(1, len(running))) as pool:
+        said = dict(zip([pod.name for pod in running], pool.map(ask, running), strict=True))
+    members = tuple(
+        Member(
+            pod.name, said[pod.name].get("server_state", "starting"), pod.node, pod.zone,
+            healthy="server_state" in said[pod.name],
+            detail={key: said[pod.name][key] for key in ("znode_count",) if key in said[pod.name]},
+        )
+        for pod in running
+    )  # fmt: skip
+    reason = _reason(wanted, members, said)
+    step = StepReport("quorum", "running" if reason else "done", reason)
+    return Advance(not reason, reason, (step,), members, 0.3 if reason else None)
+
+
+def _reason(wanted: int, members: tuple[Member, ...], said: dict[str, dict[str, str]]) -> str:
+    if len(members) < wanted:
+        return f"{len(members)} of {wanted} servers run"
+    silent = [member.pod for member in members if not member.healthy]
+    if silent:
+        return f"{silent[0]} has not joined the ensemble yet"
+    leaders = [member.pod for member in members if member.role in LEADS]
+    if len(leaders) != 1:
+        return f"{len(leaders)} servers lead; one is wanted"
+    synced = said[leaders[0]].get("synced_followers", "0").partition(".")[0]
+    if wanted > 1 and synced != str(wanted - 1):
+        return f"{synced} of {wanted - 1} followers are in step with {leaders[0]}"
+    return ""
+
+
+def prove(cluster: ClusterView, world: World, link: Link) -> Proof:
+    """See engines.base.Engine.prove: written in one session, read in another, which may be on another server."""
+    password = link.secret(auth_secret(cluster))["password"]
+    path, value = f"/berth-proof-{secrets.token_hex(6)}", secrets.token_bytes(16)
+    started = time.monotonic()
+
+    def session() -> Session:
+        return Session(link.connect_service(cluster.name, CLIENT_PORT, timeout=5), PRINCIPAL, password)
+
+    try:
+        with session() as writer:
+            writer.create(path, value, ephemeral=True)
+            with session() as reader:
+                read = _read(reader, path)
+            with contextlib.suppress(ZooKeeperError):
+                writer.delete(path)
+    except ZooKeeperError as error:
+        return Proof(False, f"ZooKeeper refused the proof: {error}.")
+    took = round((time.monotonic() - started) * 1000)
+    if read != value:
+        return Proof(False, "The node did not read back as written.")
+    address = f"{cluster.name}.{cluster.namespace}.svc:{CLIENT_PORT}"
+    summary = f"Wrote a node in one session and read it in another, through {address}, in {took} ms."
+    return Proof(True, summary, {"address": address, "milliseconds": took})
+
+
+def _read(reader: Session, path: str) -> bytes:
+    """Another server may hear of a write a moment later."""
+    deadline = time.monotonic() + 2
+    while True:
+        try:
+            return reader.get(path)
+        except ZooKeeperError as error:
+            if error.code != -101 or time.monotonic() > deadline:
+                raise
+        time.sleep(0.02)
