@@ -26,7 +26,7 @@ def parser() -> argparse.ArgumentParser:
         return sub
 
     up = command("up", "start a sandbox; does nothing when it runs")
-    up.add_argument("--nodes", type=int, default=3)
+    up.add_argument("--nodes", type=int, help="how many (default: 3)")
     up.add_argument("--control-plane-only", action="store_true")
     down = command("down", "end it; objects, volumes and images stay for the next up")
     down.add_argument("--wipe", action="store_true", help="remove everything on disk too")

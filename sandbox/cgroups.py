@@ -13,6 +13,8 @@ from pathlib import Path
 MOUNT = Path("/sys/fs/cgroup")
 # In the v1 layout this hierarchy tells which processes there are; kubelet uses the others too.
 V1_MEMBERS = "pids"
+# Without these kubelet does not start; a container's limits are kept by them.
+NEEDED = ("cpu", "cpuset", "memory", "pids")
 
 
 def is_v2(mount: Path = MOUNT) -> bool:
@@ -87,9 +89,39 @@ def remove(root: str, mount: Path = MOUNT) -> None:
 
 
 def usage(root: str, mount: Path = MOUNT) -> tuple[float, int]:
-    """CPU seconds used so far, and bytes of memory held now, by the sandbox and all its containers."""
+    """CPU seconds used so far, and bytes of memory held now, by the sandbox and all its containers.
+
+    The page cache does not count: the kernel takes it back when somebody needs the memory.
+    """
+
+    def table(path: Path) -> dict[str, int]:
+        return {key: int(value) for key, value in (line.split() for line in path.read_text().splitlines())}
+
     if is_v2(mount):
-        stat = dict(line.split() for line in (mount / root / "cpu.stat").read_text().splitlines())
-        return int(stat["usage_usec"]) / 1e6, int((mount / root / "memory.current").read_text())
-    cpu = int((mount / "cpuacct" / root / "cpuacct.usage").read_text()) / 1e9
-    return cpu, int((mount / "memory" / root / "memory.usage_in_bytes").read_text())
+        memory = table(mount / root / "memory.stat")
+        used = table(mount / root / "cpu.stat")["usage_usec"] / 1e6
+        return used, memory["anon"] + memory["shmem"] + memory.get("kernel", 0)
+    used = int((mount / "cpuacct" / root / "cpuacct.usage").read_text()) / 1e9
+    memory = table(mount / "memory" / root / "memory.stat")
+    return used, memory["total_rss"] + memory.get("total_shmem", 0)
+
+
+def lacking(mount: Path = MOUNT) -> str | None:
+    """Why kubelet could not keep its containers in cgroups here; None when it could."""
+    if not mount.exists() or not hierarchies(mount):
+        return f"{mount} is not mounted"
+    have = (
+        (mount / "cgroup.controllers").read_text().split() if is_v2(mount) else [path.name for path in mount.iterdir()]
+    )
+    lost = [name for name in NEEDED if name not in have]
+    if lost:
+        return f"the cgroup controllers {', '.join(lost)} are missing"
+    probe = hierarchies(mount)[0] / "berth-probe"
+    try:
+        probe.mkdir(exist_ok=True)
+        probe.rmdir()
+        if is_v2(mount):
+            (mount / "cgroup.subtree_control").write_text(" ".join(f"+{name}" for name in NEEDED))
+    except OSError as error:
+        return f"cgroups are not writable here, which is so in most containers ({error.strerror})"
+    return None

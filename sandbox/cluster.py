@@ -10,24 +10,31 @@ import contextlib
 import fcntl
 import json
 import os
+import random
 import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from sandbox import cgroups, components, images, layout, packages, processes, programs
+from sandbox.api import Client
 from sandbox.components import Api
 from sandbox.errors import SandboxError, Unsupported
 from sandbox.layout import Layout, Node
 from sandbox.processes import Record, Recorded
 
 Progress = Callable[[str], None]
+DEFAULT_NODES = 3
+MOST_NODES = 50
+# What runs besides control-plane, the API server then, where Kubernetes' separate programs are used.
+SEPARATE = ("etcd", "kube-controller-manager", "kube-scheduler")
 ROOT = Path(__file__).resolve().parent.parent
 API_DEADLINE_SECONDS = 60.0
 NODES_DEADLINE_SECONDS = 120.0
@@ -72,15 +79,21 @@ def lacking() -> list[str]:
     done = subprocess.run([unshare, "--mount", "--net", "true"], capture_output=True, text=True)
     if done.returncode != 0:
         return [f"namespaces are forbidden here ({done.stderr.strip()})"]
-    if not cgroups.hierarchies():
-        return ["/sys/fs/cgroup is not mounted"]
-    probe = cgroups.hierarchies()[0] / "berth-probe"
-    try:
-        probe.mkdir(exist_ok=True)
-        probe.rmdir()
-    except OSError as error:
-        return [f"cgroups are not writable here ({error.strerror})"]
-    return []
+    reasons = [cgroups.lacking(), _overlay_lacking(unshare)]
+    return [reason for reason in reasons if reason is not None]
+
+
+def _overlay_lacking(unshare: str) -> str | None:
+    """Why layered file systems do not work in the state folder; None when they do."""
+    home = layout.state_home()
+    home.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".probe-", dir=home) as name:
+        script = 'cd "$0"; mkdir a b c d; mount -t overlay -o lowerdir=a,upperdir=b,workdir=c overlay d'
+        argv = [unshare, "--mount", "--propagation", "private", "/bin/sh", "-c", script, name]
+        done = subprocess.run(argv, capture_output=True, text=True)
+    if done.returncode == 0:
+        return None
+    return f"overlay mounts do not work in {home}; set BERTH_SANDBOX_HOME to a folder on ext4, xfs or btrfs"
 
 
 def check_supported() -> None:
@@ -90,17 +103,67 @@ def check_supported() -> None:
         raise Unsupported(f"The embedded Kubernetes target cannot run here: {'; '.join(reasons)}. {INSTEAD}")
 
 
+def _listening_socket(port: int | None = None) -> socket.socket:
+    """A socket on 127.0.0.1, on any free port when `port` is None. Raises SandboxError when the port is taken."""
+    # Below the ports the kernel gives to outgoing connections: nobody takes it between here and its use.
+    tries = [port] if port is not None else random.sample(range(20000, 32000), 50)
+    for number in tries:
+        found = socket.socket()
+        found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            found.bind(("127.0.0.1", number))
+        except OSError as error:
+            found.close()
+            if number == tries[-1]:
+                raise SandboxError(
+                    f"Port {number} of 127.0.0.1 cannot be used ({error.strerror}). Choose another."
+                ) from error
+        else:
+            return found
+    raise AssertionError("unreachable: the last try returns or raises")
+
+
+def _dns_ready(client: Client) -> bool:
+    deployment = client.read("/apis/apps/v1/namespaces/kube-system/deployments/coredns")
+    return bool(deployment.get("status", {}).get("readyReplicas"))
+
+
 class Sandbox:
     """One embedded target. `control_plane_only` starts API server, controllers and scheduler on the host's loopback.
 
     The object holds no state of its own: any process may make one by name and use or end what another started.
+    Without `nodes` and `control_plane_only` it has what it had when it was first started, three nodes if it is new.
     """
 
-    def __init__(self, name: str = "berth", *, nodes: int = 3, control_plane_only: bool = False) -> None:
+    def __init__(self, name: str = "berth", *, nodes: int | None = None, control_plane_only: bool = False) -> None:
         self.layout = Layout(name)
-        self.nodes = () if control_plane_only else layout.nodes(nodes)
-        self.control_plane_only = control_plane_only
         self.record = Record(self.layout.record)
+        wanted = 0 if control_plane_only else nodes
+        self._kept = self._read_settings()
+        if wanted is None:
+            wanted = DEFAULT_NODES if self._kept is None else self._kept
+        if not 0 <= wanted <= MOST_NODES or (nodes == 0 and not control_plane_only):
+            raise SandboxError(f"nodes: {nodes} is not between 1 and {MOST_NODES}")
+        self.nodes = layout.nodes(wanted)
+        self.control_plane_only = wanted == 0
+
+    def _read_settings(self) -> int | None:
+        try:
+            nodes: int = json.loads(self.layout.settings.read_text())["nodes"]
+        except (FileNotFoundError, ValueError):
+            return None
+        return nodes
+
+    def _keep_settings(self) -> None:
+        """Write down what this sandbox consists of. Raises SandboxError when what is on disk is something else."""
+        kept, wanted = self._read_settings(), len(self.nodes)
+        if kept is not None and kept != wanted:
+            has, wants = (f"{number} nodes" if number else "a control plane only" for number in (kept, wanted))
+            raise SandboxError(
+                f"Sandbox {self.name} was made with {has}, not with {wants}. Use another --name, or remove it first: "
+                f"python -m sandbox down --wipe --name {self.name}"
+            )
+        self.layout.settings.write_text(json.dumps({"nodes": wanted}))
 
     @property
     def name(self) -> str:
@@ -124,9 +187,12 @@ class Sandbox:
         return all(name in found and found[name].is_alive() for name in self._expected())
 
     def _expected(self) -> list[str]:
+        found = self.record.read()
+        # Upstream's separate programs, where they are what was found.
+        pieces = ["control-plane", *(name for name in SEPARATE if name in found)]
         if self.control_plane_only:
-            return ["control-plane"]
-        pieces = ["holder", "control-plane", "kube-proxy", "volumes", "forward-api"]
+            return pieces
+        pieces = ["holder", *pieces, "kube-proxy", "volumes", "forward-api"]
         return pieces + [f"{piece}-{node.name}" for node in self.nodes for piece in ("containerd", "kubelet")]
 
     def up(self, progress: Progress = quiet) -> None:
@@ -139,6 +205,7 @@ class Sandbox:
         def say(line: str) -> None:
             progress(f"Kubernetes: {line} ({time.monotonic() - started:.1f} s)")
 
+        self.layout.check_length()
         if not self.control_plane_only:
             check_supported()
         try:
@@ -153,6 +220,7 @@ class Sandbox:
             kubernetes = programs.kubernetes(progress)
             self.layout.logs.mkdir(parents=True, exist_ok=True)
             self.layout.state.chmod(0o700)
+            self._keep_settings()
             try:
                 if self.control_plane_only:
                     self._up_alone(kubernetes)
@@ -172,14 +240,13 @@ class Sandbox:
             yield
 
     def _up_alone(self, kubernetes: programs.Programs) -> None:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
+        with _listening_socket() as probe:
             api = components.without_nodes(probe.getsockname()[1])
         shutil.rmtree(self.layout.pki, ignore_errors=True)  # the port is new, and the kubeconfigs name it
         self._certificates(kubernetes, api)
         shutil.copy2(self.layout.inside_kubeconfig, self.layout.kubeconfig)
         self._start_control_plane(kubernetes, api)
-        self._await_api(kubernetes)
+        self._await_api()
 
     def _up_with_nodes(self, kubernetes: programs.Programs, progress: Progress, say: Progress) -> None:
         api = components.WITH_NODES
@@ -188,23 +255,24 @@ class Sandbox:
             dns = programs.coredns(progress)
             made = pool.submit(images.ensure, None, progress=progress, program=lambda _: dns)
             self._certificates(kubernetes, api)
-            self._hold(kubernetes)
+            self._hold()
             self._start_control_plane(kubernetes, api)
+            self._start_forward_api(api)
             for node in self.nodes:
                 self._start_containerd(node)
             loaded = pool.submit(self._load, made.result)
-            self._await_api(kubernetes)
+            self._await_api()
             say("control plane is ready")
             applied = pool.submit(self._apply_base)
             self._start_inside("kube-proxy", [*kubernetes.argv("kube-proxy"), f"--config={self._proxy_file()}"])
             self._start_volumes(kubernetes)
             for node in self.nodes:
                 self._start_kubelet(kubernetes, node)
-            self._start_forward("forward-api", self._free_port_for_api(), (api.address, api.port))
             loaded.result()
             applied.result()
-            self._await("nodes are not Ready", NODES_DEADLINE_SECONDS, self._nodes_ready)
-            self._await("DNS does not answer", NODES_DEADLINE_SECONDS, self._dns_ready)
+            client = Client(self.layout.kubeconfig)
+            self._await("nodes are not Ready", NODES_DEADLINE_SECONDS, lambda: self._nodes_ready(client))
+            self._await("DNS does not answer", NODES_DEADLINE_SECONDS, lambda: _dns_ready(client))
 
     def _certificates(self, kubernetes: programs.Programs, api: Api) -> None:
         if (self.layout.pki / "complete").exists():
@@ -219,7 +287,7 @@ class Sandbox:
             raise SandboxError(f"{what} failed: {(done.stderr or done.stdout).strip()[-2000:]}")
         return done.stdout
 
-    def _hold(self, kubernetes: programs.Programs) -> None:
+    def _hold(self) -> None:
         if str(self.layout.state).startswith("/var/lib/"):
             raise SandboxError("Sandboxes cannot keep their state below /var/lib; set BERTH_SANDBOX_HOME elsewhere.")
         cgroups.make(self.layout.cgroup, ["system", *(node.name for node in self.nodes)])
@@ -259,7 +327,9 @@ class Sandbox:
     def _holder(self) -> int:
         holder = self.record.read().get("holder")
         if holder is None or not holder.is_alive():
-            raise SandboxError(f"Sandbox {self.name} is not running. Start it with: python -m sandbox up {self.name}")
+            raise SandboxError(
+                f"Sandbox {self.name} is not running. Start it with: python -m sandbox up --name {self.name}"
+            )
         return holder.pid
 
     def _joined(self) -> list[str]:
@@ -267,7 +337,7 @@ class Sandbox:
         return ["nsenter", f"--target={self._holder()}", "--mount", "--net", "--"]
 
     def _start_control_plane(self, kubernetes: programs.Programs, api: Api) -> None:
-        data = self.layout.state / "control-plane"
+        data = self.layout.control_plane
         data.mkdir(mode=0o700, exist_ok=True)
         for stale in data.glob("*.sock*"):
             stale.unlink()
@@ -350,31 +420,31 @@ class Sandbox:
                 raise SandboxError(f"{complaint} after {seconds:.0f} s.{logs}")
             time.sleep(0.03)
 
-    def _await_api(self, kubernetes: programs.Programs) -> None:
+    def _await_api(self) -> None:
+        client = Client(self.layout.kubeconfig)
+
         def answers() -> bool:
-            return self.kubectl("get", "--raw", "/readyz").returncode == 0 and (
-                self.kubectl("get", "serviceaccount", "default").returncode == 0
-            )
+            # The first pod of a namespace is refused until its ServiceAccount is there.
+            return client.exists("/readyz") and client.exists("/api/v1/namespaces/default/serviceaccounts/default")
 
         self._await("the API server is not ready", API_DEADLINE_SECONDS, answers, piece="control-plane")
 
     def _apply_base(self) -> None:
         manifests = components.as_list(components.dns_manifests(replicas=min(2, len(self.nodes))))
         storage = (Path(__file__).parent / "manifests" / "storage.yaml").read_text()
-        for text in (storage, manifests):
-            done = self.kubectl("apply", "--server-side", "--force-conflicts", "-f", "-", input=text)
-            if done.returncode != 0:
-                raise SandboxError(f"The sandbox's own objects could not be applied: {done.stderr.strip()[-1000:]}")
+        text = f"{storage}\n---\n{manifests}"
+        done = self.kubectl("apply", "--server-side", "--force-conflicts", "-f", "-", input=text)
+        if done.returncode != 0:
+            raise SandboxError(f"The sandbox's own objects could not be applied: {done.stderr.strip()[-1000:]}")
 
-    def _nodes_ready(self) -> bool:
-        path = '{range .items[*]}{.status.conditions[?(@.type=="Ready")].status} {end}'
-        done = self.kubectl("get", "nodes", "-o", f"jsonpath={path}")
-        return done.stdout.split() == ["True"] * len(self.nodes)
-
-    def _dns_ready(self) -> bool:
-        path = "jsonpath={.status.readyReplicas}"
-        done = self.kubectl("-n", "kube-system", "get", "deployment", "coredns", "-o", path)
-        return done.stdout.strip().isdigit() and int(done.stdout) >= 1
+    def _nodes_ready(self, client: Client) -> bool:
+        ready = [
+            node["metadata"]["name"]
+            for node in client.read("/api/v1/nodes").get("items", [])
+            for condition in node.get("status", {}).get("conditions", [])
+            if condition["type"] == "Ready" and condition["status"] == "True"
+        ]
+        return set(ready) >= {node.name for node in self.nodes}
 
     # --- down ---------------------------------------------------------------------------------------------------
 
@@ -402,8 +472,7 @@ class Sandbox:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(process.pid, signal.SIGTERM)
             processes.await_end(containers, 5)
-            control_plane = [process for process in found if process.name in ("control-plane", "etcd")]
-            processes.end(control_plane, patience_seconds=8)
+            # The control plane needs no patience: etcd has written what it acknowledged, and it replays its log.
         holders = [process for process in found if process.is_alive()]
         processes.kill_all([process.pid for process in holders])
         deadline = time.monotonic() + 15
@@ -464,6 +533,23 @@ class Sandbox:
             env=None if env is None else dict(env), stdin=subprocess.DEVNULL if input is None else None,
         )  # fmt: skip
 
+    def popen(
+        self,
+        argv: Sequence[str],
+        *,
+        env: Mapping[str, str] | None = None,
+        cwd: Path | None = None,
+        stdout: int | IO[Any],
+    ) -> subprocess.Popen[bytes]:
+        """Start a program of this host where the cluster's addresses and names work; both outputs go to `stdout`.
+
+        It is the caller's to end.
+        """
+        return subprocess.Popen(
+            [*self.network_prefix(), *argv], stdin=subprocess.DEVNULL, stdout=stdout, stderr=subprocess.STDOUT,
+            env=None if env is None else dict(env), cwd=cwd,
+        )  # fmt: skip
+
     def kubectl(self, *arguments: str, input: str | None = None) -> subprocess.CompletedProcess[str]:
         """kubectl as administrator, inside the sandbox's network."""
         kubectl = programs.kubernetes(quiet).argv("kubectl")
@@ -474,30 +560,23 @@ class Sandbox:
             stdin=subprocess.DEVNULL if input is None else None,
         )  # fmt: skip
 
-    def _free_port_for_api(self) -> int:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port: int = probe.getsockname()[1]
-        config = self.layout.inside_kubeconfig.read_text()
-        self.layout.kubeconfig.touch(mode=0o600)
-        self.layout.kubeconfig.write_text(config.replace(components.WITH_NODES.url, f"https://127.0.0.1:{port}"))
-        return port
+    def _start_forward_api(self, api: Api) -> None:
+        with _listening_socket() as listening:
+            port = listening.getsockname()[1]
+            config = self.layout.inside_kubeconfig.read_text()
+            self.layout.kubeconfig.touch(mode=0o600)
+            self.layout.kubeconfig.write_text(config.replace(api.url, f"https://127.0.0.1:{port}"))
+            self._start_forward("forward-api", listening, (api.address, api.port))
 
-    def _start_forward(self, name: str, port: int, to: tuple[str, int]) -> Recorded:
-        with socket.socket() as listening:
-            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                listening.bind(("127.0.0.1", port))
-            except OSError as error:
-                raise SandboxError(f"Port {port} of 127.0.0.1 is taken ({error.strerror}). Choose another.") from error
-            listening.listen(128)
-            descriptor = listening.fileno()
-            namespace = f"/proc/{self._holder()}/ns/net"
-            argv = [sys.executable, "-m", "sandbox.forward", str(descriptor), namespace, to[0], str(to[1])]
-            log = self.layout.logs / f"{name}.log"
-            join = cgroups.join_script(self.layout.cgroup)
-            environment = {"PYTHONPATH": str(ROOT)}
-            pid = processes.spawn(argv, log, before=join, environment=environment, pass_fds=(descriptor,))
+    def _start_forward(self, name: str, listening: socket.socket, to: tuple[str, int]) -> Recorded:
+        listening.listen(128)
+        descriptor = listening.fileno()
+        namespace = f"/proc/{self._holder()}/ns/net"
+        argv = [sys.executable, "-m", "sandbox.forward", str(descriptor), namespace, to[0], str(to[1])]
+        log = self.layout.logs / f"{name}.log"
+        join = cgroups.join_script(self.layout.cgroup)
+        environment = {"PYTHONPATH": str(ROOT)}
+        pid = processes.spawn(argv, log, before=join, environment=environment, pass_fds=(descriptor,))
         return self.record.add(name, pid)
 
     @contextlib.contextmanager
@@ -507,7 +586,8 @@ class Sandbox:
         Raises SandboxError when the port is taken.
         """
         name = f"forward-{port}"
-        process = self._start_forward(name, port, ("127.0.0.1", inside_port))
+        with _listening_socket(port) as listening:
+            process = self._start_forward(name, listening, ("127.0.0.1", inside_port))
         try:
             yield
         finally:

@@ -84,10 +84,24 @@ class Layout:
         """Everything on disk."""
         return state_home() / self.name
 
+    def check_length(self) -> None:
+        """Raise SandboxError when the state folder's path is too long for etcd's socket in it."""
+        # The kernel's limit for the path of a unix socket, which ends in a zero byte.
+        if len(os.fsencode(self.control_plane / "etcd.sock")) > 107:
+            raise SandboxError(
+                f"The folder {self.state} has too long a path for the sockets in it: set BERTH_SANDBOX_HOME to a "
+                "shorter one."
+            )
+
     @property
     def run(self) -> Path:
         """Sockets; a short path, since a unix socket's may not exceed 107 bytes."""
         return Path("/run/berth") / self.name
+
+    @property
+    def settings(self) -> Path:
+        """What the sandbox was first started with: the number of its nodes (0: a control plane alone)."""
+        return self.state / "settings.json"
 
     @property
     def record(self) -> Path:
@@ -104,6 +118,11 @@ class Layout:
     @property
     def volumes(self) -> Path:
         return self.state / "volumes"
+
+    @property
+    def control_plane(self) -> Path:
+        """etcd's data and sockets."""
+        return self.state / "control-plane"
 
     @property
     def kubeconfig(self) -> Path:

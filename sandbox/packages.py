@@ -40,7 +40,6 @@ PACKAGES = {
     "initdb": ("postgresql", "postgresql-server"),
     "chromium": ("chromium", "chromium"),
     "git": ("git", "git"),
-    "prometheus-redis-exporter": ("prometheus-redis-exporter", "golang-github-oliver006-redis-exporter"),
     "java": ("openjdk-17-jre-headless", "java-17-openjdk-headless"),
 }
 # What `Sandbox.up` runs.

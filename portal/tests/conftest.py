@@ -16,7 +16,7 @@ from provisioning.models import Cluster, ClusterEvent, Operation, OperationState
 from tenants.models import Membership, Role, Tenant, User
 from tenants.tokens import create_token
 
-Client = Callable[[User], APIClient]
+Client = Callable[..., APIClient]
 
 
 @dataclass(frozen=True)

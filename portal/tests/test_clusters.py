@@ -62,7 +62,7 @@ def test_pages_join_to_the_whole_list_even_when_rows_come_and_go(alice: APIClien
     found: list[str] = []
     cursor = ""
     while cursor is not None:
-        answer = alice.get(CLUSTERS, {"order": order, "limit": 3, "cursor": cursor})
+        answer = alice.get(CLUSTERS, {"order": order, "limit": "3", "cursor": cursor})
         found += names(answer)
         cursor = answer.json()["next"]
         Cluster.objects.filter(name=found[-1]).update(phase=Phase.DELETED)

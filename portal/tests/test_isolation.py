@@ -55,7 +55,7 @@ CHANGES = [
     (name, method)
     for name in OWNED
     for method in METHODS[1:]
-    if name in NAMED and hasattr(NAMED[name].callback.cls, method) and name not in {"token"}
+    if name in NAMED and hasattr(vars(NAMED[name].callback)["cls"], method) and name not in {"token"}
 ]
 
 
