@@ -139,9 +139,9 @@ class Sandbox:
         self.layout = Layout(name)
         self.record = Record(self.layout.record)
         wanted = 0 if control_plane_only else nodes
-        self._kept = self._read_settings()
         if wanted is None:
-            wanted = DEFAULT_NODES if self._kept is None else self._kept
+            kept = self._read_settings()
+            wanted = DEFAULT_NODES if kept is None else kept
         if not 0 <= wanted <= MOST_NODES or (nodes == 0 and not control_plane_only):
             raise SandboxError(f"nodes: {nodes} is not between 1 and {MOST_NODES}")
         self.nodes = layout.nodes(wanted)
@@ -213,14 +213,14 @@ class Sandbox:
         except packages.PackagesError as error:
             raise SandboxError(str(error)) from error
         with self._alone():
+            self.layout.logs.mkdir(parents=True, exist_ok=True)
+            self.layout.state.chmod(0o700)
+            self._keep_settings()
             if self.is_running():
                 say(f"sandbox {self.name} is already running")
                 return
             self._stop(gently=False)
             kubernetes = programs.kubernetes(progress)
-            self.layout.logs.mkdir(parents=True, exist_ok=True)
-            self.layout.state.chmod(0o700)
-            self._keep_settings()
             try:
                 if self.control_plane_only:
                     self._up_alone(kubernetes)
