@@ -17,6 +17,7 @@ from typing import Any
 
 from sandbox import cgroups, processes, programs
 from sandbox.cluster import Sandbox, quiet
+from sandbox.components import WITH_NODES
 from sandbox.errors import SandboxError
 from sandbox.layout import Node
 
@@ -101,6 +102,24 @@ def node_up(sandbox: Sandbox, name: str) -> str:
     sandbox._start_containerd(node)
     sandbox._start_kubelet(programs.kubernetes(quiet), node)
     return f"{name} is starting"
+
+
+def api_down(sandbox: Sandbox) -> str:
+    """SIGKILL the API server with all of the control plane. What runs on the nodes runs on. `api_up` ends it."""
+    found = sandbox.record.read()
+    names = ("control-plane", "etcd", "kube-controller-manager", "kube-scheduler")
+    pieces = [found[name] for name in names if name in found]
+    processes.kill_all([process.pid for process in pieces if process.is_alive()])
+    processes.await_end(pieces, 10)
+    return "the control plane is down"
+
+
+def api_up(sandbox: Sandbox) -> str:
+    """Start the control plane again on its data."""
+    kubernetes = programs.kubernetes(quiet)
+    sandbox._start_control_plane(kubernetes, WITH_NODES)
+    sandbox._await_api()
+    return "the control plane is up"
 
 
 def lose_volume(sandbox: Sandbox, claim: str) -> str:
@@ -194,6 +213,8 @@ FAULTS: dict[str, tuple[Callable[..., str], tuple[str, ...]]] = {
     "thaw": (thaw, ("pod",)),
     "node-down": (node_down, ("node",)),
     "node-up": (node_up, ("node",)),
+    "api-down": (api_down, ()),
+    "api-up": (api_up, ()),
     "lose-volume": (lose_volume, ("claim",)),
     "new-addresses": (new_addresses, ("namespace", "selector")),
     "cut-pod": (cut_pod, ("pod",)),
