@@ -72,7 +72,7 @@ def run(arguments: argparse.Namespace) -> int:
             else:
                 print(f"sandbox {found['name']}: {'running' if found['running'] else 'not running'}")
                 for piece, pid in found["pieces"].items():
-                    print(f"  {piece:<18}{pid if pid is not None else 'not running'}")
+                    print(f"  {piece:<25}{pid if pid is not None else 'not running'}")
                 if "memory_bytes" in found:
                     print(f"  {found['memory_bytes'] / 2**30:.2f} GiB, {found['cpu_seconds']:.0f} s of CPU so far")
         case "logs":

@@ -324,7 +324,8 @@ class Sandbox:
         path = os.pathsep.join([os.environ.get("PATH", ""), *packages.EXTRA_FOLDERS])
         return self._start(name, [*self._joined(), *argv], {"PATH": path})
 
-    def _holder(self) -> int:
+    def holder(self) -> int:
+        """The process that owns the namespaces. Raises SandboxError when the sandbox does not run."""
         holder = self.record.read().get("holder")
         if holder is None or not holder.is_alive():
             raise SandboxError(
@@ -334,7 +335,7 @@ class Sandbox:
 
     def _joined(self) -> list[str]:
         """The start of a command line that runs a program inside both namespaces."""
-        return ["nsenter", f"--target={self._holder()}", "--mount", "--net", "--"]
+        return ["nsenter", f"--target={self.holder()}", "--mount", "--net", "--"]
 
     def _start_control_plane(self, kubernetes: programs.Programs, api: Api) -> None:
         data = self.layout.control_plane
@@ -380,6 +381,16 @@ class Sandbox:
         (folder / "kubelet.json").write_text(json.dumps(configuration))
         argv = [*kubernetes.argv("kubelet"), *components.kubelet(self.layout, node)]
         self._start_inside(f"kubelet-{node.name}", argv)
+
+    def start_node(self, node: Node) -> None:
+        """Start a node's pieces again; for faults.py."""
+        self._start_containerd(node)
+        self._start_kubelet(programs.kubernetes(quiet), node)
+
+    def start_control_plane(self) -> None:
+        """Start the control plane again on its data, and wait for it; for faults.py."""
+        self._start_control_plane(programs.kubernetes(quiet), components.WITH_NODES)
+        self._await_api()
 
     def _start_volumes(self, kubernetes: programs.Programs) -> None:
         self.layout.volumes.mkdir(exist_ok=True)
@@ -513,7 +524,7 @@ class Sandbox:
         if self.control_plane_only:
             return []
         return [
-            "nsenter", f"--net=/proc/{self._holder()}/ns/net", "--",
+            "nsenter", f"--net=/proc/{self.holder()}/ns/net", "--",
             "unshare", "--mount", "--propagation", "private", "--",
             "/bin/sh", "-c", WITH_DNS, str(self.layout.resolv_conf),
         ]  # fmt: skip
@@ -553,7 +564,7 @@ class Sandbox:
     def kubectl(self, *arguments: str, input: str | None = None) -> subprocess.CompletedProcess[str]:
         """kubectl as administrator, inside the sandbox's network."""
         kubectl = programs.kubernetes(quiet).argv("kubectl")
-        enter = [] if self.control_plane_only else ["nsenter", f"--net=/proc/{self._holder()}/ns/net", "--"]
+        enter = [] if self.control_plane_only else ["nsenter", f"--net=/proc/{self.holder()}/ns/net", "--"]
         config = f"--kubeconfig={self.inside_kubeconfig_path}"
         return subprocess.run(
             [*enter, *kubectl, config, *arguments], capture_output=True, text=True, input=input,
@@ -571,7 +582,7 @@ class Sandbox:
     def _start_forward(self, name: str, listening: socket.socket, to: tuple[str, int]) -> Recorded:
         listening.listen(128)
         descriptor = listening.fileno()
-        namespace = f"/proc/{self._holder()}/ns/net"
+        namespace = f"/proc/{self.holder()}/ns/net"
         argv = [sys.executable, "-m", "sandbox.forward", str(descriptor), namespace, to[0], str(to[1])]
         log = self.layout.logs / f"{name}.log"
         join = cgroups.join_script(self.layout.cgroup)

@@ -15,9 +15,8 @@ import subprocess
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from sandbox import cgroups, processes, programs
-from sandbox.cluster import Sandbox, quiet
-from sandbox.components import WITH_NODES
+from sandbox import cgroups, packages, processes
+from sandbox.cluster import Sandbox
 from sandbox.errors import SandboxError
 from sandbox.layout import Node
 
@@ -99,8 +98,7 @@ def node_down(sandbox: Sandbox, name: str) -> str:
 def node_up(sandbox: Sandbox, name: str) -> str:
     """Start a node again after `node_down`."""
     node = _node(sandbox, name)
-    sandbox._start_containerd(node)
-    sandbox._start_kubelet(programs.kubernetes(quiet), node)
+    sandbox.start_node(node)
     return f"{name} is starting"
 
 
@@ -116,9 +114,7 @@ def api_down(sandbox: Sandbox) -> str:
 
 def api_up(sandbox: Sandbox) -> str:
     """Start the control plane again on its data."""
-    kubernetes = programs.kubernetes(quiet)
-    sandbox._start_control_plane(kubernetes, WITH_NODES)
-    sandbox._await_api()
+    sandbox.start_control_plane()
     return "the control plane is up"
 
 
@@ -144,9 +140,13 @@ def new_addresses(sandbox: Sandbox, namespace: str, selector: str) -> str:
     return f"{len(done.stdout.splitlines())} pods will come back under new addresses"
 
 
-def _inside(sandbox: Sandbox, *argv: str) -> str:
+def _inside(sandbox: Sandbox, program: str, *arguments: str, input: str = "") -> str:
+    argv = [packages.find(program) or program, *arguments]
     done = subprocess.run(
-        ["nsenter", f"--net=/proc/{sandbox._holder()}/ns/net", "--", *argv], capture_output=True, text=True
+        ["nsenter", f"--net=/proc/{sandbox.holder()}/ns/net", "--", *argv],
+        capture_output=True,
+        text=True,
+        input=input,
     )
     if done.returncode != 0:
         raise SandboxError(f"{' '.join(argv)} failed: {done.stderr.strip()}")
@@ -157,7 +157,7 @@ def _host_side(sandbox: Sandbox, pod: str) -> str:
     """The interface at the node's end of a pod's cable."""
     pid = _container_pids(sandbox, pod, None)[0]
     done = subprocess.run(
-        ["nsenter", f"--net=/proc/{pid}/ns/net", "--", "ip", "-json", "link", "show", "eth0"],
+        ["nsenter", f"--net=/proc/{pid}/ns/net", "--", packages.find("ip") or "ip", "-json", "link", "show", "eth0"],
         capture_output=True,
         text=True,
         check=True,
@@ -180,22 +180,33 @@ def heal_pod(sandbox: Sandbox, pod: str) -> str:
 
 
 def cut_node(sandbox: Sandbox, name: str) -> str:
-    """Cut a node from the others: its pods reach only each other, and its kubelet is silent. `heal_node` ends it."""
+    """Cut a node from all else: its pods reach only each other, and its kubelet is silent. `heal_node` ends it."""
     node = _node(sandbox, name)
-    _inside(sandbox, "nft", "add", "table", "ip", f"{NFT_TABLE}_{name}")
-    chain = "{ type filter hook forward priority -10 ; }"
-    _inside(sandbox, "nft", "add", "chain", "ip", f"{NFT_TABLE}_{name}", "forward", chain)
-    for here, there in (("saddr", "daddr"), ("daddr", "saddr")):
-        rule = ["ip", here, node.pod_range, "ip", there, "!=", node.pod_range, "drop"]
-        _inside(sandbox, "nft", "add", "rule", "ip", f"{NFT_TABLE}_{name}", "forward", *rule)
+    table, pods = f"{NFT_TABLE}_{name}", node.pod_range
+    # The API server and the portal are local to the network all nodes share: what they say is input and output there.
+    rules = f"""
+table ip {table}
+delete table ip {table}
+table ip {table} {{
+  chain forward {{
+    type filter hook forward priority -10;
+    ip saddr {pods} ip daddr != {pods} drop
+    ip daddr {pods} ip saddr != {pods} drop
+  }}
+  chain input {{ type filter hook input priority -10; ip saddr {pods} drop; }}
+  chain output {{ type filter hook output priority -10; ip daddr {pods} drop; }}
+}}
+"""
     _kubelet(sandbox, node, signal.SIGSTOP)
+    _inside(sandbox, "nft", "-f", "-", input=rules)
     return f"{name} is cut off; the API server notices within about 15 s"
 
 
 def heal_node(sandbox: Sandbox, name: str) -> str:
     """Connect a node again after `cut_node`."""
     node = _node(sandbox, name)
-    _inside(sandbox, "nft", "delete", "table", "ip", f"{NFT_TABLE}_{name}")
+    table = f"{NFT_TABLE}_{name}"
+    _inside(sandbox, "nft", "-f", "-", input=f"table ip {table}\ndelete table ip {table}\n")
     _kubelet(sandbox, node, signal.SIGCONT)
     return f"{name} is connected"
 

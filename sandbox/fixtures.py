@@ -7,18 +7,30 @@ runs, for a quick round while developing.
 from __future__ import annotations
 
 import os
-import secrets
+import re
 from collections.abc import Iterator
 
 import pytest
 
 from sandbox.cluster import Sandbox, lacking
+from sandbox.layout import state_home
+from sandbox.processes import start_time
+
+
+def _name(prefix: str) -> str:
+    """A name of this run's own. What a killed run has left behind is removed first: its name tells its process."""
+    home = state_home()
+    for folder in home.iterdir() if home.exists() else ():
+        found = re.fullmatch(r"test-[a-z]+-(\d+)", folder.name)
+        if found and start_time(int(found[1])) is None:
+            Sandbox(folder.name).down(wipe=True)
+    return f"test-{prefix}-{os.getpid()}"
 
 
 @pytest.fixture(scope="session")
 def control_plane() -> Iterator[Sandbox]:
     """A real API server with controllers and scheduler, and no nodes: seconds to start, no root needed."""
-    sandbox = Sandbox(f"cp-{secrets.token_hex(3)}", control_plane_only=True)
+    sandbox = Sandbox(_name("cp"), control_plane_only=True)
     try:
         sandbox.up()
         yield sandbox
@@ -39,7 +51,7 @@ def cluster() -> Iterator[Sandbox | None]:
     reasons = lacking()
     if reasons:
         pytest.fail(f"The embedded target cannot run here: {'; '.join(reasons)}")
-    sandbox = Sandbox(f"t-{secrets.token_hex(3)}")
+    sandbox = Sandbox(_name("full"))
     try:
         sandbox.up(progress=print)
         yield sandbox
