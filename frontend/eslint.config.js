@@ -36,4 +36,6 @@ export default tseslint.config(
   arrow("lib", "api", "hooks", "components", "pages"),
   arrow("hooks", "components", "pages"),
   arrow("components", "pages"),
+  arrow("pages/cluster", "order"),
+  arrow("pages/order", "cluster"),
 );

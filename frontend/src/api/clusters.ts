@@ -22,6 +22,13 @@ export function getCluster(path: ClusterPath, signal: AbortSignal): Promise<Clus
   return body(client.GET(ONE, { params: { path }, signal }));
 }
 
+/** A deleted cluster as it was, null when the portal no longer knows it: names are used again, ids are not. */
+export async function getDeletedCluster(path: ClusterPath, id: string, signal: AbortSignal): Promise<Cluster | null> {
+  const query = { phase: "deleted", q: path.name, order: "-created" } as const;
+  const page = await body(client.GET(LIST, { params: { path: { tenant: path.tenant }, query }, signal }));
+  return page.items.find((cluster) => cluster.id === id) ?? null;
+}
+
 /** Order a cluster. The same `key` with the same order is safe to send again: it is executed once. */
 export function createCluster(tenant: string, order: ClusterOrder, key: string): Promise<Accepted> {
   return body(client.POST(LIST, { params: { path: { tenant }, header: { "Idempotency-Key": key } }, body: order }));

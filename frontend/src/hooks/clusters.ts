@@ -2,7 +2,7 @@ import { useInfiniteQuery, useMutation, useQuery, useQueryClient } from "@tansta
 import { useRef } from "react";
 
 import type { ClusterPath } from "../api/clusters";
-import { createCluster, deleteCluster, getCluster, listClusters, listEvents } from "../api/clusters";
+import { createCluster, deleteCluster, getCluster, getDeletedCluster, listClusters, listEvents } from "../api/clusters";
 import { isGone, isTemporary } from "../api/problem";
 import type { Accepted, ClusterOrder, VolumesChoice } from "../api/types";
 import { keys } from "./keys";
@@ -29,6 +29,14 @@ export function useCluster(path: ClusterPath, isEnabled: boolean) {
     queryFn: ({ signal }) => getCluster(path, signal),
     enabled: isEnabled,
     refetchInterval: ({ state }) => (isGone(state.error) ? false : REFRESH_MS),
+  });
+}
+
+/** What became of a cluster after its deletion. */
+export function useDeletedCluster(path: ClusterPath, id: string) {
+  return useQuery({
+    queryKey: keys.deletedCluster(path.tenant, id),
+    queryFn: ({ signal }) => getDeletedCluster(path, id, signal),
   });
 }
 

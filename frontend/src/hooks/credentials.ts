@@ -1,4 +1,4 @@
-import { useMutation, useQuery } from "@tanstack/react-query";
+import { useMutation, useQuery, useQueryClient } from "@tanstack/react-query";
 import { useEffect } from "react";
 
 import type { ClusterPath } from "../api/clusters";
@@ -25,7 +25,13 @@ export function useSnippets(path: ClusterPath, isEnabled: boolean) {
 
 /** A password, on request: held by the component that asked, never in a cache, forgotten after a while. */
 export function useReveal(path: ClusterPath) {
-  const mutation = useMutation({ mutationFn: (principal: string) => revealCredential(path, principal), gcTime: 0 });
+  const cache = useQueryClient();
+  const mutation = useMutation({
+    mutationFn: (principal: string) => revealCredential(path, principal),
+    gcTime: 0,
+    // It was noted there.
+    onSuccess: () => void cache.invalidateQueries({ queryKey: keys.events(path) }),
+  });
   const { data, reset } = mutation;
   useEffect(() => {
     if (!data) return;

@@ -9,6 +9,7 @@ export const keys = {
   targets: ["targets"] as const,
   clusters: (tenant: string) => ["tenant", tenant, "clusters"] as const,
   cluster: ({ tenant, name }: ClusterPath) => ["tenant", tenant, "cluster", name] as const,
+  deletedCluster: (tenant: string, id: string) => ["tenant", tenant, "deleted-cluster", id] as const,
   events: (path: ClusterPath) => [...keys.cluster(path), "events"] as const,
   credentials: (path: ClusterPath) => [...keys.cluster(path), "credentials"] as const,
   snippets: (path: ClusterPath) => [...keys.cluster(path), "snippets"] as const,

@@ -22,8 +22,9 @@ export function secondsBetween(start: string, end: string | null, now: number): 
   return Math.max(0, ((end === null ? now : Date.parse(end)) - Date.parse(start)) / 1000);
 }
 
-/** "0.4 s", "12 s", "3 min 05 s", "2 h 10 min": units every language here shares. */
+/** "8 ms", "0.4 s", "12 s", "3 min 05 s", "2 h 10 min": units every language here shares. */
 export function duration(seconds: number): string {
+  if (seconds > 0 && seconds < 0.1) return `${Math.ceil(seconds * 1000)} ms`;
   if (seconds < 10) return `${seconds.toFixed(1)} s`;
   const whole = Math.round(seconds);
   if (whole < 60) return `${whole} s`;

@@ -118,8 +118,10 @@ test("once the deletion has ended the page says so and asks for nothing more", a
     [`GET ${ONE}`]: () => ({ body: cluster({ phase: "deleting", operation: deleting }) }),
     [`GET ${ONE}/operations`]: page(deleting),
     "GET /operations/op_2": poll,
+    "GET /tenants/demo/clusters": page(cluster({ phase: "deleted", volumes_kept: true })),
   });
   expect(await screen.findByRole("heading", { name: "orders is deleted" })).toBeVisible();
+  expect(await screen.findByText(/Its volumes were kept/)).toBeVisible();
   expect(poll).toHaveBeenCalledTimes(1);
 });
 

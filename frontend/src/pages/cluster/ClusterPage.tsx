@@ -10,7 +10,7 @@ import { PhaseChip } from "../../components/PhaseChip";
 import { ProblemNotice } from "../../components/ProblemNotice";
 import { Said } from "../../components/Said";
 import { useEngines } from "../../hooks/catalogue";
-import { useCluster } from "../../hooks/clusters";
+import { useCluster, useDeletedCluster } from "../../hooks/clusters";
 import { useFollowOperation, useLatestOperation } from "../../hooks/operations";
 import { canChange, useTenant } from "../tenant";
 import { useTitle } from "../useTitle";
@@ -106,7 +106,8 @@ function Head({ cluster, engine, canDelete }: { cluster: Cluster; engine: Engine
           {" · "}
           {t("cluster.onTarget", { target: cluster.target })}
         </p>
-        {cluster.reason && (
+        {/* While something is under way its steps say it. */}
+        {cluster.reason && !cluster.operation && (
           <p className="reason">
             <Said>{cluster.reason}</Said>
           </p>
@@ -140,9 +141,12 @@ function Missing({ name }: { name: string }) {
 
 function Deleted({ name, operation }: { name: string; operation: Operation }) {
   const { t } = useTranslation();
+  const tenant = useTenant();
+  const deleted = useDeletedCluster({ tenant: tenant.slug, name }, operation.cluster.id);
   return (
     <>
       <h1>{t("cluster.goneTitle", { name })}</h1>
+      {deleted.data && <p>{t(deleted.data.volumes_kept ? "cluster.goneKept" : "cluster.goneVolumes")}</p>}
       <OperationPanel operation={operation} live={null} />
     </>
   );

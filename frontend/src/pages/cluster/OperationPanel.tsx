@@ -156,7 +156,7 @@ function Steps({ steps, now }: { steps: readonly Step[]; now: number }) {
           <span className="step__time figures">
             {step.started && duration(secondsBetween(step.started, step.ended, now || Date.parse(step.started)))}
           </span>
-          {step.state !== "done" && (step.reason || step.object) && (
+          {(step.state === "running" || step.state === "failed") && (step.reason || step.object) && (
             <span className="step__reason" lang="en">
               {step.reason}
               {step.object && !step.reason.includes(step.object) && <code>{step.object}</code>}

@@ -1,14 +1,13 @@
 import { useTranslation } from "react-i18next";
 
 import type { Cluster, Engine } from "../../api/types";
+import { useFieldValue } from "../../components/fieldValue";
 import { Said } from "../../components/Said";
-import { shown } from "../order/form";
-import { useWords } from "../order/words";
 
 /** The values the cluster runs with, in the engine's words and order. */
 export function Settings({ cluster, engine }: { cluster: Cluster; engine: Engine | undefined }) {
   const { t } = useTranslation();
-  const words = useWords();
+  const shown = useFieldValue();
   const spec: Record<string, unknown> = cluster.spec;
   const fields = engine?.fields.filter(({ key }) => key in spec) ?? [];
   return (
@@ -21,7 +20,7 @@ export function Settings({ cluster, engine }: { cluster: Cluster; engine: Engine
             <dt>
               <Said>{field.title}</Said>
             </dt>
-            <dd className="breakable">{shown(field, spec[field.key], words)}</dd>
+            <dd className="breakable">{shown(field, spec[field.key])}</dd>
           </div>
         ))}
       </dl>

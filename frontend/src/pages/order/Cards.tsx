@@ -4,7 +4,7 @@ interface Props {
   legend: string;
   name: string;
   chosen: string | undefined;
-  cards: readonly { value: string; title: string; text: ReactNode }[];
+  cards: readonly { value: string; title: ReactNode; text: ReactNode }[];
   onChoose: (value: string) => void;
 }
 
@@ -19,9 +19,7 @@ export function Cards({ legend, name, chosen, cards, onChoose }: Props) {
         {cards.map(({ value, title, text }) => (
           <label key={value} className="choice">
             <input type="radio" name={name} value={value} checked={value === chosen} onChange={() => onChoose(value)} />
-            <span className="choice__title" lang="en">
-              {title}
-            </span>
+            <span className="choice__title">{title}</span>
             <span className="choice__text">{text}</span>
           </label>
         ))}

@@ -6,14 +6,14 @@ import { ApiProblem } from "../../api/problem";
 import type { Engine, Field, Plan, Target } from "../../api/types";
 import { type Fault, FaultSummary } from "../../components/FaultSummary";
 import { FormRow } from "../../components/FormRow";
+import { useFieldValue } from "../../components/fieldValue";
 import { Said } from "../../components/Said";
 import { useCreateCluster } from "../../hooks/clusters";
 import { canChange, useTenant } from "../tenant";
 import {
-  controlId, emptyForm, idOf, isChanged, orderOf, type OrderForm, parse, type Raw, shown, specPointer, targetsFor,
+  controlId, emptyForm, idOf, isChanged, orderOf, type OrderForm, parse, type Raw, specPointer, targetsFor,
 } from "./form";
 import { SpecField } from "./SpecField";
-import { useWords } from "./words";
 
 interface Props {
   engine: Engine;
@@ -237,12 +237,12 @@ function TargetChoice({ targets, chosen, fault, onChange }: TargetProps) {
 
 function Summary({ engine, plan, form, target }: { engine: Engine; plan: Plan | null; form: OrderForm; target: Target | undefined }) {
   const { t } = useTranslation();
-  const words = useWords();
+  const shown = useFieldValue();
   const changed = engine.fields.filter((field) => isChanged(field, form.spec[field.key] ?? "", plan));
   const valueOf = (field: Field) => {
     const raw = form.spec[field.key] ?? "";
     const parsed = parse(field, raw, typeof raw === "string" ? [raw] : []);
-    return "value" in parsed ? shown(field, parsed.value, words) : "?";
+    return "value" in parsed ? shown(field, parsed.value) : "?";
   };
   return (
     <>

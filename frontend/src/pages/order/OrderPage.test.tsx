@@ -73,7 +73,7 @@ test("an order whose answer was lost is repeated under the same key, and leads t
     "GET /operations/op_1": () => new Promise(() => undefined),
   });
   await order("orders");
-  expect(await screen.findByRole("heading", { name: /orders/ }, { timeout: 5000 })).toBeVisible();
+  expect(await screen.findByRole("heading", { name: /orders/ })).toBeVisible();
   const keys = calls.filter(({ method }) => method === "POST").map(({ headers }) => headers.get("Idempotency-Key"));
   expect(keys).toHaveLength(2);
   expect(new Set(keys).size).toBe(1);

@@ -4,14 +4,13 @@ import { Link, useSearchParams } from "react-router";
 import type { Engine, Plan, Target } from "../../api/types";
 import { Loading } from "../../components/Loading";
 import { ProblemNotice } from "../../components/ProblemNotice";
+import { useFieldValue } from "../../components/fieldValue";
 import { Said } from "../../components/Said";
 import { useEngines, usePlans, useTargets } from "../../hooks/catalogue";
 import { canChange, useTenant } from "../tenant";
 import { useTitle } from "../useTitle";
 import { Cards } from "./Cards";
-import { shown } from "./form";
 import { OrderDetails } from "./OrderDetails";
-import { useWords } from "./words";
 
 // In the address, so that a chosen engine and plan can be linked to. "-" stands for no plan.
 const NO_PLAN = "-";
@@ -80,7 +79,7 @@ function EngineCards({ engines, chosen, onChoose }: {
   const { t } = useTranslation();
   const cards = engines.map(({ name, title, summary, versions }) => ({
     value: name,
-    title,
+    title: <Said>{title}</Said>,
     text: (
       <>
         <Said>{summary}</Said>
@@ -95,15 +94,15 @@ function PlanCards({ engine, plans, chosen, onChoose }: {
   engine: Engine; plans: readonly Plan[]; chosen: string | undefined; onChoose: (name: string) => void;
 }) {
   const { t } = useTranslation();
-  const words = useWords();
+  const shown = useFieldValue();
   const facts = (plan: Plan) =>
     engine.fields
       .filter((field) => !field.advanced && field.key in plan.values)
       .slice(0, FACTS_PER_CARD)
-      .map((field) => ({ key: field.key, title: field.title, value: shown(field, plan.values[field.key], words) }));
+      .map((field) => ({ key: field.key, title: field.title, value: shown(field, plan.values[field.key]) }));
   const cards = plans.map((plan) => ({
     value: plan.name,
-    title: plan.title,
+    title: <Said>{plan.title}</Said>,
     text: (
       <>
         {plan.description && <Said>{plan.description}</Said>}

@@ -3,9 +3,9 @@ import { useTranslation } from "react-i18next";
 
 import type { Field, Plan, Target } from "../../api/types";
 import { FormRow } from "../../components/FormRow";
+import { useFieldValue } from "../../components/fieldValue";
 import { Said } from "../../components/Said";
-import { baseValue, type Entry, idOf, isChanged, type Raw, rawOf, shown, specPointer, storageClassesFor, textIn } from "./form";
-import { useWords } from "./words";
+import { baseValue, type Entry, idOf, isChanged, type Raw, rawOf, specPointer, storageClassesFor, textIn } from "./form";
 
 interface Props {
   field: Field;
@@ -19,7 +19,7 @@ interface Props {
 /** One plan field, drawn from its description alone. */
 export function SpecField({ field, raw, plan, target, fault, onChange }: Props) {
   const { t } = useTranslation();
-  const words = useWords();
+  const shown = useFieldValue();
   const id = idOf(specPointer(field.key));
   const base = baseValue(field, plan);
   const isBoolean = field.kind === "boolean";
@@ -44,7 +44,7 @@ export function SpecField({ field, raw, plan, target, fault, onChange }: Props) 
   );
   const reset = isChanged(field, raw, plan) && (
     <button type="button" className="link" onClick={() => onChange(rawOf(field, base))}>
-      {t("order.reset", { value: shown(field, base, words) })}
+      {t("order.reset", { value: shown(field, base) })}
     </button>
   );
   if (field.kind === "map")

@@ -1,5 +1,6 @@
 // The order form without its looks: from field descriptions to raw values, faults and the order. Pure.
 import type { ClusterOrder, Engine, Field, Plan, Target } from "../../api/types";
+import { textOf } from "../../components/fieldValue";
 
 export interface Entry {
   id: number;
@@ -52,11 +53,6 @@ export function rawOf(field: Field, value: unknown): Raw {
 /** What was typed into a control that holds text. */
 export function textIn(raw: Raw): string {
   return typeof raw === "string" ? raw : "";
-}
-
-function textOf(value: unknown): string {
-  if (typeof value === "string") return value;
-  return value === null || value === undefined ? "" : JSON.stringify(value);
 }
 
 /** The plans an order can start from on what is there, and the targets a plan may use. */
@@ -197,15 +193,4 @@ export function orderOf(
       description: form.description.trim(),
     },
   };
-}
-
-/** "2 GiB", "on", "3", "a=1, b=2": a value in one line. */
-export function shown(field: Field, value: unknown, words: { on: string; off: string; none: string }): string {
-  if (typeof value === "boolean") return value ? words.on : words.off;
-  if (value === null || value === undefined || value === "") return words.none;
-  if (typeof value === "object") {
-    const entries = Object.entries(value as Record<string, unknown>);
-    return entries.length === 0 ? words.none : entries.map(([key, text]) => `${key}=${textOf(text)}`).join(", ");
-  }
-  return field.unit ? `${textOf(value)} ${field.unit}` : textOf(value);
 }
