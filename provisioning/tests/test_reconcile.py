@@ -1,0 +1,211 @@
+"""Reconcile against a real API server: claims, refusals of the target, deadlines, deleting."""
+
+from __future__ import annotations
+
+import secrets
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+import yaml
+from django.utils import timezone
+
+from provisioning.clusters import reconcile as module
+from provisioning.clusters.reconcile import Lost, claim, reconcile
+from provisioning.clusters.services import create_cluster, delete_cluster
+from provisioning.models import Cluster, Operation, OperationState, Phase, Target
+from sandbox import Sandbox
+from tenants.models import Tenant, User
+
+pytestmark = [pytest.mark.control_plane]
+
+
+@pytest.fixture
+def ordered(acme: Tenant, alice: User, target: Target, request: pytest.FixtureRequest) -> tuple[Cluster, Operation]:
+    # Each test its own name: the API server is shared by the run.
+    name = f"c-{abs(hash(request.node.name)) % 10**8}"
+    return create_cluster(tenant=acme, by=alice, name=name, engine="redis", plan="redis-dev")
+
+
+def namespace(cluster: Cluster) -> str:
+    return f"berth-{cluster.tenant.slug}"
+
+
+def names(control_plane: Sandbox, kind: str, cluster: Cluster) -> list[str]:
+    selector = f"berth.io/cluster-id={cluster.pk}"
+    return control_plane.kubectl("-n", namespace(cluster), "get", kind, "-l", selector, "-o", "name").stdout.split()
+
+
+def test_two_workers_never_hold_a_cluster_and_the_second_ones_hint_is_kept(ordered: tuple[Cluster, Operation]) -> None:
+    cluster, _ = ordered
+    first = claim(cluster.pk)
+    assert first is not None
+    assert claim(cluster.pk) is None
+    cluster.refresh_from_db()
+    assert cluster.wakes == 1
+
+
+def test_a_worker_that_comes_back_late_writes_nothing(ordered: tuple[Cluster, Operation]) -> None:
+    cluster, _ = ordered
+    late = claim(cluster.pk)
+    assert late is not None
+    Cluster.objects.filter(pk=cluster.pk).update(claimed_until=timezone.now() - timedelta(seconds=1))
+    assert claim(cluster.pk) is not None
+    with pytest.raises(Lost):
+        late.write(phase=Phase.READY)
+    cluster.refresh_from_db()
+    assert cluster.phase == Phase.PENDING
+
+
+def test_all_manifests_are_applied_and_the_operation_says_what_it_waits_for(
+    live: Target, ordered: tuple[Cluster, Operation], control_plane: Sandbox
+) -> None:
+    cluster, operation = ordered
+    reconcile(cluster.pk)
+    reconcile(cluster.pk)
+    operation.refresh_from_db()
+    assert [step["state"] for step in operation.steps][:2] == ["done", "running"]
+    assert "of 6 pods" in operation.reason
+    assert len(names(control_plane, "statefulset", cluster)) == 3
+    assert len(names(control_plane, "secret", cluster)) == 1
+    reconcile(cluster.pk)
+    assert len(names(control_plane, "secret", cluster)) == 1
+
+
+@pytest.mark.parametrize("calls", [1, 2, 3, 5, 8])
+def test_a_worker_that_dies_at_any_call_is_followed_by_one_that_finishes_applying(
+    live: Target,
+    ordered: tuple[Cluster, Operation],
+    control_plane: Sandbox,
+    monkeypatch: pytest.MonkeyPatch,
+    calls: int,
+) -> None:
+    cluster, operation = ordered
+    real, left = module.door.KubeClient.request, [calls]
+
+    class Killed(BaseException):
+        pass
+
+    def request(self: object, *args: object, **kwargs: object) -> object:
+        left[0] -= 1
+        if left[0] < 0:
+            raise Killed
+        return real(self, *args, **kwargs)  # type: ignore[arg-type]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module.door.KubeClient, "request", request)
+        with pytest.raises(Killed):
+            reconcile(cluster.pk)
+    Cluster.objects.filter(pk=cluster.pk).update(claimed_until=timezone.now() - timedelta(seconds=1))
+    reconcile(cluster.pk)
+    operation.refresh_from_db()
+    assert operation.steps[0]["state"] == "done"
+    assert len(names(control_plane, "statefulset", cluster)) == 3
+    assert len(names(control_plane, "secret", cluster)) == 1
+
+
+def test_an_unreachable_target_is_named_and_the_order_waits(
+    ordered: tuple[Cluster, Operation], targets: Path, control_plane: Sandbox
+) -> None:
+    cluster, operation = ordered
+    text = control_plane.kubeconfig_path.read_text()
+    lines = ["    server: https://127.0.0.1:1" if "server:" in line else line for line in text.splitlines()]
+    (targets / "main.kubeconfig").write_text("\n".join(lines))
+    reconcile(cluster.pk)
+    operation.refresh_from_db()
+    cluster.refresh_from_db()
+    assert operation.state == OperationState.RUNNING
+    assert "does not answer" in operation.reason
+    condition = next(one for one in cluster.conditions if one["type"] == "TargetReachable")
+    assert (condition["status"], condition["reason"]) == ("False", "target_unreachable")
+
+
+def test_a_missing_kubeconfig_names_the_file(ordered: tuple[Cluster, Operation]) -> None:
+    cluster, operation = ordered
+    reconcile(cluster.pk)
+    operation.refresh_from_db()
+    assert "main.kubeconfig" in operation.reason
+
+
+def test_expired_credentials_are_named(
+    ordered: tuple[Cluster, Operation], targets: Path, control_plane: Sandbox
+) -> None:
+    cluster, operation = ordered
+    kubeconfig = yaml.safe_load(control_plane.kubeconfig_path.read_text())
+    kubeconfig["users"][0]["user"] = {"token": "expired"}
+    (targets / "main.kubeconfig").write_text(yaml.safe_dump(kubeconfig))
+    reconcile(cluster.pk)
+    operation.refresh_from_db()
+    assert "credentials" in operation.reason
+
+
+def test_a_namespace_of_somebody_else_fails_the_order_with_a_remedy(
+    live: Target, alice: User, control_plane: Sandbox
+) -> None:
+    slug = f"taken-{secrets.token_hex(3)}"
+    control_plane.kubectl("create", "namespace", f"berth-{slug}")
+    tenant = Tenant.objects.create(slug=slug, name="Taken")
+    cluster, operation = create_cluster(tenant=tenant, by=alice, name="orders", engine="redis", plan="redis-dev")
+    reconcile(cluster.pk)
+    operation.refresh_from_db()
+    assert operation.state == OperationState.FAILED
+    assert operation.error is not None
+    assert operation.error["code"] == "namespace_taken"
+    assert "berth.io/tenant-id" in operation.error["remedy"]
+    assert names(control_plane, "statefulset", cluster) == []
+
+
+def test_a_field_that_another_manager_owns_is_never_forced(
+    live: Target, ordered: tuple[Cluster, Operation], control_plane: Sandbox
+) -> None:
+    cluster, _ = ordered
+    reconcile(cluster.pk)
+    path = f"statefulset/{cluster.name}-s0"
+    scaled = control_plane.kubectl("-n", namespace(cluster), "scale", path, "--replicas=5")
+    assert scaled.returncode == 0
+    Cluster.objects.filter(pk=cluster.pk).update(observed_generation=0)
+    reconcile(cluster.pk)
+    operation = cluster.operations.get()
+    assert operation.state == OperationState.FAILED
+    assert operation.error is not None
+    assert operation.error["code"] == "field_conflict"
+    assert "managedFields" in operation.error["remedy"] or "managed-fields" in operation.error["remedy"]
+    kept = control_plane.kubectl("-n", namespace(cluster), "get", path, "-o", "jsonpath={.spec.replicas}")
+    assert kept.stdout == "5"
+
+
+def test_at_its_deadline_an_operation_fails_with_what_it_waited_for(
+    live: Target, ordered: tuple[Cluster, Operation]
+) -> None:
+    cluster, operation = ordered
+    reconcile(cluster.pk)
+    reconcile(cluster.pk)
+    Operation.objects.filter(pk=operation.pk).update(deadline=timezone.now())
+    reconcile(cluster.pk)
+    operation.refresh_from_db()
+    cluster.refresh_from_db()
+    assert (operation.state, cluster.phase) == (OperationState.FAILED, Phase.FAILED)
+    assert operation.error is not None
+    assert "of 6 pods" in operation.error["message"]
+
+
+def test_a_deleted_cluster_leaves_nothing_behind(
+    live: Target, ordered: tuple[Cluster, Operation], alice: User, control_plane: Sandbox
+) -> None:
+    cluster, _ = ordered
+    reconcile(cluster.pk)
+    deletion = delete_cluster(cluster=cluster, by=alice, volumes="delete", confirm=cluster.name)
+    deadline = timezone.now() + timedelta(seconds=60)
+    while deletion.state not in (OperationState.SUCCEEDED, OperationState.FAILED):
+        assert timezone.now() < deadline, deletion.reason
+        # There is no kubelet here to end pods that were never placed.
+        selector = f"berth.io/cluster-id={cluster.pk}"
+        control_plane.kubectl(
+            "-n", namespace(cluster), "delete", "pods,pvc", "-l", selector, "--force", "--grace-period=0"
+        )
+        reconcile(cluster.pk)
+        deletion.refresh_from_db()
+    assert deletion.state == OperationState.SUCCEEDED
+    cluster.refresh_from_db()
+    assert (cluster.phase, cluster.volumes_kept) == (Phase.DELETED, False)
+    assert names(control_plane, "all,configmap,secret,pdb,pvc", cluster) == []

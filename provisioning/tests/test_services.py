@@ -1,0 +1,128 @@
+"""Ordering, editing, deleting: what is refused, and that races end with one winner."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+from django.db import connection
+
+from provisioning.clusters.services import create_cluster, delete_cluster, edit_cluster
+from provisioning.models import Cluster, Operation, OperationState, Phase, Target
+from tenants.models import Tenant, User
+from tenants.refusals import Conflict, Forbidden, Invalid, Stale
+
+
+def order(tenant: Tenant, by: User, **changes: Any) -> tuple[Cluster, Operation]:
+    return create_cluster(**{"tenant": tenant, "by": by, "name": "orders", "engine": "redis", **changes})
+
+
+def test_an_order_is_complete_and_pending_with_every_step_to_come(acme: Tenant, alice: User, target: Target) -> None:
+    cluster, operation = order(acme, alice, plan="redis-dev", spec={"shards": 4})
+    assert (cluster.spec["shards"], cluster.spec["memoryGiB"], cluster.spec["persistence"]) == (4, 0.125, "aof")
+    assert [step["key"] for step in operation.steps] == [
+        "apply", "schedule", "start", "meet", "slots", "replicas", "proof",
+    ]  # fmt: skip
+    assert (operation.state, cluster.phase) == (OperationState.QUEUED, Phase.PENDING)
+
+
+@pytest.mark.parametrize(
+    ("changes", "pointer", "words"),
+    [
+        ({"engine": "redis2"}, "/engine", "There are: redis"),
+        ({"plan": "huge"}, "/plan", "redis-dev"),
+        ({"version": "1.0"}, "/version", "7.0.15"),
+        ({"target": "moon"}, "/target", "There are: main"),
+        ({"name": "Orders"}, "/name", "lower-case"),
+        ({"name": "x" * 31}, "/name", "1 to 30"),
+        ({"name": "orders\n"}, "/name", "lower-case"),
+        ({"spec": {"shard": 3}}, "/spec/shard", "Did you mean shards?"),
+        ({"spec": {"shards": 2}}, "/spec/shards", "3 to 32"),
+        ({"spec": {"shards": 3.5}}, "/spec/shards", "whole number"),
+        ({"spec": {"shards": True}}, "/spec/shards", "whole number"),
+        ({"spec": {"memoryGiB": "2"}}, "/spec/memoryGiB", "number"),
+        ({"spec": {"persistence": "disk"}}, "/spec/persistence", "aof"),
+        ({"spec": {"persistence": "none"}}, "/spec/persistence", "Choose aof"),
+    ],
+)
+def test_what_is_wrong_is_named_with_its_rule(
+    acme: Tenant, alice: User, target: Target, changes: dict[str, Any], pointer: str, words: str
+) -> None:
+    with pytest.raises(Invalid) as refused:
+        order(acme, alice, **changes)
+    assert [error.pointer for error in refused.value.errors] == [pointer]
+    assert words in refused.value.errors[0].message
+    assert not Cluster.objects.exists()
+
+
+def test_everything_wrong_is_told_at_once(acme: Tenant, alice: User, target: Target) -> None:
+    with pytest.raises(Invalid) as refused:
+        order(acme, alice, spec={"shards": 1, "cpu": 100, "colour": "red"})
+    assert {error.pointer for error in refused.value.errors} == {"/spec/shards", "/spec/cpu", "/spec/colour"}
+
+
+def test_more_replicas_than_the_target_has_nodes_is_refused(acme: Tenant, alice: User, target: Target) -> None:
+    target.nodes = [{"name": "n1", "zone": "", "schedulable": True}]
+    target.checked = target.created = None
+    Target.objects.filter(pk=target.pk).update(nodes=target.nodes, checked="2026-01-01T00:00:00Z")
+    with pytest.raises(Invalid, match="2 members of a shard need 2 nodes"):
+        order(acme, alice)
+
+
+def test_a_name_in_use_is_a_conflict(acme: Tenant, alice: User, target: Target) -> None:
+    order(acme, alice)
+    with pytest.raises(Conflict) as refused:
+        order(acme, alice)
+    assert refused.value.code == "name_taken"
+
+
+def test_a_suspended_tenant_changes_nothing(acme: Tenant, alice: User, target: Target) -> None:
+    cluster, _ = order(acme, alice)
+    acme.suspended = True
+    acme.save()
+    with pytest.raises(Forbidden):
+        order(acme, alice, name="other")
+    with pytest.raises(Forbidden):
+        delete_cluster(cluster=cluster, by=alice)
+
+
+def test_an_edit_on_an_old_revision_is_refused(acme: Tenant, alice: User, target: Target) -> None:
+    cluster, _ = order(acme, alice)
+    edit_cluster(cluster=cluster, by=alice, description="first", expected_revision=1)
+    with pytest.raises(Stale) as refused:
+        edit_cluster(cluster=cluster, by=alice, description="second", expected_revision=1)
+    assert refused.value.current == 2
+
+
+def test_deleting_volumes_wants_the_name_typed(acme: Tenant, alice: User, target: Target) -> None:
+    cluster, operation = order(acme, alice)
+    with pytest.raises(Invalid):
+        delete_cluster(cluster=cluster, by=alice, volumes="delete", confirm="order")
+    operation.refresh_from_db()
+    assert operation.state == OperationState.QUEUED
+
+
+def test_deleting_cancels_a_create_and_asked_twice_is_one_operation(acme: Tenant, alice: User, target: Target) -> None:
+    cluster, operation = order(acme, alice)
+    first = delete_cluster(cluster=cluster, by=alice)
+    assert delete_cluster(cluster=cluster, by=alice).pk == first.pk
+    operation.refresh_from_db()
+    assert operation.state == OperationState.CANCELED
+
+
+@pytest.mark.django_db(transaction=True)
+def test_fifty_orders_of_one_name_at_once_make_one_cluster(acme: Tenant, alice: User, target: Target) -> None:
+    def attempt(_: int) -> str:
+        try:
+            return order(acme, alice)[0].pk
+        except Conflict as refused:
+            return refused.code
+        finally:
+            connection.close()
+
+    with ThreadPoolExecutor(10) as pool:
+        answers = list(pool.map(attempt, range(50)))
+    assert answers.count("name_taken") == 49
+    assert Cluster.objects.count() == 1
+    assert Operation.objects.count() == 1
