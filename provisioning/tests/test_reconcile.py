@@ -10,7 +10,7 @@ import pytest
 import yaml
 from django.utils import timezone
 
-from provisioning.clusters import reconcile as module
+from provisioning.apply.client import KubeClient
 from provisioning.clusters.reconcile import Lost, claim, reconcile
 from provisioning.clusters.services import create_cluster, delete_cluster
 from provisioning.models import Cluster, Operation, OperationState, Phase, Target
@@ -81,7 +81,7 @@ def test_a_worker_that_dies_at_any_call_is_followed_by_one_that_finishes_applyin
     calls: int,
 ) -> None:
     cluster, operation = ordered
-    real, left = module.door.KubeClient.request, [calls]
+    real, left = KubeClient.request, [calls]
 
     class Killed(BaseException):
         pass
@@ -93,7 +93,7 @@ def test_a_worker_that_dies_at_any_call_is_followed_by_one_that_finishes_applyin
         return real(self, *args, **kwargs)  # type: ignore[arg-type]
 
     with monkeypatch.context() as patch:
-        patch.setattr(module.door.KubeClient, "request", request)
+        patch.setattr(KubeClient, "request", request)
         with pytest.raises(Killed):
             reconcile(cluster.pk)
     Cluster.objects.filter(pk=cluster.pk).update(claimed_until=timezone.now() - timedelta(seconds=1))

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from django.db import connection
+from django.utils import timezone
 
 from provisioning.clusters.services import create_cluster, delete_cluster, edit_cluster
 from provisioning.models import Cluster, Operation, OperationState, Phase, Target
@@ -63,9 +64,8 @@ def test_everything_wrong_is_told_at_once(acme: Tenant, alice: User, target: Tar
 
 
 def test_more_replicas_than_the_target_has_nodes_is_refused(acme: Tenant, alice: User, target: Target) -> None:
-    target.nodes = [{"name": "n1", "zone": "", "schedulable": True}]
-    target.checked = target.created = None
-    Target.objects.filter(pk=target.pk).update(nodes=target.nodes, checked="2026-01-01T00:00:00Z")
+    one_node = [{"name": "n1", "zone": "", "schedulable": True}]
+    Target.objects.filter(pk=target.pk).update(nodes=one_node, checked=timezone.now())
     with pytest.raises(Invalid, match="2 members of a shard need 2 nodes"):
         order(acme, alice)
 
