@@ -120,9 +120,9 @@ class ByHand:
         parts = {"apply": self.apply()}
         started = time.monotonic()
         for shard in range(SPEC["shards"]):
-            self.kubectl(
-                "-n", HAND_NAMESPACE, "rollout", "status", f"statefulset/byhand-s{shard}", "--timeout=120s"
-            )  # fmt: skip
+            ready = f"jsonpath={{.status.readyReplicas}}={SPEC['replicasPerShard'] + 1}"
+            name = f"statefulset/byhand-s{shard}"
+            self.kubectl("-n", HAND_NAMESPACE, "wait", f"--for={ready}", name, "--timeout=120s")
         parts["pods"] = time.monotonic() - started
         started = time.monotonic()
         pods = json.loads(self.kubectl("-n", HAND_NAMESPACE, "get", "pods", "-o", "json"))["items"]
