@@ -194,8 +194,13 @@ def show_cluster(view: ApiView, cluster_id: str) -> dict[str, Any]:
 
 def accepted(view: ApiView, operation: Operation) -> Response:
     """The answer to a change: 202 with the operation's address."""
-    shown = view.operations().get(pk=operation.pk)
-    body = {"operation": OperationOut(shown).data, "cluster": show_cluster(view, operation.cluster_id)}
+    # One sight of both, since the caller waits: the operation was just opened, so it is the cluster's open one.
+    cluster = complete(view.clusters()).filter(pk=operation.cluster_id).first()
+    if cluster is None:
+        raise Missing("not_found", "The cluster is gone.")
+    shown = next((one for one in getattr(cluster, "open_operations", []) if one.pk == operation.pk), operation)
+    shown.cluster = cluster
+    body = {"operation": OperationOut(shown).data, "cluster": dict(ClusterOut(cluster).data)}
     return Response(body, status=202, headers={"Location": f"/api/v1/operations/{operation.id}"})
 
 

@@ -49,6 +49,8 @@ KINDS: Mapping[str, tuple[str, str]] = {
     "RoleBinding": ("/apis/rbac.authorization.k8s.io/v1", "rolebindings"),
 }
 WORKLOADS = ("StatefulSet", "Deployment")
+# What a pod must find when it starts.
+MOUNTED = ("ConfigMap", "Secret", "ServiceAccount", "Role", "RoleBinding")
 # Everything a cluster may own besides its volumes, in the order to delete it.
 OWNED = (
     "StatefulSet", "Deployment", "PodDisruptionBudget", "NetworkPolicy", "Service", "Secret", "RoleBinding", "Role",
@@ -206,8 +208,15 @@ def create_secrets(client: KubeClient, cluster: ClusterView, wanted: Sequence[Se
                 ) from None
 
 
-def apply_all(client: KubeClient, manifests: Sequence[Manifest]) -> None:
-    """Apply objects side by side: workloads last, since their pods need what the others are. Raises a DoorError."""
+def apply_all(
+    client: KubeClient, cluster: ClusterView, wanted: Sequence[SecretSpec], manifests: Sequence[Manifest],
+    owner: Manifest,
+) -> None:  # fmt: skip
+    """Create the missing Secrets and apply the objects, side by side. Raises a DoorError.
+
+    What pods mount comes first, since a kubelet that misses it tries again only after a pause. Workloads lead the rest:
+    they take longest, and all else is there long before a pod can start.
+    """
 
     def one(manifest: Manifest) -> None:
         metadata = manifest["metadata"]
@@ -219,11 +228,16 @@ def apply_all(client: KubeClient, manifests: Sequence[Manifest]) -> None:
             error.message = error.args[0]
             raise
 
+    mounted = [manifest for manifest in manifests if manifest["kind"] in MOUNTED]
+    rest = [manifest for manifest in manifests if manifest["kind"] not in MOUNTED]
+    rest.sort(key=lambda manifest: manifest["kind"] not in WORKLOADS)
     with ThreadPoolExecutor(PARALLEL) as pool:
-        for is_workload in (False, True):
-            wave = [manifest for manifest in manifests if (manifest["kind"] in WORKLOADS) is is_workload]
-            for _ in pool.map(one, wave):
-                pass
+        secrets_made = pool.submit(create_secrets, client, cluster, wanted, owner)
+        for _ in pool.map(one, mounted):
+            pass
+        secrets_made.result()
+        for _ in pool.map(one, rest):
+            pass
 
 
 def prune(

@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -84,20 +85,22 @@ class Claimed:
         if rows == 0:
             raise Lost
 
-    def condition(self, kind: str, status: bool, reason: str, message: str = "") -> None:
-        """Set one condition; `since` moves only when the status does."""
+    def condition(self, kind: str, status: bool, reason: str, message: str = "", **fields: Any) -> None:
+        """Set one condition, and `fields` with it; `since` moves only when the status does."""
         conditions = [dict(entry) for entry in self.cluster.conditions]
         wished = {"type": kind, "status": "True" if status else "False", "reason": reason, "message": message}
         for entry in conditions:
             if entry["type"] == kind:
                 if all(entry[key] == value for key, value in wished.items()):
+                    if fields:
+                        self.write(**fields)
                     return
                 since = entry["since"] if entry["status"] == wished["status"] else timezone.now().isoformat()
                 entry.update(wished, since=since)
                 break
         else:
             conditions.append({**wished, "since": timezone.now().isoformat()})
-        self.write(conditions=conditions)
+        self.write(conditions=conditions, **fields)
 
     def event(
         self, reason: str, message: str, *, warning: bool = False, object: str = "", operation: Operation | None = None
@@ -234,16 +237,19 @@ def _deliver(claimed: Claimed, operation: Operation | None, client: KubeClient) 
     cluster = claimed.cluster
     view = cluster_view(cluster)
     progress = Progress(operation) if operation is not None else None
+    begins = {}
     if operation is not None and progress is not None and progress.changed:
-        claimed.write(phase=Phase.PROVISIONING)
+        begins = {"phase": Phase.PROVISIONING}
         claimed.save(operation)
     if cluster.observed_generation < cluster.generation:
-        _apply(claimed, view, client)
+        _apply(claimed, view, client, begins)
         if operation is not None and progress is not None:
             progress.step("apply", "done")
             progress.step("schedule", "running", "waiting for the pods to be placed")
             claimed.save(operation)
         return Next(None, BUSY_LOOK_SECONDS)
+    if begins:
+        claimed.write(**begins)
     world = door.observe(client, view)
     if _workloads_missing(cluster, world) or (operation is None and _is_due_for_apply(claimed)):
         _apply(claimed, view, client)
@@ -277,26 +283,35 @@ def _deliver(claimed: Claimed, operation: Operation | None, client: KubeClient) 
     return _prove(claimed, operation, progress, view, world, link)
 
 
-def _apply(claimed: Claimed, view: ClusterView, client: KubeClient) -> None:
+def _apply(claimed: Claimed, view: ClusterView, client: KubeClient, begins: Mapping[str, Any] | None = None) -> None:
+    """Apply every manifest of the cluster. `begins` is written with the inventory: one write instead of two.
+
+    A caller waits for this, so what needs no answer of Kubernetes is done while the namespace is looked at.
+    """
     cluster = claimed.cluster
     engine = ENGINES[cluster.engine]
-    door.ensure_namespace(client, namespace=view.namespace, tenant=cluster.tenant.slug, tenant_id=cluster.tenant_id)
+    tenant = cluster.tenant
+    with ThreadPoolExecutor(1) as pool:
+        looked = pool.submit(
+            door.ensure_namespace, client, namespace=view.namespace, tenant=tenant.slug, tenant_id=tenant.pk
+        )
+        rendered = engine.render(view)
+        inventory = [
+            {"apiVersion": one["apiVersion"], "kind": one["kind"], "namespace": view.namespace,
+             "name": one["metadata"]["name"]}
+            for one in rendered
+        ]  # fmt: skip
+        # Written before as well: what a crash leaves half-applied must be known to the next one.
+        gone = [entry for entry in cluster.inventory if entry not in inventory]
+        claimed.write(**(begins or {}), inventory=[*inventory, *gone])
+        looked.result()
     owner_wish = door.owner_manifest(view)
     owner = client.apply(door.path_of("ConfigMap", view.namespace, owner_wish["metadata"]["name"]), owner_wish)
-    door.create_secrets(client, view, engine.secrets(view), owner)
-    manifests = door.dressed(view, engine.render(view), owner, settings.IMAGE_REGISTRY)
-    inventory = [
-        {"apiVersion": one["apiVersion"], "kind": one["kind"], "namespace": view.namespace,
-         "name": one["metadata"]["name"]}
-        for one in manifests
-    ]  # fmt: skip
-    # Written before as well: what a crash leaves half-applied must be known to the next one.
-    gone = [entry for entry in cluster.inventory if entry not in inventory]
-    claimed.write(inventory=[*inventory, *gone])
-    door.apply_all(client, manifests)
+    door.apply_all(
+        client, view, engine.secrets(view), door.dressed(view, rendered, owner, settings.IMAGE_REGISTRY), owner
+    )
     door.prune(client, view, gone, {(entry["kind"], entry["name"]) for entry in inventory})
-    claimed.write(inventory=inventory, observed_generation=cluster.generation)
-    claimed.condition("Applied", True, "Applied")
+    claimed.condition("Applied", True, "Applied", inventory=inventory, observed_generation=cluster.generation)
 
 
 def _workloads_missing(cluster: Cluster, world: World) -> bool:
