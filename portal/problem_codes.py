@@ -165,6 +165,19 @@ CODES: Mapping[str, Code] = {
         "A deleted cluster of this name left its volumes; a new one would start on their data.",
         "Choose another name, or have an administrator delete the old volumes.",
     ),
+    "quota_exceeded": Code(
+        409,
+        "It does not fit the tenant's quota",
+        "The order or change would pass a limit of the tenant; `violations` names each limit with what is used, "
+        "reserved and asked for. Nothing was written.",
+        "Ask for less, delete what is not needed, or ask a platform administrator to raise the limit.",
+    ),
+    "volumes_gone": Code(
+        409,
+        "There are no kept volumes",
+        "The cluster was not deleted with its volumes kept, or they are being removed already.",
+        "GET /api/v1/tenants/{tenant}/quota shows what still counts.",
+    ),
     "credential_not_ready": Code(
         409,
         "The credentials are not made yet",
@@ -212,5 +225,8 @@ FIELD_CODES: Mapping[str, str] = {
     "name_taken": "The name is in use.",
     "confirm_name": "Deleting data wants the cluster's name typed again.",
     "loses_replicas": "The combination loses data at the first restart.",
+    "unknown_resource": "There is no such resource to limit.",
+    "unknown_cluster": "There is no such cluster.",
+    "duplicate": "The same thing is named twice.",
     "too_few_nodes": "The target has too few nodes for the spread rule.",
 }

@@ -19,6 +19,7 @@ from rest_framework.response import Response
 
 from portal import logs
 from portal.problem_codes import CODES, FIELD_CODES
+from tenants.quota import QuotaExceeded, Violation, unit_of
 from tenants.refusals import FieldError, Invalid, Missing, Refusal, Stale, Unavailable
 
 MEDIA_TYPE = "application/problem+json"
@@ -46,7 +47,7 @@ class TooLarge(Refusal):
 
 def problem(
     code: str, detail: str, *, instance: str, status: int | None = None, suggestion: str = "",
-    errors: Sequence[FieldError] = (),
+    errors: Sequence[FieldError] = (), extensions: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:  # fmt: skip
     """The body of a problem. Title and, unless given, status and suggestion come from the table of codes."""
     known = CODES.get(code)
@@ -60,6 +61,7 @@ def problem(
         "suggestion": suggestion or (known.remedy if known else ""),
         "request_id": logs.request_id.get(),
         "instance": instance,
+        **(extensions or {}),
     }
 
 
@@ -129,6 +131,22 @@ def _translate(error: Exception) -> tuple[Refusal, dict[str, str]] | None:
     return None
 
 
+def _extensions(refusal: Refusal) -> dict[str, Any]:
+    """The members a problem has beyond the common ones (RFC 9457, 3.2)."""
+    if isinstance(refusal, QuotaExceeded):
+        return {"violations": [violation_body(one) for one in refusal.violations]}
+    return {}
+
+
+def violation_body(violation: Violation) -> dict[str, Any]:
+    """A violation on the wire: `target` null means all targets together."""
+    return {
+        "resource": violation.resource, "target": violation.place or None, "unit": unit_of(violation.resource),
+        "limit": violation.limit, "used": violation.used, "reserved": violation.reserved,
+        "requested": violation.requested, "short_by": violation.short_by,
+    }  # fmt: skip
+
+
 def _refusal(code: str, detail: str) -> Refusal:
     refusal = Refusal(code, detail)
     refusal.status = CODES[code].status
@@ -146,7 +164,7 @@ def handle_exception(error: Exception, context: Mapping[str, Any]) -> Response |
         headers["Allow"] = ", ".join(context["view"].allowed_methods)
     body = problem(
         refusal.code, refusal.detail, instance=request.path, status=refusal.status, suggestion=refusal.suggestion,
-        errors=refusal.errors,
+        errors=refusal.errors, extensions=_extensions(refusal),
     )  # fmt: skip
     return Response(body, status=refusal.status, headers=headers, content_type=MEDIA_TYPE)
 

@@ -125,6 +125,7 @@ SPECTACULAR_SETTINGS = {
         "StepState": "portal.api.operations.STEP_STATES",
         "TokenScope": "portal.api.tokens.SCOPE_CHOICES",
         "EndpointScope": "portal.api.clusters.ENDPOINT_SCOPES",
+        "LedgerEntryKind": "tenants.models.EntryKind",
         "ConditionStatus": "portal.api.clusters.CONDITION_STATES",
     },
     "TAGS": [
@@ -132,6 +133,7 @@ SPECTACULAR_SETTINGS = {
         {"name": "Tokens", "description": "Bearer tokens for programs."},
         {"name": "Tenants", "description": "The teams you belong to."},
         {"name": "Catalogue", "description": "What can be ordered, and where it can run."},
+        {"name": "Quota", "description": "What the tenant may use, what holds it, and what an order would take."},
         {"name": "Clusters", "description": "Order, watch, label and delete clusters, and connect to them."},
         {"name": "Operations", "description": "How a change is going, and what it waits for."},
     ],
@@ -148,6 +150,7 @@ CELERY_ACCEPT_CONTENT = ["json"]
 # `expires` keeps beat's messages from piling up while no worker runs.
 CELERY_BEAT_SCHEDULE = {
     "sweep": {"task": "berth.sweep", "schedule": 2.0, "options": {"expires": 2.0}},
+    "enforce-quota": {"task": "berth.enforce_quota", "schedule": 60.0, "options": {"expires": 60.0}},
     "discover-targets": {"task": "berth.discover_targets", "schedule": 30.0, "options": {"expires": 30.0}},
 }
 

@@ -9,6 +9,7 @@ from django.utils import timezone
 from kombu.exceptions import OperationalError
 
 from provisioning import targets
+from provisioning.clusters.enforcement import enforce
 from provisioning.clusters.reconcile import reconcile
 from provisioning.models import Cluster, Target
 
@@ -36,6 +37,14 @@ def sweep() -> None:
     due = Cluster.objects.present().due().order_by("next_look").values_list("pk", flat=True)[:SWEEP_LIMIT]
     for cluster_id in due:
         reconcile_cluster.delay(cluster_id)
+
+
+@shared_task(name="berth.enforce_quota")
+def enforce_quota(tenant_id: str | None = None) -> None:
+    """Bring the ResourceQuotas of one tenant, or of all, after the limits."""
+    ids = [tenant_id] if tenant_id else list(Cluster.objects.values_list("tenant_id", flat=True).distinct())
+    for one in ids:
+        enforce(one)
 
 
 @shared_task(name="berth.discover_targets")

@@ -25,6 +25,11 @@ def new_token_id() -> str:
     return new_id("tok")
 
 
+def new_entry_id() -> str:
+    """Default of LedgerEntry.id."""
+    return new_id("led")
+
+
 class User(AbstractUser):
     """A person or a service. Platform administrators are `is_superuser`."""
 
@@ -82,6 +87,104 @@ class Membership(models.Model):
 
     def __str__(self) -> str:
         return f"{self.user_id} {self.role} of {self.tenant_id}"
+
+
+class QuotaLimit(models.Model):
+    """The most a tenant may hold of one resource: at one place, or (`place` empty) over all of them.
+
+    Resources and their units are in tenants/quota.py; without a row there is no limit.
+    """
+
+    tenant = models.ForeignKey(Tenant, on_delete=models.CASCADE, related_name="quota_limits")
+    place = models.CharField(max_length=30, default="", blank=True)
+    resource = models.CharField(max_length=270)
+    limit = models.PositiveBigIntegerField()
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["tenant", "place", "resource"], name="tenants_quota_limit_unique")
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.tenant_id} {self.resource} {self.place or 'overall'}: {self.limit}"
+
+
+class QuotaHold(models.Model):
+    """What one holder (an opaque id) has of one resource now: the sum of its ledger entries; no row for nothing.
+
+    `used_by` and `reserved_by` name the operation that last changed the number. Written by tenants/quota.py only,
+    under the lock of the tenant's row.
+    """
+
+    tenant = models.ForeignKey(Tenant, on_delete=models.PROTECT, related_name="quota_holds")
+    place = models.CharField(max_length=30)
+    holder = models.CharField(max_length=40)
+    resource = models.CharField(max_length=270)
+    # The columns' own CHECK (>= 0) is the database's word against a release of more than is held.
+    used = models.PositiveBigIntegerField(default=0)
+    reserved = models.PositiveBigIntegerField(default=0)
+    used_by = models.CharField(max_length=40, default="", blank=True)
+    reserved_by = models.CharField(max_length=40, default="", blank=True)
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["holder", "resource"], name="tenants_quota_hold_unique")]
+        indexes = [models.Index(fields=["tenant", "holder"], name="tenants_quota_hold_tenant")]
+
+    def __str__(self) -> str:
+        return f"{self.holder} {self.resource}: {self.used} + {self.reserved}"
+
+
+class EntryKind(models.TextChoices):
+    """Why a number of the ledger moved."""
+
+    RESERVE = "reserve"
+    COMMIT = "commit"
+    RELEASE = "release"
+
+
+class LedgerEntry(models.Model):
+    """One movement of one resource, tied to the operation that caused it. Never changed, never deleted (a trigger)."""
+
+    id = models.CharField(primary_key=True, max_length=40, default=new_entry_id, editable=False)
+    tenant = models.ForeignKey(Tenant, on_delete=models.PROTECT, related_name="quota_entries")
+    kind = models.CharField(max_length=16, choices=EntryKind.choices)
+    place = models.CharField(max_length=30)
+    holder = models.CharField(max_length=40, db_index=True)
+    cause = models.CharField(max_length=40)
+    resource = models.CharField(max_length=270)
+    used_change = models.BigIntegerField(default=0)
+    reserved_change = models.BigIntegerField(default=0)
+    created = models.DateTimeField(auto_now_add=True)
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.resource} {self.used_change:+} {self.reserved_change:+} of {self.holder}"
+
+
+class QuotaFinding(models.Model):
+    """A difference between the ledger and what was observed. Reported, never mended; `ended` once it is gone."""
+
+    tenant = models.ForeignKey(Tenant, on_delete=models.CASCADE, related_name="quota_findings")
+    place = models.CharField(max_length=30)
+    # Empty: what belongs to no holder.
+    holder = models.CharField(max_length=40, default="", blank=True)
+    resource = models.CharField(max_length=270)
+    ledger = models.BigIntegerField()
+    observed = models.BigIntegerField()
+    note = models.TextField(default="", blank=True)
+    first_seen = models.DateTimeField(auto_now_add=True)
+    last_seen = models.DateTimeField()
+    ended = models.DateTimeField(null=True)
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(
+                fields=["tenant", "place", "holder", "resource"], condition=models.Q(ended=None),
+                name="tenants_quota_finding_one_open",
+            )
+        ]  # fmt: skip
+
+    def __str__(self) -> str:
+        return f"{self.holder} {self.resource}: ledger {self.ledger}, observed {self.observed}"
 
 
 class ApiToken(models.Model):

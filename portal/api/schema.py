@@ -107,6 +107,7 @@ class SessionScheme(OpenApiAuthenticationExtension):  # type: ignore[no-untyped-
         }
 
 
+PROBLEM_EXTENSIONS = ("violations",)
 PATH_PARAMETERS = {
     "tenant": "Slug of the tenant.",
     "name": "Name of the cluster, unique in its tenant.",
@@ -114,6 +115,7 @@ PATH_PARAMETERS = {
     "operation": "Id of the operation, `op_…`.",
     "token": "Id of the token, `tok_…`.",
     "engine": "Key of the engine.",
+    "holder": "Id of the deleted cluster, `clu_…`, as the quota shows it.",
 }
 
 
@@ -142,8 +144,8 @@ def finish(result: dict[str, Any], generator: Any, request: Any, public: bool) -
         if name == "NullEnum":
             continue
         if name.endswith(("Out", "Page", "Ref", "Problem")):
-            # Answers always hold every field.
-            schema["required"] = list(schema["properties"])
+            # Answers always hold every field, but for the extensions of single problem codes.
+            schema["required"] = [field for field in schema["properties"] if field not in PROBLEM_EXTENSIONS]
         schemas[name.removesuffix("Out")] = schema
     request_id = {"schema": {"type": "string"}, "description": "Id of this request, also in the log."}
     for path in result["paths"].values():

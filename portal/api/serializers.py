@@ -24,6 +24,15 @@ class Text(serializers.CharField):
         return super().to_internal_value(data)
 
 
+class Whole(serializers.IntegerField):
+    """A whole number as sent: "5", 5.0 and true are none."""
+
+    def to_internal_value(self, data: Any) -> int:
+        if isinstance(data, bool) or not isinstance(data, int):
+            self.fail("invalid")
+        return super().to_internal_value(data)
+
+
 class Body(serializers.Serializer[Any]):
     """A request body: an unknown key is refused, so that a typing mistake is not taken for a default."""
 
@@ -72,6 +81,19 @@ class FieldProblem(serializers.Serializer[Any]):
     message = serializers.CharField(help_text="The rule and the remedy; for people.")
 
 
+class ViolationOut(serializers.Serializer[Any]):
+    """One limit an order or a change would pass."""
+
+    resource = serializers.CharField()
+    target = serializers.CharField(allow_null=True, help_text="null: the limit is for all targets together.")
+    unit = serializers.CharField(help_text="Of the numbers; empty for counts.")
+    limit = serializers.IntegerField()
+    used = serializers.IntegerField()
+    reserved = serializers.IntegerField(help_text="Promised to operations under way.")
+    requested = serializers.IntegerField(help_text="How much more was asked for.")
+    short_by = serializers.IntegerField(help_text="How much of it does not fit.")
+
+
 class Problem(serializers.Serializer[Any]):
     """RFC 9457 problem details."""
 
@@ -86,3 +108,4 @@ class Problem(serializers.Serializer[Any]):
     suggestion = serializers.CharField(help_text="What you can do about it.")
     request_id = serializers.CharField(help_text="Also in X-Request-Id and in every log line of this request.")
     instance = serializers.CharField(help_text="Path of the request.")
+    violations = ViolationOut(many=True, required=False, help_text="With the code quota_exceeded only.")

@@ -4,10 +4,23 @@ from __future__ import annotations
 
 from django.urls import path
 
-from portal.api import clusters, credentials, engines, operations, plans, schema, session, targets, tenants, tokens
+from portal.api import (
+    clusters,
+    credentials,
+    engines,
+    operations,
+    plans,
+    quota,
+    schema,
+    session,
+    targets,
+    tenants,
+    tokens,
+)
 from portal.problems import code_list, code_page
 
 CLUSTERS = "tenants/<str:tenant>/clusters"
+QUOTA = "tenants/<str:tenant>/quota"
 CLUSTER = f"{CLUSTERS}/<str:name>"
 
 urlpatterns = [
@@ -31,5 +44,9 @@ urlpatterns = [
     path(f"{CLUSTER}/credentials/<str:principal>/reveal", credentials.RevealView.as_view(), name="reveal"),
     path(f"{CLUSTER}/snippets", credentials.SnippetsView.as_view(), name="snippets"),
     path("tenants/<str:tenant>/operations", operations.TenantOperationsView.as_view(), name="tenant-operations"),
+    path(QUOTA, quota.QuotaView.as_view(), name="quota"),
+    path(f"{QUOTA}/entries", quota.EntriesView.as_view(), name="quota-entries"),
+    path(f"{QUOTA}/forecast", quota.ForecastView.as_view(), name="quota-forecast"),
+    path(f"{QUOTA}/limits", quota.LimitsView.as_view(), name="quota-limits"),
     path("operations/<str:operation>", operations.OperationView.as_view(), name="operation"),
 ]

@@ -28,6 +28,10 @@ OWNED = {
     "snippets": "/api/v1/tenants/acme/clusters/orders/snippets",
     "tenant-operations": "/api/v1/tenants/acme/operations",
     "operation": "/api/v1/operations/{operation}",
+    "quota": "/api/v1/tenants/acme/quota",
+    "quota-entries": "/api/v1/tenants/acme/quota/entries",
+    "quota-forecast": "/api/v1/tenants/acme/quota/forecast",
+    "quota-limits": "/api/v1/tenants/acme/quota/limits",
 }
 # Lists of what is the caller's own, and the catalogue: other people's things must not be in them.
 COMMON = {

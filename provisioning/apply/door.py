@@ -10,6 +10,7 @@ from base64 import b64decode
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
+from fractions import Fraction
 from typing import Any
 
 from provisioning.apply import errors
@@ -32,6 +33,8 @@ from provisioning.engines.base import (
 LABEL_TENANT_ID = "berth.io/tenant-id"
 CHARACTERS = string.ascii_letters + string.digits
 PARALLEL = 12
+QUOTA_NAME, LIMITS_NAME = "berth-quota", "berth-limits"
+QUOTA_WAIT_SECONDS = 10
 # kind -> (path prefix, plural). Fixed for the kinds engines render, so that no discovery round trip is needed.
 KINDS: Mapping[str, tuple[str, str]] = {
     "Namespace": ("/api/v1", "namespaces"),
@@ -40,6 +43,8 @@ KINDS: Mapping[str, tuple[str, str]] = {
     "Secret": ("/api/v1", "secrets"),
     "ServiceAccount": ("/api/v1", "serviceaccounts"),
     "PersistentVolumeClaim": ("/api/v1", "persistentvolumeclaims"),
+    "ResourceQuota": ("/api/v1", "resourcequotas"),
+    "LimitRange": ("/api/v1", "limitranges"),
     "Pod": ("/api/v1", "pods"),
     "StatefulSet": ("/apis/apps/v1", "statefulsets"),
     "Deployment": ("/apis/apps/v1", "deployments"),
@@ -56,7 +61,13 @@ OWNED = (
     "StatefulSet", "Deployment", "PodDisruptionBudget", "NetworkPolicy", "Service", "Secret", "RoleBinding", "Role",
     "ServiceAccount", "ConfigMap",
 )  # fmt: skip
-UNITS = {"": 1, "Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40, "k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
+# https://kubernetes.io/docs/reference/kubernetes-api/common-definitions/quantity/
+UNITS: Mapping[str, Fraction] = {
+    "": Fraction(1),
+    "m": Fraction(1, 1000),
+    **{prefix + "i": Fraction(1024**power) for power, prefix in enumerate("KMGTPE", 1)},
+    **{prefix: Fraction(1000**power) for power, prefix in enumerate("kMGTPE", 1)},
+}
 
 
 def path_of(kind: str, namespace: str, name: str = "") -> str:
@@ -68,10 +79,17 @@ def path_of(kind: str, namespace: str, name: str = "") -> str:
     return f"{prefix}{scope}/{plural}" + (f"/{name}" if name else "")
 
 
-def mebibytes(quantity: str) -> int:
+def quantity(text: str | int) -> Fraction:
+    """A Kubernetes quantity, exactly, in its base unit (cores, bytes, pieces); 0 for what is not one."""
+    found = re.fullmatch(r"([+-]?\d+(?:\.\d*)?|[+-]?\.\d+)(?:(m|[KMGTPE]i|[kMGTPE])|[eE]([+-]?\d{1,3}))?", str(text))
+    if not found:
+        return Fraction(0)
+    return Fraction(found[1]) * UNITS[found[2] or ""] * Fraction(10) ** int(found[3] or 0)
+
+
+def mebibytes(text: str) -> int:
     """A Kubernetes quantity in MiB, rounded up; 0 for what is not one."""
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)([KMGT]i|[kMGT]?)", quantity)
-    return -(-int(float(found[1]) * UNITS[found[2]]) // 2**20) if found else 0
+    return -int(-quantity(text) // 2**20)
 
 
 def moment(text: str | None) -> datetime:
@@ -79,12 +97,19 @@ def moment(text: str | None) -> datetime:
     return datetime.fromisoformat(text.replace("Z", "+00:00")) if text else datetime.now(UTC)
 
 
-def ensure_namespace(client: KubeClient, *, namespace: str, tenant: str, tenant_id: str) -> None:
-    """Make the tenant's namespace with its guard rails. Raises NamespaceTaken when somebody else owns it."""
-    try:
-        found = client.get(path_of("Namespace", "", namespace))
-    except errors.Absent:
-        found = None
+def ensure_namespace(
+    client: KubeClient, *, namespace: str, tenant: str, tenant_id: str, hard: Mapping[str, str]
+) -> None:
+    """Make the tenant's namespace with its guard rails. Raises NamespaceTaken when somebody else owns it.
+
+    `hard` is what the namespace's ResourceQuota allows, as Kubernetes names and counts it.
+    """
+    with ThreadPoolExecutor(1) as pool:
+        quota = pool.submit(_found_quota, client, namespace)
+        try:
+            found = client.get(path_of("Namespace", "", namespace))
+        except errors.Absent:
+            found = None
     if found is not None and found["metadata"].get("labels", {}).get(LABEL_TENANT_ID) != tenant_id:
         raise errors.NamespaceTaken(
             f"The namespace {namespace} exists on the target and does not belong to this tenant.",
@@ -105,8 +130,81 @@ def ensure_namespace(client: KubeClient, *, namespace: str, tenant: str, tenant_
     if found is None:
         for policy in network_policies(namespace):
             client.apply(path_of("NetworkPolicy", namespace, policy["metadata"]["name"]), policy)
+    if not _is_enforced(quota.result(), hard):
+        _apply_quota(client, namespace, hard, with_limits=not quota.result())
+    if found is None:
         # Pods are refused until the controller has made it; the StatefulSet controller would back off meanwhile.
         _await_service_account(client, namespace)
+
+
+def ensure_quota(client: KubeClient, namespace: str, tenant_id: str, hard: Mapping[str, str]) -> bool:
+    """Make the ResourceQuota of the tenant's namespace allow exactly `hard`; returns whether it had to be changed.
+
+    Raises Absent when there is no such namespace, Throttled when the quota controller does not take it up in time.
+    """
+    found = _found_quota(client, namespace)
+    if _is_enforced(found, hard):
+        return False
+    if not found:
+        # By another way in than ensure_namespace: still nobody else's namespace.
+        owner = client.get(path_of("Namespace", "", namespace))["metadata"].get("labels", {}).get(LABEL_TENANT_ID)
+        if owner != tenant_id:
+            raise errors.NamespaceTaken(f"The namespace {namespace} does not belong to this tenant.")
+    _apply_quota(client, namespace, hard, with_limits=not found)
+    return True
+
+
+def _found_quota(client: KubeClient, namespace: str) -> dict[str, Any]:
+    """The namespace's ResourceQuota, empty when there is none."""
+    try:
+        return client.get(path_of("ResourceQuota", namespace, QUOTA_NAME))
+    except errors.Absent:
+        return {}
+
+
+def _is_enforced(found: Mapping[str, Any], hard: Mapping[str, str]) -> bool:
+    return bool(found) and _numbers(found["spec"].get("hard", {})) == _numbers(hard) and _is_taken_up(found)
+
+
+def _apply_quota(client: KubeClient, namespace: str, hard: Mapping[str, str], *, with_limits: bool) -> None:
+    metadata = {"namespace": namespace, "labels": {LABEL_MANAGED_BY: MANAGED_BY}}
+    if with_limits:
+        # The API server refuses pods without requests where it has to count them; Berth's own always say theirs.
+        limits = [{"type": "Container", "defaultRequest": {"cpu": "50m", "memory": "64Mi"}}]
+        client.apply(
+            path_of("LimitRange", namespace, LIMITS_NAME),
+            {"apiVersion": "v1", "kind": "LimitRange", "metadata": {**metadata, "name": LIMITS_NAME},
+             "spec": {"limits": limits}},
+        )  # fmt: skip
+    applied = client.apply(
+        path_of("ResourceQuota", namespace, QUOTA_NAME),
+        {"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {**metadata, "name": QUOTA_NAME},
+         "spec": {"hard": dict(hard)}},
+    )  # fmt: skip
+    _await_quota(client, namespace, applied)
+
+
+def _numbers(hard: Mapping[str, str]) -> dict[str, Fraction]:
+    """The API server writes quantities its own way: 16384Mi comes back as 16Gi."""
+    return {name: quantity(text) for name, text in hard.items()}
+
+
+def _is_taken_up(quota: Mapping[str, Any]) -> bool:
+    return _numbers(quota.get("status", {}).get("hard", {})) == _numbers(quota["spec"].get("hard", {}))
+
+
+def _await_quota(client: KubeClient, namespace: str, applied: Mapping[str, Any]) -> None:
+    """Wait until the quota controller has taken the numbers up: until then admission refuses every pod."""
+    if _is_taken_up(applied):
+        return
+    version = applied["metadata"]["resourceVersion"]
+    for event in client.watch(
+        path_of("ResourceQuota", namespace), resource_version=version, selector="", seconds=QUOTA_WAIT_SECONDS
+    ):
+        quota = event["object"]
+        if event["type"] == "MODIFIED" and quota["metadata"]["name"] == QUOTA_NAME and _is_taken_up(quota):
+            return
+    raise errors.Throttled(f"The quota of the namespace {namespace} has not been taken up by its controller yet.")
 
 
 def _await_service_account(client: KubeClient, namespace: str) -> None:
@@ -375,6 +473,13 @@ def observe(client: KubeClient, cluster: ClusterView) -> World:
         ),
         nodes=tuple(NodeView(node["name"], node["zone"], node["ready"], node["schedulable"]) for node in node_entries),
     )
+
+
+def volumes(client: KubeClient, cluster: ClusterView) -> list[VolumeView]:
+    """The cluster's PersistentVolumeClaims, sorted by name."""
+    selector = f"{LABEL_CLUSTER_ID}={cluster.id}"
+    found = client.get(path_of("PersistentVolumeClaim", cluster.namespace), labelSelector=selector)["items"]
+    return sorted((_volume_view(item) for item in found), key=lambda volume: volume.name)
 
 
 def _volume_view(item: Mapping[str, Any]) -> VolumeView:

@@ -25,12 +25,14 @@ from django.utils import timezone
 from provisioning.apply import door, errors
 from provisioning.apply.client import KubeClient
 from provisioning.apply.link import KubeLink
+from provisioning.clusters import quota
 from provisioning.clusters.diagnosis import causes
 from provisioning.clusters.views import client_for, cluster_view
 from provisioning.engines.base import Advance, ClusterView, LinkError, World
 from provisioning.engines.registry import ENGINES
 from provisioning.models import Cluster, ClusterEvent, Operation, OperationState, Phase
 from provisioning.operations.steps import Progress
+from tenants.quota import standings
 
 log = logging.getLogger(__name__)
 
@@ -202,12 +204,14 @@ def _time_out(claimed: Claimed, operation: Operation) -> None:
 
 
 def _fail(claimed: Claimed, operation: Operation | None, code: str, message: str, remedy: str) -> None:
-    claimed.write(phase=Phase.FAILED, reason=f"{message} {remedy}".strip())
-    if operation is not None:
-        progress = Progress(operation)
-        progress.finish(OperationState.FAILED, {"code": code, "message": message, "remedy": remedy})
-        claimed.save(operation)
-    claimed.event("Failed", f"{message} {remedy}".strip(), warning=True, operation=operation)
+    with transaction.atomic():
+        claimed.write(phase=Phase.FAILED, reason=f"{message} {remedy}".strip())
+        if operation is not None:
+            progress = Progress(operation)
+            progress.finish(OperationState.FAILED, {"code": code, "message": message, "remedy": remedy})
+            claimed.save(operation)
+            quota.commit(claimed.cluster, operation)
+        claimed.event("Failed", f"{message} {remedy}".strip(), warning=True, operation=operation)
 
 
 def _door_closed(claimed: Claimed, operation: Operation | None, error: errors.DoorError) -> Next:
@@ -291,9 +295,10 @@ def _apply(claimed: Claimed, view: ClusterView, client: KubeClient, begins: Mapp
     cluster = claimed.cluster
     engine = ENGINES[cluster.engine]
     tenant = cluster.tenant
+    hard = quota.hard_limits(standings(tenant.pk), cluster.target_id)
     with ThreadPoolExecutor(1) as pool:
         looked = pool.submit(
-            door.ensure_namespace, client, namespace=view.namespace, tenant=tenant.slug, tenant_id=tenant.pk
+            door.ensure_namespace, client, namespace=view.namespace, tenant=tenant.slug, tenant_id=tenant.pk, hard=hard
         )
         rendered = engine.render(view)
         inventory = [
@@ -368,8 +373,14 @@ def _keep(claimed: Claimed, view: ClusterView, world: World, link: KubeLink, adv
         if cluster.phase == Phase.FAILED and not _proof_holds(view, world, link):
             return Next(None, BUSY_LOOK_SECONDS)
         if cluster.phase != Phase.READY:
-            claimed.write(phase=Phase.READY, reason="", ready_at=cluster.ready_at or timezone.now())
-            claimed.event("Ready", "The cluster is as wished again.")
+            with transaction.atomic():
+                failed = cluster.phase == Phase.FAILED
+                claimed.write(phase=Phase.READY, reason="", ready_at=cluster.ready_at or timezone.now())
+                claimed.event("Ready", "The cluster is as wished again.")
+                last = cluster.operations.order_by("-id").first() if failed else None
+                if last is not None:
+                    # What its failed change did not give back at its end.
+                    quota.settle_as_wished(cluster, world.volumes, last)
         return STEADY
     reason = advance.reason or waiting
     if cluster.phase == Phase.READY:
@@ -407,6 +418,7 @@ def _prove(
         claimed.condition("Proven", True, "WroteAndRead", proof.summary)
         claimed.write(phase=Phase.READY, reason="", ready_at=claimed.cluster.ready_at or timezone.now())
         claimed.save(operation)
+        quota.settle_as_wished(claimed.cluster, world.volumes, operation)
         claimed.event("Ready", proof.summary, operation=operation)
     return STEADY
 
@@ -428,11 +440,11 @@ def _delete(claimed: Claimed, operation: Operation, client: KubeClient) -> Next:
                 claimed.save(operation)
             return Next(0.3, BUSY_LOOK_SECONDS)
         progress.step(key, "done")
-    claims = [name for _, name in door.owned_names(client, view, ["PersistentVolumeClaim"])]
+    claims = door.volumes(client, view)
     keep = operation.params.get("volumes") != "delete"
     if claims and not keep:
         _remove(client, view, ["PersistentVolumeClaim"])
-        progress.step("volumes", "running", f"{len(claims)} volumes are being deleted", f"pvc/{claims[0]}")
+        progress.step("volumes", "running", f"{len(claims)} volumes are being deleted", f"pvc/{claims[0].name}")
         if progress.changed:
             claimed.save(operation)
         return Next(0.3, BUSY_LOOK_SECONDS)
@@ -447,6 +459,7 @@ def _delete(claimed: Claimed, operation: Operation, client: KubeClient) -> Next:
             phase=Phase.DELETED, deleted_at=timezone.now(), volumes_kept=bool(claims), members=[], inventory=[],
             reason="",
         )  # fmt: skip
+        quota.settle_deleted(cluster, claims, operation)
     return STEADY
 
 

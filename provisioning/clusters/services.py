@@ -20,7 +20,9 @@ from django.utils import timezone
 from provisioning import tasks
 from provisioning.apply import door, errors
 from provisioning.catalog.specs import complete_spec
+from provisioning.clusters import quota
 from provisioning.clusters.views import client_for, cluster_view
+from provisioning.engines.base import Engine
 from provisioning.engines.registry import ENGINES
 from provisioning.models import (
     CLUSTER_NAME_RULE,
@@ -91,26 +93,26 @@ def _choose_target(name: str | None, plan: Plan | None) -> Target:
     raise _invalid("/target", "unknown_target", f"There is no target {name[:60]!r} to choose here. There are: {names}.")
 
 
-def create_cluster(
-    *, tenant: Tenant, by: User, name: str, engine: str, plan: str | None = None, version: str | None = None,
-    target: str | None = None, spec: Mapping[str, Any] | None = None, labels: Mapping[str, str] | None = None,
-    description: str = "", request_id: str = "",
-) -> tuple[Cluster, Operation]:  # fmt: skip
-    """Order a cluster; returns it and the operation that will deliver it.
+@dataclass(frozen=True)
+class Draft:
+    """An order whose engine, plan, version, target and spec were found and checked."""
 
-    Raises Invalid for anything wrong in the request, Conflict for a name in use or kept volumes, Forbidden in a
-    suspended tenant.
-    """
-    _must_be_active(tenant)
+    engine: Engine
+    plan: Plan | None
+    version: str
+    target: Target
+    spec: dict[str, Any]
+
+
+def check_draft(
+    *, engine: str, plan: str | None, version: str | None, target: str | None, spec: Mapping[str, Any]
+) -> Draft:
+    """Find and check all an order says but its name. Raises Invalid."""
     if engine not in ENGINES:
         raise _invalid(
             "/engine", "unknown_engine", f"There is no engine {engine[:60]!r}. There are: {', '.join(ENGINES)}."
         )
     chosen = ENGINES[engine]
-    try:
-        CLUSTER_NAME_RULE(name)
-    except ValidationError as error:
-        raise _invalid("/name", "bad_name", f"Name: {error.messages[0]}") from error
     row = None
     if plan is not None:
         row = Plan.objects.filter(name=plan, engine=engine).first()
@@ -121,7 +123,26 @@ def create_cluster(
         there = ", ".join(chosen.versions)
         raise _invalid("/version", "unknown_version", f"{chosen.title} is offered in {there}, not in {version[:40]!r}.")
     place = _choose_target(target, row)
-    complete = complete_spec(chosen, row, spec or {}, place)
+    return Draft(chosen, row, version or chosen.versions[0], place, complete_spec(chosen, row, spec, place))
+
+
+def create_cluster(
+    *, tenant: Tenant, by: User, name: str, engine: str, plan: str | None = None, version: str | None = None,
+    target: str | None = None, spec: Mapping[str, Any] | None = None, labels: Mapping[str, str] | None = None,
+    description: str = "", request_id: str = "",
+) -> tuple[Cluster, Operation]:  # fmt: skip
+    """Order a cluster; returns it and the operation that will deliver it.
+
+    Raises Invalid for anything wrong in the request, Conflict for a name in use or kept volumes, QuotaExceeded (a
+    Conflict) when it does not fit the tenant's limits, Forbidden in a suspended tenant.
+    """
+    _must_be_active(tenant)
+    try:
+        CLUSTER_NAME_RULE(name)
+    except ValidationError as error:
+        raise _invalid("/name", "bad_name", f"Name: {error.messages[0]}") from error
+    draft = check_draft(engine=engine, plan=plan, version=version, target=target, spec=spec or {})
+    chosen, place = draft.engine, draft.target
     if Cluster.objects.filter(tenant=tenant, target=place, name=name, phase=Phase.DELETED, volumes_kept=True).exists():
         raise Conflict(
             "volumes_kept",
@@ -131,8 +152,8 @@ def create_cluster(
     try:
         with transaction.atomic():
             cluster = Cluster(
-                tenant=tenant, target=place, plan=row, engine=engine, name=name, version=version or chosen.versions[0],
-                spec=complete, labels=dict(labels or {}), description=description, created_by=by,
+                tenant=tenant, target=place, plan=draft.plan, engine=engine, name=name, version=draft.version,
+                spec=draft.spec, labels=dict(labels or {}), description=description, created_by=by,
             )  # fmt: skip
             view = cluster_view(cluster)
             cluster.endpoints = [
@@ -142,6 +163,7 @@ def create_cluster(
             cluster.save(force_insert=True)
             titles = [*steps.CREATE_BEFORE, *chosen.steps(view), *steps.CREATE_AFTER]
             operation = _open_operation(cluster, "create", steps.fresh(titles), by, request_id)
+            quota.reserve(cluster, operation)
             Principal.objects.bulk_create(
                 Principal(cluster=cluster, name=one.principal, secret_name=one.name, secret_key=one.password_key)
                 for one in chosen.secrets(view)
@@ -218,6 +240,7 @@ def delete_cluster(
             running.reason = "The cluster was deleted."
             running.revision += 1
             running.save(update_fields=["state", "ended", "reason", "revision"])
+            quota.commit(locked, running)
         operation = _open_operation(locked, "delete", steps.fresh(steps.DELETE), by, request_id, volumes=volumes)
         # Taking the claim away stops a worker that is still delivering: its next write finds a newer fence. What it
         # applies meanwhile is owned by the owner object, and goes with it.

@@ -368,6 +368,90 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/tenants/{tenant}/quota": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Show limits, use, and what holds it
+         * @description Show limits, use, and what holds it
+         */
+        get: operations["getQuota"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/tenants/{tenant}/quota/entries": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * List the ledger's entries
+         * @description Newest first; entries never change.
+         */
+        get: operations["listQuotaEntries"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/tenants/{tenant}/quota/forecast": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * What an order would take of the quota
+         * @description Checks the draft as an order is checked, and writes nothing. What fits now may be taken by somebody else before the order comes: only the order itself reserves.
+         */
+        post: operations["forecastQuota"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/tenants/{tenant}/quota/limits": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Show a tenant's limits
+         * @description Show a tenant's limits
+         */
+        get: operations["getQuotaLimits"];
+        /**
+         * Set a tenant's limits
+         * @description For platform administrators. Replaces all limits. A limit below what is held takes nothing away: it is shown as `over` and blocks growth of that resource only.
+         */
+        put: operations["setQuotaLimits"];
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/operations/{operation}": {
         parameters: {
             query?: never;
@@ -395,6 +479,11 @@ export interface components {
         Accepted: {
             operation: components["schemas"]["Operation"];
             cluster: components["schemas"]["Cluster"];
+        };
+        Amount: {
+            resource: string;
+            unit: string;
+            amount: number;
         };
         /** @description What to deliver. */
         ClusterOrder: {
@@ -537,6 +626,23 @@ export interface components {
             items: components["schemas"]["Engine"][];
             next: string | null;
         };
+        Entry: {
+            id: string;
+            kind: components["schemas"]["LedgerEntryKind"];
+            cluster: string;
+            operation: string;
+            target: string;
+            resource: string;
+            readonly unit: string;
+            used_change: number;
+            reserved_change: number;
+            /** Format: date-time */
+            created: string;
+        };
+        EntryPage: {
+            items: components["schemas"]["Entry"][];
+            next: string | null;
+        };
         Event: {
             id: string;
             warning: boolean;
@@ -592,6 +698,116 @@ export interface components {
             code: string;
             /** @description The rule and the remedy; for people. */
             message: string;
+        };
+        Finding: {
+            target: string;
+            /** @description Id of the cluster; empty: what belongs to no cluster. */
+            holder: string;
+            resource: string;
+            unit: string;
+            ledger: number;
+            /** @description What Kubernetes really requests. */
+            observed: number;
+            note: string;
+            /** Format: date-time */
+            first_seen: string;
+            /** Format: date-time */
+            last_seen: string;
+        };
+        /** @description An order that is still being written; or, with `cluster`, a change of one that is there. */
+        ForecastDraft: {
+            /** @description Name of a cluster to change; leave out engine, plan and target then. */
+            cluster?: string | null;
+            /** @description Required without `cluster`. */
+            engine?: string | null;
+            plan?: string | null;
+            /** @description Default: the only one. */
+            target?: string | null;
+            /** @description Plan fields, as in an order or a change. */
+            spec?: {
+                [key: string]: unknown;
+            };
+        };
+        Forecast: {
+            target: string;
+            fits: boolean;
+            /** @description All the cluster would count for. */
+            amounts: components["schemas"]["Amount"][];
+            /** @description Of this target and of all targets together. */
+            resources: components["schemas"]["ForecastStanding"][];
+            /** @description What an order would be refused for; empty when it fits. */
+            violations?: components["schemas"]["Violation"][];
+        };
+        ForecastStanding: {
+            /** @description One of `clusters`, `clusters:<engine>`, `pods`, `cpu`, `memory`, `storage`, `storage:<class>`. */
+            resource: string;
+            /** @description null: all targets together. */
+            target: string | null;
+            /** @description Of the numbers: millicores, MiB, or empty for counts. */
+            unit: string;
+            /** @description null: none. */
+            limit: number | null;
+            used: number;
+            /** @description Promised to operations under way. */
+            reserved: number;
+            /** @description Below 0 when the limit was lowered under use: that blocks growth only. */
+            left: number | null;
+            /** @description More is held than the limit allows. */
+            over: boolean;
+            /** @description How much more it would take; 0 when it takes none or less. */
+            requested: number;
+            /** @description null: no limit. */
+            left_after: number | null;
+            fits: boolean;
+        };
+        Held: {
+            resource: string;
+            unit: string;
+            used: number;
+            /** @description The operation that last changed `used`. */
+            used_by: components["schemas"]["OperationRef"] | null;
+            reserved: number;
+            /** @description The operation it is promised to. */
+            reserved_by: components["schemas"]["OperationRef"] | null;
+        };
+        Holder: {
+            /** @description Of the cluster. */
+            id: string;
+            name: string;
+            engine: string;
+            target: string;
+            phase: components["schemas"]["Phase"];
+            /** @description Deleted, but its volumes were kept and go on counting. */
+            volumes_kept: boolean;
+            holds: components["schemas"]["Held"][];
+        };
+        /** @enum {string} */
+        LedgerEntryKind: "reserve" | "commit" | "release";
+        /** @description A request body: an unknown key is refused, so that a typing mistake is not taken for a default. */
+        LimitItem: {
+            /** @description One of `clusters`, `clusters:<engine>`, `pods`, `cpu`, `memory`, `storage`, `storage:<class>`. */
+            resource: string;
+            /** @description null: all targets together. */
+            target?: string | null;
+            /**
+             * Format: int64
+             * @description In the unit of the resource: millicores, MiB, a count.
+             */
+            limit: number;
+        };
+        Limit: {
+            resource: string;
+            target: string | null;
+            unit: string;
+            limit: number;
+        };
+        /** @description A request body: an unknown key is refused, so that a typing mistake is not taken for a default. */
+        LimitsBody: {
+            /** @description All of them: what is left out has no limit. */
+            limits: components["schemas"]["LimitItem"][];
+        };
+        Limits: {
+            limits: components["schemas"]["Limit"][];
         };
         Member: {
             pod: string;
@@ -688,6 +904,11 @@ export interface components {
             items: components["schemas"]["Operation"][];
             next: string | null;
         };
+        OperationRef: {
+            id: string;
+            kind: string;
+            state: components["schemas"]["OperationState"];
+        };
         /** @enum {string} */
         OperationState: "queued" | "running" | "succeeded" | "failed" | "canceled";
         /** @enum {string} */
@@ -729,6 +950,8 @@ export interface components {
             request_id: string;
             /** @description Path of the request. */
             instance: string;
+            /** @description With the code quota_exceeded only. */
+            violations?: components["schemas"]["Violation"][];
         };
         Proof: {
             /** @default true */
@@ -738,6 +961,15 @@ export interface components {
             detail: {
                 [key: string]: unknown;
             };
+        };
+        QuotaPage: {
+            /** @description The same on every page. */
+            resources: components["schemas"]["Standing"][];
+            /** @description Where ledger and Kubernetes differ now: the first 100. */
+            findings: components["schemas"]["Finding"][];
+            /** @description What every number is made of, oldest cluster first. */
+            items: components["schemas"]["Holder"][];
+            next: string | null;
         };
         Revealed: {
             name: string;
@@ -765,6 +997,23 @@ export interface components {
         SnippetPage: {
             items: components["schemas"]["Snippet"][];
             next: string | null;
+        };
+        Standing: {
+            /** @description One of `clusters`, `clusters:<engine>`, `pods`, `cpu`, `memory`, `storage`, `storage:<class>`. */
+            resource: string;
+            /** @description null: all targets together. */
+            target: string | null;
+            /** @description Of the numbers: millicores, MiB, or empty for counts. */
+            unit: string;
+            /** @description null: none. */
+            limit: number | null;
+            used: number;
+            /** @description Promised to operations under way. */
+            reserved: number;
+            /** @description Below 0 when the limit was lowered under use: that blocks growth only. */
+            left: number | null;
+            /** @description More is held than the limit allows. */
+            over: boolean;
         };
         Step: {
             /** @description Stable; for programs. */
@@ -886,6 +1135,22 @@ export interface components {
             name: string;
             /** @description Platform administrator. */
             admin: boolean;
+        };
+        /** @description One limit an order or a change would pass. */
+        Violation: {
+            resource: string;
+            /** @description null: the limit is for all targets together. */
+            target: string | null;
+            /** @description Of the numbers; empty for counts. */
+            unit: string;
+            limit: number;
+            used: number;
+            /** @description Promised to operations under way. */
+            reserved: number;
+            /** @description How much more was asked for. */
+            requested: number;
+            /** @description How much of it does not fit. */
+            short_by: number;
         };
     };
     responses: never;
@@ -2318,6 +2583,364 @@ export interface operations {
             };
             /** @description There is no such thing, or you may not see it. */
             404: {
+                headers: {
+                    /** @description Id of this request, also in the log. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description A rule is broken; `errors` names every wrong field. */
+            422: {
+                headers: {
+                    /** @description Id of this request, also in the log. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    getQuota: {
+        parameters: {
+            query?: {
+                /** @description `next` of the page before; leave out for the first page. */
+                cursor?: string;
+                /** @description Rows per page. */
+                limit?: number;
+            };
+            header?: never;
+            path: {
+                /** @description Slug of the tenant. */
+                tenant: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            200: {
+                headers: {
+                    /** @description Id of this request, also in the log. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["QuotaPage"];
+                };
+            };
+            /** @description Not signed in, or the token is unknown, expired or revoked. */
+            401: {
+                headers: {
+                    /** @description Id of this request, also in the log. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description There is no such thing, or you may not see it. */
+            404: {
+                headers: {
+                    /** @description Id of this request, also in the log. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description A rule is broken; `errors` names every wrong field. */
+            422: {
+                headers: {
+                    /** @description Id of this request, also in the log. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    listQuotaEntries: {
+        parameters: {
+            query?: {
+                /** @description `next` of the page before; leave out for the first page. */
+                cursor?: string;
+                /** @description Rows per page. */
+                limit?: number;
+            };
+            header?: never;
+            path: {
+                /** @description Slug of the tenant. */
+                tenant: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            200: {
+                headers: {
+                    /** @description Id of this request, also in the log. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["EntryPage"];
+                };
+            };
+            /** @description Not signed in, or the token is unknown, expired or revoked. */
+            401: {
+                headers: {
+                    /** @description Id of this request, also in the log. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description There is no such thing, or you may not see it. */
+            404: {
+                headers: {
+                    /** @description Id of this request, also in the log. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description A rule is broken; `errors` names every wrong field. */
+            422: {
+                headers: {
+                    /** @description Id of this request, also in the log. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    forecastQuota: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description Slug of the tenant. */
+                tenant: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: {
+            content: {
+                "application/json": components["schemas"]["ForecastDraft"];
+            };
+        };
+        responses: {
+            200: {
+                headers: {
+                    /** @description Id of this request, also in the log. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Forecast"];
+                };
+            };
+            /** @description The body or a header cannot be understood. */
+            400: {
+                headers: {
+                    /** @description Id of this request, also in the log. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Not signed in, or the token is unknown, expired or revoked. */
+            401: {
+                headers: {
+                    /** @description Id of this request, also in the log. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description You may see this but not do it: the problem names the role or scope that may. */
+            403: {
+                headers: {
+                    /** @description Id of this request, also in the log. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description There is no such thing, or you may not see it. */
+            404: {
+                headers: {
+                    /** @description Id of this request, also in the log. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The body is not JSON. */
+            415: {
+                headers: {
+                    /** @description Id of this request, also in the log. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description A rule is broken; `errors` names every wrong field. */
+            422: {
+                headers: {
+                    /** @description Id of this request, also in the log. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    getQuotaLimits: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description Slug of the tenant. */
+                tenant: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            200: {
+                headers: {
+                    /** @description Id of this request, also in the log. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Limits"];
+                };
+            };
+            /** @description Not signed in, or the token is unknown, expired or revoked. */
+            401: {
+                headers: {
+                    /** @description Id of this request, also in the log. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description There is no such thing, or you may not see it. */
+            404: {
+                headers: {
+                    /** @description Id of this request, also in the log. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    setQuotaLimits: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description Slug of the tenant. */
+                tenant: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["LimitsBody"];
+            };
+        };
+        responses: {
+            200: {
+                headers: {
+                    /** @description Id of this request, also in the log. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Limits"];
+                };
+            };
+            /** @description The body or a header cannot be understood. */
+            400: {
+                headers: {
+                    /** @description Id of this request, also in the log. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Not signed in, or the token is unknown, expired or revoked. */
+            401: {
+                headers: {
+                    /** @description Id of this request, also in the log. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description You may see this but not do it: the problem names the role or scope that may. */
+            403: {
+                headers: {
+                    /** @description Id of this request, also in the log. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description There is no such thing, or you may not see it. */
+            404: {
+                headers: {
+                    /** @description Id of this request, also in the log. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The body is not JSON. */
+            415: {
                 headers: {
                     /** @description Id of this request, also in the log. */
                     "X-Request-Id"?: string;

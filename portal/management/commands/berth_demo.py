@@ -16,9 +16,12 @@ from django.core.management.base import BaseCommand, CommandError
 from django.db import transaction
 
 from tenants.models import ApiToken, Membership, Role, Tenant, User
+from tenants.quota import OVERALL, replace_limits
 from tenants.tokens import create_token, revoke_token
 
 TENANT, OWNER, TOKEN = "demo", "alice", "demo"
+# Enough for a dozen development clusters; the large plan does not fit, so that the form has something to warn of.
+LIMITS = {"clusters": 20, "pods": 100, "cpu": 20_000, "memory": 65_536, "storage": 512_000}
 TOKEN_DAYS = 7
 
 
@@ -31,7 +34,9 @@ class Command(BaseCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         given = _given_password()
         with transaction.atomic():
-            tenant, _ = Tenant.objects.get_or_create(slug=TENANT, defaults={"name": "Demo"})
+            tenant, fresh = Tenant.objects.get_or_create(slug=TENANT, defaults={"name": "Demo"})
+            if fresh:
+                replace_limits(tenant_id=tenant.pk, limits={(OVERALL, name): most for name, most in LIMITS.items()})
             user, created = User.objects.get_or_create(username=OWNER, defaults={"first_name": "Alice"})
             password = given or (secrets.token_urlsafe(12) if created else None)
             if password is not None and not user.check_password(password):
