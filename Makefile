@@ -7,11 +7,12 @@ PYTHON ?= python3
 PORT ?= 8000
 ONCE ?=
 VENV := .venv
+IPRESERVE_VENV := .venv-ipreserve
 PY := $(VENV)/bin/python
 # make variables that are handed on to what runs
 export KUBECONFIG REGISTRY ONCE PORT
 
-.PHONY: help demo up test check bench e2e clean setup setup-system frontend types
+.PHONY: help demo up test test-ipreserve check bench e2e clean setup setup-system frontend types
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort | awk -F'\t' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -21,8 +22,13 @@ help: ## list the targets
 setup-system:
 	@$(PYTHON) dev/bootstrap.py system
 
-$(VENV)/.stamp: requirements.txt requirements-dev.txt dev/bootstrap.py
+$(VENV)/.stamp: requirements.txt requirements-dev.txt ipreserve/requirements.txt dev/bootstrap.py
 	@$(PYTHON) dev/bootstrap.py venv $(VENV)
+	@touch $@
+
+$(IPRESERVE_VENV)/.stamp: ipreserve/requirements.txt ipreserve/requirements-dev.txt
+	@$(PYTHON) -m venv $(IPRESERVE_VENV)
+	@$(IPRESERVE_VENV)/bin/pip install --quiet --disable-pip-version-check -r ipreserve/requirements-dev.txt
 	@touch $@
 
 frontend/node_modules/.stamp: frontend/package.json frontend/package-lock.json $(VENV)/.stamp
@@ -64,6 +70,9 @@ test: setup ## every test, on real services and the embedded target
 	@$(PYTHON) dev/bootstrap.py npm test
 	@$(PY) -m pytest
 
+test-ipreserve: $(IPRESERVE_VENV)/.stamp ## ipreserve's tests, with only its own requirements installed
+	@$(IPRESERVE_VENV)/bin/python -m pytest -c ipreserve/pytest.ini ipreserve
+
 e2e: setup ## the end-to-end tests; KUBECONFIG=... runs them on any cluster, REGISTRY=... with mirrored images
 	@$(PY) -m pytest tests/e2e
 
@@ -76,4 +85,4 @@ types: $(VENV)/.stamp frontend/node_modules/.stamp ## regenerate the OpenAPI doc
 
 clean: ## remove what make made in this folder, and the embedded target's state
 	@if [ -x $(PY) ]; then $(PY) -m sandbox down --all --wipe; fi
-	@rm -rf $(VENV) frontend/node_modules frontend/dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	@rm -rf $(VENV) $(IPRESERVE_VENV) frontend/node_modules frontend/dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis

@@ -1,0 +1,1 @@
+"""Addresses of deleted pods rest before Calico may give them to somebody else. Stands alone: see README.md."""

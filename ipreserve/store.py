@@ -1,0 +1,481 @@
+"""The reservations and the ledger as objects of the API server, and the writers that commit in groups.
+
+Order of every write: the IPReservation first, the ledger second; on release the other way round, with a mark between.
+A process may be killed after any of them: what is left is an address barred without a record, or a record that is not
+barred, and the sweeper mends both.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import Future
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from ipreserve import errors, pool, records
+from ipreserve.kube import CalicoApi, JsonObject, Kube
+from ipreserve.metrics import WebhookMetrics
+from ipreserve.records import Address, Claim, Ledger, Record, State
+
+log = logging.getLogger("ipreserve.store")
+
+NAME = "ip-reserve-delay-release"
+HISTORY = "ip-reserve-history"
+CONFIG = "ip-reserve-config"
+MANAGED = {"app.kubernetes.io/managed-by": "ipreserve"}
+PART = "ipreserve.berth.io/part"
+SHARDS = "ipreserve.berth.io/shards"
+HISTORY_PER_ADDRESS = 5
+HISTORY_BYTES = 600_000
+# Known state older than this is read again before it may answer "nothing to write". Well below cancel-after.
+FRESH_SECONDS = 10.0
+REMEMBERED_SECONDS = 20.0
+REMEMBERED = 50_000
+MOST_IN_ONE_COMMIT = 2000
+
+
+@dataclass(frozen=True)
+class Barred:
+    """One shard's IPReservation. `raw` is None when it is not there."""
+
+    index: int
+    addresses: frozenset[Address] = frozenset()
+    ranges: tuple[str, ...] = ()
+    malformed: tuple[str, ...] = ()
+    raw: JsonObject | None = None
+
+    @property
+    def is_canonical(self) -> bool:
+        """Whether every entry is written as every version of Calico takes it, each once."""
+        listed = ((self.raw or {}).get("spec") or {}).get("reservedCIDRs") or []
+        return not self.malformed and len(listed) == len(set(listed)) and all("/" in str(one) for one in listed)
+
+
+@dataclass(frozen=True)
+class Kept:
+    """One shard's ledger. `shards` is how many there shall be, as shard 0 says."""
+
+    index: int
+    ledger: Ledger = field(default_factory=Ledger)
+    raw: JsonObject | None = None
+
+    @property
+    def shards(self) -> int:
+        """1 when nobody said so, or said something else than a number."""
+        said = ((self.raw or {}).get("metadata", {}).get("annotations") or {}).get(SHARDS, "1")
+        return max(1, int(said)) if str(said).isdecimal() else 1
+
+    @property
+    def size(self) -> int:
+        """Bytes as the API server counts them for its limit of 1 MiB."""
+        return sum(len(value) for value in ((self.raw or {}).get("data") or {}).values())
+
+
+def shard_name(index: int, base: str = NAME) -> str:
+    """Shard 0 has the article's name."""
+    return base if index == 0 else f"{base}-{index:02d}"
+
+
+def _index(name: str, base: str = NAME) -> int | None:
+    if name == base:
+        return 0
+    tail = name.removeprefix(base + "-")
+    return int(tail) if tail != name and tail.isdecimal() else None
+
+
+class Store:
+    """Reads and writes single shards, always with the version that was read. Safe to share between threads."""
+
+    def __init__(self, kube: Kube, namespace: str, calico: Callable[[], CalicoApi]) -> None:
+        self.kube, self.namespace, self._calico = kube, namespace, calico
+
+    @property
+    def configmaps(self) -> str:
+        """The path of the collection."""
+        return f"/api/v1/namespaces/{self.namespace}/configmaps"
+
+    # --- reading ----------------------------------------------------------------------------------------------------
+
+    def read_barred(self, index: int, *, timeout: float = 10.0) -> Barred:
+        """Raises ApiError, Unreachable, NoCalico."""
+        try:
+            found = self.kube.get(f"{self._calico().reservations}/{shard_name(index)}", timeout=timeout)
+        except errors.NotFound:
+            return Barred(index)
+        return barred(index, found)
+
+    def read_kept(self, index: int, *, timeout: float = 10.0) -> Kept:
+        """Raises ApiError, Unreachable."""
+        try:
+            found = self.kube.get(f"{self.configmaps}/{shard_name(index)}", timeout=timeout)
+        except errors.NotFound:
+            return Kept(index)
+        return kept(index, found)
+
+    def all_barred(self) -> dict[int, Barred]:
+        """Every shard's IPReservation, shard 0 also when it is missing."""
+        items, _ = self.kube.list(self._calico().reservations)
+        found = {index: barred(index, one) for one in items if (index := _index(one["metadata"]["name"])) is not None}
+        return {0: Barred(0)} | found
+
+    def all_kept(self) -> dict[int, Kept]:
+        """Every shard's ledger, shard 0 also when it is missing."""
+        items, _ = self.kube.list(self.configmaps)
+        found = {index: kept(index, one) for one in items if (index := _index(one["metadata"]["name"])) is not None}
+        return {0: Kept(0)} | found
+
+    def reservation_paths(self) -> list[str]:
+        """Where our IPReservations are. Raises NoCalico."""
+        collection = self._calico().reservations
+        return [f"{collection}/{shard_name(index)}" for index, one in self.all_barred().items() if one.raw is not None]
+
+    def config(self) -> dict[str, str]:
+        """What may change while running; empty when nobody wrote it."""
+        try:
+            return dict(self.kube.get(f"{self.configmaps}/{CONFIG}").get("data") or {})
+        except errors.NotFound:
+            return {}
+
+    # --- writing ----------------------------------------------------------------------------------------------------
+
+    def write_barred(
+        self, before: Barred, addresses: Iterable[Address], *, aggregate: bool = False, dry_run: bool = False,
+        timeout: float = 10.0,
+    ) -> Barred:  # fmt: skip
+        """Write the whole set, and look at what came back.
+
+        Raises Conflict when somebody wrote in between, NotStored when the server said yes and did not store it.
+        """
+        calico = self._calico()
+        wanted = frozenset(addresses)
+        manifest = self._manifest(before.raw, shard_name(before.index), "reservation")
+        manifest |= {"apiVersion": calico.api_version, "kind": "IPReservation"}
+        listed = pool.render(wanted, ranges=before.ranges, aggregate=aggregate)
+        manifest["spec"] = {**((before.raw or {}).get("spec") or {}), "reservedCIDRs": listed}
+        answer = self._put(calico.reservations, before.raw, manifest, dry_run=dry_run, timeout=timeout)
+        found = barred(before.index, answer)
+        if dry_run:
+            return found
+        if calico.aggregated:
+            # Calico's API server gives up after five conflicts and still reports success: only a read tells.
+            found = self.read_barred(before.index, timeout=timeout)
+        unchanged = _version(before.raw) == _version(found.raw) and wanted != before.addresses
+        if not wanted <= found.addresses or unchanged:
+            raise errors.NotStored(
+                f"IPReservation {shard_name(before.index)}: the API server reported success, and "
+                f"{len(wanted - found.addresses) or len(wanted)} addresses are not in it"
+            )
+        return found
+
+    def write_kept(self, before: Kept, ledger: Ledger, *, shards: int | None = None, timeout: float = 10.0) -> Kept:
+        """Write a whole ledger. Raises Conflict, NotStored."""
+        manifest = self._manifest(before.raw, shard_name(before.index), "ledger")
+        if shards is not None:
+            manifest["metadata"]["annotations"] = {
+                **(manifest["metadata"].get("annotations") or {}), SHARDS: str(shards)
+            }  # fmt: skip
+        data = records.write(ledger)
+        answer = self._put(self.configmaps, before.raw, manifest | {"data": data}, timeout=timeout)
+        if dict(answer.get("data") or {}) != data:
+            raise errors.NotStored(f"ConfigMap {shard_name(before.index)}: the API server stored something else")
+        return kept(before.index, answer)
+
+    def add_history(self, index: int, ended: Mapping[Address, Record], *, at: float) -> None:
+        """Remember ended holds: the last few of each address, and not more than fits. Raises ApiError."""
+        path, name = self.configmaps, shard_name(index, HISTORY)
+        for attempt in range(5):
+            try:
+                raw: JsonObject | None = self.kube.get(f"{path}/{name}")
+            except errors.NotFound:
+                raw = None
+            data = dict((raw or {}).get("data") or {})
+            for one, record in ended.items():
+                entry = {**json.loads(records.to_json(record)), "released": records.iso(at)}
+                before = [e for e in _entries(data.get(records.key(one))) if _same_hold(e) != _same_hold(entry)]
+                kept_entries = [*before, entry][-HISTORY_PER_ADDRESS:]
+                # The newest last, also among addresses: the first are dropped when the object is full.
+                data.pop(records.key(one), None)
+                data[records.key(one)] = json.dumps(kept_entries, separators=(",", ":"))
+            _trim(data)
+            try:
+                self._put(path, raw, self._manifest(raw, name, "history") | {"data": data})
+                return
+            except errors.Conflict:
+                if attempt == 4:
+                    raise
+
+    def history(self, one: Address) -> list[JsonObject]:
+        """Ended holds of an address, oldest first, and the one that runs."""
+        items, _ = self.kube.list(self.configmaps)
+        found: list[JsonObject] = []
+        for item in items:
+            name, data = item["metadata"]["name"], item.get("data") or {}
+            if _index(name, HISTORY) is not None:
+                found += _entries(data.get(records.key(one)))
+            elif _index(name) is not None and (record := records.read(data).records.get(one)) is not None:
+                found.append(json.loads(records.to_json(record)))
+        return sorted(found, key=lambda entry: (str(entry.get("first")), "released" not in entry))
+
+    def _manifest(self, raw: JsonObject | None, name: str, part: str) -> JsonObject:
+        metadata = dict((raw or {}).get("metadata") or {"name": name})
+        # Without them the server keeps its own, and half of the bytes stay at home.
+        metadata.pop("managedFields", None)
+        metadata["labels"] = {**(metadata.get("labels") or {}), **MANAGED, PART: part}
+        return {"metadata": metadata}
+
+    def _put(
+        self, collection: str, before: JsonObject | None, manifest: JsonObject, *, dry_run: bool = False,
+        timeout: float = 10.0,
+    ) -> JsonObject:  # fmt: skip
+        query = {"dryRun": "All"} if dry_run else None
+        if before is None:
+            return self.kube.request("POST", collection, manifest, query=query, timeout=timeout)
+        path = f"{collection}/{manifest['metadata']['name']}"
+        try:
+            return self.kube.request("PUT", path, manifest, query=query, timeout=timeout)
+        except errors.NotFound as error:
+            # Deleted in between: to be read again, like a conflict.
+            raise errors.Conflict(str(error), 409) from error
+
+
+def barred(index: int, raw: JsonObject) -> Barred:
+    """An IPReservation, read."""
+    listed = (raw.get("spec") or {}).get("reservedCIDRs") or []
+    addresses, ranges, malformed = records.expand(str(one) for one in listed)
+    return Barred(index, addresses - {records.SENTINEL}, ranges, malformed, raw)
+
+
+def kept(index: int, raw: JsonObject) -> Kept:
+    """A ledger, read. The shared ConfigMap must not make one fail, so this never raises."""
+    return Kept(index, records.read(raw.get("data") or {}), raw)
+
+
+def _version(raw: JsonObject | None) -> str:
+    return str((raw or {}).get("metadata", {}).get("resourceVersion", ""))
+
+
+def _entries(text: str | None) -> list[JsonObject]:
+    try:
+        found = json.loads(text) if text else []
+    except ValueError:
+        return []
+    return [one for one in found if isinstance(one, dict)] if isinstance(found, list) else []
+
+
+def _same_hold(entry: Mapping[str, Any]) -> tuple[object, ...]:
+    return entry.get("uid"), entry.get("first"), entry.get("seq")
+
+
+def _trim(data: dict[str, str]) -> None:
+    """Drop the longest ended until the rest fits."""
+    size = sum(map(len, data.values()))
+    if size <= HISTORY_BYTES:
+        return
+    by_age = sorted(data, key=lambda name: max((str(e.get("released")) for e in _entries(data[name])), default=""))
+    for name in by_age:
+        if size <= HISTORY_BYTES:
+            return
+        size -= len(data.pop(name))
+
+
+# --- group commit ---------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class _Waiting:
+    claim: Claim
+    answer: Future[None]
+    until: float
+
+
+class Writer:
+    """One shard's writer: gathers claims for some milliseconds, writes the whole set once, answers all who wait.
+
+    1. Compute the set and the ledger from what is known, or read both when nothing is known.
+    2. Write the IPReservation if the set grew; the version makes a write from stale knowledge fail (Conflict).
+    3. Write the ledger if a record changed.
+    4. On a conflict, read both again and begin anew, until nobody waits any longer.
+    """
+
+    def __init__(self, store: Store, index: int, *, gather: float, metrics: WebhookMetrics, shards: Callable[[], int]):
+        self._store, self.index, self._gather, self._metrics, self._shards = store, index, gather, metrics, shards
+        self._queue: list[_Waiting] = []
+        self._wake = threading.Condition()
+        self._barred: tuple[Barred, float] | None = None
+        self._kept: tuple[Kept, float] | None = None
+        self.failing_since: float | None = None
+        self.on_kept: Callable[[Kept], None] = lambda _: None
+        threading.Thread(target=self._run, name=f"writer {index}", daemon=True).start()
+
+    def submit(self, claim: Claim, *, seconds: float) -> Future[None]:
+        """A future that is done when the claim is written; it fails with CannotRecord after so many seconds."""
+        waiting = _Waiting(claim, Future(), time.monotonic() + seconds)
+        with self._wake:
+            self._queue.append(waiting)
+            self._wake.notify()
+        return waiting.answer
+
+    def forget(self) -> None:
+        """Read everything anew before the next write: Calico's API has changed."""
+        self._barred = self._kept = None
+
+    def _run(self) -> None:
+        while True:
+            with self._wake:
+                while not self._queue:
+                    self._wake.wait()
+            time.sleep(self._gather)
+            with self._wake:
+                batch, self._queue = self._queue[:MOST_IN_ONE_COMMIT], self._queue[MOST_IN_ONE_COMMIT:]
+            try:
+                self._commit(batch)
+            except Exception as error:
+                # The thread must live, and those who wait get an answer.
+                log.exception("commit of shard %d failed", self.index)
+                self._fail(batch, error)
+
+    def _commit(self, batch: list[_Waiting]) -> None:
+        self._metrics.batch.observe(len(batch))
+        claims = {(one.claim.uid, one.claim.address): one.claim for one in batch}
+        until = max(one.until for one in batch)
+        pause = 0.02
+        while True:
+            left = until - time.monotonic()
+            try:
+                if left <= 0:
+                    raise errors.Unreachable("no time left")
+                if self._write(list(claims.values()), left):
+                    break
+            except errors.Conflict:
+                self.forget()
+                self._metrics.conflicts.inc()
+            except errors.IpreserveError as error:
+                self.forget()
+                if left <= pause or not error.may_pass:
+                    log.error("shard %d: %d addresses could not be recorded: %s", self.index, len(claims), error)
+                    self._fail(batch, error)
+                    return
+                log.warning("shard %d: %s; trying again", self.index, error)
+                time.sleep(pause)
+                pause = min(pause * 2, 0.5)
+        self.failing_since = None
+        self._metrics.commits.labels("written").inc()
+        for one in batch:
+            one.answer.set_result(None)
+
+    def _write(self, claims: list[Claim], left: float) -> bool:
+        """One attempt; False when what is known is too old to be trusted, and was forgotten."""
+        now = time.monotonic()
+        timeout = min(left, 10.0)
+        if self._barred is None:
+            self._barred = self._store.read_barred(self.index, timeout=timeout), now
+        if self._kept is None:
+            self._kept = self._store.read_kept(self.index, timeout=timeout), now
+        known, known_at = self._barred
+        wanted = known.addresses | {one.address for one in claims}
+        if wanted != known.addresses or known.raw is None or not known.is_canonical:
+            aggregate = len(wanted) * self._shards() > pool.AGGREGATE_FROM
+            self._barred = self._store.write_barred(known, wanted, aggregate=aggregate, timeout=timeout), now
+        elif now - known_at > FRESH_SECONDS:
+            self.forget()
+            return False
+        ledger, ledger_at = self._kept
+        after = with_claims(ledger.ledger, claims)
+        if after is not None:
+            self._kept = self._store.write_kept(ledger, after, timeout=timeout), now
+            self.on_kept(self._kept[0])
+        elif now - ledger_at > FRESH_SECONDS:
+            self.forget()
+            return False
+        return True
+
+    def _fail(self, batch: list[_Waiting], error: Exception) -> None:
+        if self.failing_since is None:
+            self.failing_since = time.monotonic()
+        self._metrics.commits.labels("failed").inc()
+        for one in batch:
+            if not one.answer.done():
+                one.answer.set_exception(errors.CannotRecord(str(error)))
+
+
+def with_claims(ledger: Ledger, claims: Iterable[Claim]) -> Ledger | None:
+    """The ledger after these claims; None when all of them are in it already."""
+    after = dict(ledger.records)
+    seq = max((record.seq for record in after.values()), default=0)
+    for claim in sorted(claims, key=lambda one: (one.at, records.order(one.address))):
+        before = after.get(claim.address)
+        same = before is not None and before.uid == claim.uid and before.state in (State.CLAIMED, State.TERMINATING)
+        if same and before is not None and claim.at - before.last < REMEMBERED_SECONDS:
+            continue
+        seq += 1
+        after[claim.address] = records.claimed(claim, before=before, seq=seq)
+    if after == ledger.records:
+        return None
+    return replace(ledger, records=after)
+
+
+class Reserver:
+    """Sends claims to the writer of their shard; answers repeats from memory."""
+
+    def __init__(self, store: Store, *, gather: float, metrics: WebhookMetrics) -> None:
+        self._store, self._gather, self._metrics = store, gather, metrics
+        self._writers: dict[int, Writer] = {}
+        self._lock = threading.Lock()
+        self._known: OrderedDict[tuple[str, Address], float] = OrderedDict()
+        self.shards = 1
+
+    def reserve(self, claims: Iterable[Claim], *, seconds: float) -> list[Future[None]]:
+        """Futures of what is not known to be written; empty when all is."""
+        found: list[Future[None]] = []
+        for claim in claims:
+            known = (claim.uid, claim.address)
+            with self._lock:
+                at = self._known.get(known)
+            if at is not None and time.monotonic() - at < REMEMBERED_SECONDS:
+                continue
+            future = self._writer(pool.shard_of(claim.address, self.shards)).submit(claim, seconds=seconds)
+            future.add_done_callback(lambda done, known=known: self._remember(known, done))  # type: ignore[misc]
+            found.append(future)
+        return found
+
+    def failing_seconds(self) -> float:
+        """For how long some shard could not be written; 0 when all can."""
+        since = [w.failing_since for w in list(self._writers.values()) if w.failing_since is not None]
+        return time.monotonic() - min(since) if since else 0.0
+
+    def forget(self) -> None:
+        """Calico's API has changed: nothing that is known holds any longer."""
+        with self._lock:
+            self._known.clear()
+            writers = list(self._writers.values())
+        for writer in writers:
+            writer.forget()
+
+    def learn(self, ledger: Kept) -> None:
+        """Shard 0 says how many shards there are."""
+        if ledger.index == 0:
+            self.shards = ledger.shards
+
+    def _writer(self, index: int) -> Writer:
+        with self._lock:
+            if index not in self._writers:
+                writer = Writer(
+                    self._store, index, gather=self._gather, metrics=self._metrics, shards=lambda: self.shards
+                )
+                writer.on_kept = self.learn
+                self._writers[index] = writer
+            return self._writers[index]
+
+    def _remember(self, known: tuple[str, Address], done: Future[None]) -> None:
+        if done.cancelled() or done.exception() is not None:
+            return
+        with self._lock:
+            self._known[known] = time.monotonic()
+            self._known.move_to_end(known)
+            while len(self._known) > REMEMBERED:
+                self._known.popitem(last=False)

@@ -1,0 +1,642 @@
+"""The sweeper: every few seconds it follows each barred address, mends what diverged, and ends holds.
+
+`python -m ipreserve sweeper`. Several replicas may run; the one that has the Lease sweeps.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import Any
+
+from ipreserve import errors, kube, metrics, pool, records, review, settings, store
+from ipreserve.install import LEASE
+from ipreserve.kube import JsonObject
+from ipreserve.pool import Block, Ipam, Pod, Range, Workload
+from ipreserve.records import Address, End, Record, State
+
+log = logging.getLogger("ipreserve.sweeper")
+
+LEASE_SECONDS = 15
+ATTEMPTS = 8
+DETECT_SECONDS = 30.0
+FIRST_LIST_SECONDS = 60.0
+# A mirror of pods that has heard nothing for so long is not believed when an address is to be released.
+SHOWN_IN_EVENT = 10
+
+
+# --- what is read ---------------------------------------------------------------------------------------------------
+
+
+def pod_row(one: JsonObject) -> Pod | None:
+    """A pod as far as addresses go; None for host-network pods, whose addresses are their node's."""
+    metadata, spec, status = one["metadata"], one.get("spec") or {}, one.get("status") or {}
+    if spec.get("hostNetwork"):
+        return None
+    return Pod(
+        uid=metadata["uid"],
+        namespace=metadata["namespace"],
+        name=metadata["name"],
+        node=spec.get("nodeName") or "",
+        owner=review.owner(one),
+        addresses=review.addresses(one),
+        created=datetime.fromisoformat(metadata["creationTimestamp"]).timestamp(),
+        deleting=bool(metadata.get("deletionTimestamp")),
+        ended=status.get("phase") in ("Succeeded", "Failed"),
+        asks=review.asked_for(one),
+    )
+
+
+def block_row(one: JsonObject) -> Block | None:
+    """A block of Calico's IPAM: `allocations` has one entry per address, null when free; `unallocated` is the queue."""
+    spec = one["spec"]
+    if spec.get("deleted"):
+        return None
+    network = records.network(spec["cidr"])
+    at = [Address(str(network[number])) for number in range(len(spec["allocations"]))]
+    host = str(spec.get("affinity") or "")
+    return Block(
+        cidr=str(network),
+        host=host.removeprefix("host:") if host.startswith("host:") else "",
+        allocated=frozenset(at[n] for n, owner in enumerate(spec["allocations"]) if owner is not None),
+        queue=tuple(at[n] for n in spec.get("unallocated") or ()),
+    )
+
+
+def range_row(one: JsonObject) -> Range:
+    """A pool of Calico; /26 and /122 are its own defaults for blocks. Raises ValueError, KeyError."""
+    spec = one["spec"]
+    network = records.network(spec["cidr"])
+    default = 26 if network.version == 4 else 122
+    return Range(cidr=str(network), block=int(spec.get("blockSize") or default), disabled=bool(spec.get("disabled")))
+
+
+def workload_row(one: JsonObject) -> Workload:
+    """A StatefulSet's policies and size."""
+    metadata, spec = one["metadata"], one["spec"]
+    return Workload(
+        replicas=int(spec.get("replicas", 1)),
+        deleting=bool(metadata.get("deletionTimestamp")),
+        annotations=policies(metadata),
+        start=int((spec.get("ordinals") or {}).get("start", 0)),
+    )
+
+
+def policies(metadata: Mapping[str, Any]) -> dict[str, str]:
+    """The policy annotations of an object, without their prefix."""
+    found = metadata.get("annotations") or {}
+    return {name: str(found[review.PREFIX + name]) for name in review.POLICY_NAMES if review.PREFIX + name in found}
+
+
+# --- leading --------------------------------------------------------------------------------------------------------
+
+
+class Lease:
+    """The Lease object. Whoever wrote it last, and still does, leads; times are each reader's own monotonic clock."""
+
+    def __init__(self, door: kube.Kube, namespace: str, identity: str) -> None:
+        self._kube, self._identity = door, identity
+        self._collection = f"/apis/coordination.k8s.io/v1/namespaces/{namespace}/leases"
+        self._seen: tuple[str, float] = ("", 0.0)
+        self._until = 0.0
+
+    def holds(self) -> bool:
+        """Whether nobody else can lead now."""
+        return time.monotonic() < self._until
+
+    def acquire(self) -> bool:
+        """Take or renew it; False when somebody else has it. Raises ApiError, Unreachable."""
+        began = time.monotonic()
+        now = records.iso(self._kube.clock.now())[:-1] + "000Z"
+        try:
+            raw: JsonObject | None = self._kube.get(f"{self._collection}/{LEASE}")
+        except errors.NotFound:
+            raw = None
+        spec = dict((raw or {}).get("spec") or {})
+        holder = spec.get("holderIdentity") or ""
+        if raw is not None and holder and holder != self._identity:
+            version = raw["metadata"]["resourceVersion"]
+            if version != self._seen[0]:
+                self._seen = version, began
+            if began - self._seen[1] < float(spec.get("leaseDurationSeconds") or LEASE_SECONDS):
+                return False
+            log.info("the Lease of %s ran out", holder)
+        if holder != self._identity:
+            spec |= {"acquireTime": now, "leaseTransitions": int(spec.get("leaseTransitions") or 0) + (raw is not None)}
+        spec |= {"holderIdentity": self._identity, "leaseDurationSeconds": LEASE_SECONDS, "renewTime": now}
+        metadata = {"name": LEASE, "labels": store.MANAGED}
+        if raw is not None:
+            metadata["resourceVersion"] = raw["metadata"]["resourceVersion"]
+        try:
+            if raw is None:
+                self._kube.request("POST", self._collection, {"metadata": metadata, "spec": spec})
+            else:
+                self._kube.request("PUT", f"{self._collection}/{LEASE}", {"metadata": metadata, "spec": spec})
+        except errors.Conflict:
+            return False
+        # A margin, so that we stop before another may start.
+        self._until = began + LEASE_SECONDS * 0.8
+        return True
+
+    def give_up(self) -> None:
+        """Let another lead at once; at a normal end."""
+        if not self.holds():
+            return
+        self._until = 0.0
+        try:
+            raw = self._kube.get(f"{self._collection}/{LEASE}")
+            if (raw.get("spec") or {}).get("holderIdentity") == self._identity:
+                raw["spec"]["holderIdentity"] = ""
+                self._kube.request("PUT", f"{self._collection}/{LEASE}", raw)
+        except errors.IpreserveError as error:
+            log.info("the Lease stays until it runs out: %s", error)
+
+
+# --- sweeping -------------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class _Found:
+    """What one sweep read of its own objects."""
+
+    barred: dict[int, store.Barred]
+    kept: dict[int, store.Kept]
+    shards: int
+
+    def records(self) -> dict[Address, Record]:
+        """All of them; where two shards have one address, the younger claim counts."""
+        found: dict[Address, Record] = {}
+        for shard in self.kept.values():
+            for one, record in shard.ledger.records.items():
+                other = found.get(one)
+                if other is None or (record.last, record.seq) > (other.last, other.seq):
+                    found[one] = record
+        return found
+
+    def addresses(self) -> frozenset[Address]:
+        """All that is barred."""
+        return frozenset().union(*(one.addresses for one in self.barred.values()))
+
+
+class Sweeper:
+    """One replica. `sweep` is one pass and can be called by itself."""
+
+    def __init__(self, options: settings.Settings, door: kube.Kube) -> None:
+        self.options, self.kube = options, door
+        self.metrics = metrics.SweeperMetrics()
+        door.clock.on_jump = lambda _: self.metrics.clock_jumps.inc()
+        self.live = settings.Live()
+        self._problems: tuple[str, ...] = ()
+        self._calico: kube.CalicoApi | None = None
+        self._detected = -DETECT_SECONDS
+        self.store = store.Store(door, options.namespace, self.calico)
+        self.lease = Lease(door, options.namespace, options.identity)
+        self.pods = kube.Mirror(door, "/api/v1/pods", pod_row)
+        self._blocks: kube.Mirror[Block] | None = None
+        self._pools_path: str | None = None
+        self._unrecorded: frozenset[Address] = frozenset()
+        self._ipam_before: Ipam | None = None
+        self._owners: dict[Address, tuple[tuple[str, str], float]] = {}
+        self._shown: dict[str, float] = {}
+        self._last = 0.0
+        self._started = time.monotonic()
+
+    def calico(self) -> kube.CalicoApi:
+        """Calico's API as last seen. Raises NoCalico."""
+        if self._calico is None:
+            self._detect()
+        assert self._calico is not None
+        return self._calico
+
+    def _detect(self) -> None:
+        if self._calico is not None and time.monotonic() - self._detected < DETECT_SECONDS:
+            return
+        found = kube.detect(self.kube, self.options.calico_api)
+        if found != self._calico:
+            log.info("Calico's API: %s (%s)", found.name, found.api_version)
+        self._detected, self._calico = time.monotonic(), found
+        path = kube.ipam_path(self.kube, found, "ipamblocks")
+        self._pools_path = kube.ipam_path(self.kube, found, "ippools")
+        if (self._blocks.path if self._blocks is not None else None) != path:
+            if self._blocks is not None:
+                self._blocks.stop()
+            self._blocks = kube.Mirror(self.kube, path, block_row) if path is not None else None
+            if self._blocks is not None:
+                self._blocks.start()
+                self._blocks.wait(FIRST_LIST_SECONDS)
+
+    def start(self) -> None:
+        """Begin to watch pods. Raises Unreachable when their first list does not come."""
+        self.pods.start()
+        if not self.pods.wait(FIRST_LIST_SECONDS):
+            raise errors.Unreachable(f"pods cannot be listed: {self.pods.error}")
+
+    def healthy(self) -> bool:
+        """Whether the loop goes round, leading or not."""
+        return time.monotonic() - max(self._last, self._started) < max(60.0, 6 * self.options.period)
+
+    def rules(self) -> pool.Rules:
+        """What applies now: the ConfigMap over the flags; the largest node where no count is set."""
+        live, options = self.live, self.options
+        count = options.max_count if live.max_count is None else live.max_count
+        if count == 0:
+            nodes, _ = self.kube.list("/api/v1/nodes")
+            count = pool.max_count(pods_of(node) for node in nodes)
+        return pool.Rules(
+            hold=options.hold if live.hold is None else live.hold,
+            short_hold=options.short_hold if live.short_hold is None else live.short_hold,
+            cancel_after=options.cancel_after if live.cancel_after is None else live.cancel_after,
+            max_count=count,
+        )
+
+    def _reload(self) -> None:
+        found = settings.reload(self.store.config(), self.live)
+        for problem in found.problems if found.problems != self._problems else ():
+            log.error("%s", problem)
+        self.live, self._problems = found.live, found.problems
+
+    # --- one sweep --------------------------------------------------------------------------------------------------
+
+    def sweep(self) -> pool.Plan:
+        """One pass. Raises ApiError, Unreachable when the picture cannot be taken; what cannot be written is skipped.
+
+        1. Read own objects, pods, blocks, policies. 2. Decide. 3. Write what is new: bar first, record second.
+        4. End holds: mark the record, open the address, remember it, drop the record.
+        """
+        self._detect()
+        self._reload()
+        rules = self.rules()
+        found = self._read()
+        ipam = self._ipam()
+        pods = self.pods.rows()
+        taken = self._picture(found, pods, ipam)
+        plan = pool.decide(taken, rules)
+        if plan.ended and (ipam is None or self.pods.error is not None):
+            # Without Calico's word, only a fresh list of pods says that nobody has the address.
+            self.pods.relist()
+            pods = self.pods.rows()
+            taken = self._picture(found, pods, ipam)
+            plan = pool.decide(taken, rules)
+        self._unrecorded = plan.unrecorded
+        spared = pool.spared(self._ipam_before, ipam, [o for o, r in taken.records.items() if r.state is State.FREED])
+        changes = dict(plan.records)
+        for one in spared:
+            record = changes.get(one, taken.records[one])
+            if not record.spared:
+                self.metrics.swaps_prevented.inc()
+                changes[one] = replace(record, spared=True)
+        self._ipam_before = ipam
+        self._write(found, taken, plan, changes)
+        self._observe(found, taken, plan, rules, pods, changes)
+        return plan
+
+    def _read(self) -> _Found:
+        kept = self.store.all_kept()
+        # The ledgers first: what is barred and recorded in between is then seen barred only, and is waited for.
+        barred = self.store.all_barred()
+        largest = max(shard.size for shard in kept.values())
+        total = len(frozenset().union(*(one.addresses for one in barred.values())))
+        shards = pool.shards_for(total, kept[0].shards, largest=largest)
+        return _Found(barred, kept, shards)
+
+    def _ipam(self) -> Ipam | None:
+        readable = self._blocks is not None and self._blocks.error is None and self._blocks.wait(0)
+        self.metrics.ipam.set(1 if readable else 0)
+        if not readable or self._blocks is None:
+            return None
+        try:
+            ranges = self.kube.list(self._pools_path)[0] if self._pools_path is not None else []
+            spec = kube.ipam_configuration(self.kube, self.calico())
+        except errors.ApiError as error:
+            log.warning("Calico's pools cannot be read, so the pressure valve is off: %s", error)
+            ranges, spec = [], {}
+        self.metrics.cooldown.set(float(spec.get("ipCooldownSeconds") or 0))
+        return Ipam(
+            blocks=tuple(sorted(self._blocks.rows(), key=lambda block: records.order(block.cidr))),
+            pools=tuple(range_row(one) for one in ranges),
+            strict=bool(spec.get("strictAffinity")),
+            blocks_per_host=int(spec.get("maxBlocksPerHost") or pool.DEFAULT_BLOCKS_PER_HOST),
+        )
+
+    def _picture(self, found: _Found, pods: list[Pod], ipam: Ipam | None) -> pool.Picture:
+        known = found.records()
+        workloads: dict[tuple[str, str], Workload] | None = {}
+        defaults: dict[str, Mapping[str, str]] = {}
+        if any(record.state in (State.CLAIMED, State.TERMINATING) for record in known.values()):
+            # Policies count at the moment an address becomes free.
+            try:
+                sets, _ = self.kube.list("/apis/apps/v1/statefulsets")
+                workloads = {(s["metadata"]["namespace"], s["metadata"]["name"]): workload_row(s) for s in sets}
+                spaces, _ = self.kube.list("/api/v1/namespaces")
+                defaults = {s["metadata"]["name"]: policies(s["metadata"]) for s in spaces}
+            except errors.ApiError as error:
+                log.warning("policies cannot be read, so the normal hold applies: %s", error)
+                workloads = None
+        return pool.Picture(
+            now=self.kube.clock.now(), records=known, barred=found.addresses(), pods=pods, ipam=ipam,
+            workloads=workloads, defaults=defaults, unrecorded=self._unrecorded,
+        )  # fmt: skip
+
+    # --- writing ----------------------------------------------------------------------------------------------------
+
+    def _write(
+        self, found: _Found, taken: pool.Picture, plan: pool.Plan, changes: Mapping[Address, Record]
+    ) -> None:  # fmt: skip
+        """Shard by shard; one that fails is logged, counted, and tried again by the next sweep."""
+        after = {**taken.records, **changes}
+        # Growing shards: what is in the wrong one is written to the right one first, and removed there after.
+        here: dict[int, set[Address]] = {index: set() for index in found.kept}
+        for one in after:
+            here.setdefault(pool.shard_of(one, found.shards), set()).add(one)
+        if found.shards != found.kept[0].shards:
+            log.info("%d shards from now on", found.shards)
+            self._safely("number of shards", lambda: self._announce(found.shards))
+        done: list[int] = []
+        for index in sorted(here):
+            mine = here[index]
+            if self._safely(f"shard {index}", lambda i=index, m=mine: self._write_shard(found, taken, after, i, m)):  # type: ignore[misc]
+                done.append(index)
+        if len(done) == len(here):
+            for index in sorted(set(found.kept) | set(found.barred)):
+                self._safely(f"moving out of shard {index}", lambda i=index: self._move_out(found, i))  # type: ignore[misc]
+        ending: dict[int, list[Address]] = {}
+        for one in plan.ended:
+            ending.setdefault(pool.shard_of(one, found.shards), []).append(one)
+        for index in done:
+            if ending.get(index):
+                mine_ending = {one: after[one] for one in ending[index]}
+                self._safely(f"releasing in shard {index}", lambda i=index, e=mine_ending: self._release(i, e))  # type: ignore[misc]
+
+    def _safely(self, what: str, action: Callable[[], None]) -> bool:
+        try:
+            if not self.lease.holds():
+                raise errors.Unreachable("the Lease was lost meanwhile")
+            action()
+        except errors.IpreserveError as error:
+            log.warning("%s: %s; the next sweep tries again", what, error)
+        except Exception:
+            # One bad item must not keep the others from being swept.
+            log.exception("%s failed", what)
+        else:
+            return True
+        self.metrics.errors.inc()
+        return False
+
+    def _announce(self, shards: int) -> None:
+        for _ in range(ATTEMPTS):
+            ledger = self.store.read_kept(0)
+            try:
+                self.store.write_kept(ledger, ledger.ledger, shards=shards)
+                return
+            except errors.Conflict:
+                continue
+        raise errors.Unreachable("somebody else writes all the time")
+
+    def _write_shard(
+        self, found: _Found, taken: pool.Picture, after: Mapping[Address, Record], index: int, mine: set[Address]
+    ) -> None:
+        """Bar what is recorded, then record what changed; each record only if it is still what was decided on."""
+        recorded = {one for one in mine if after[one].state is not State.RELEASING}
+        before = found.barred.get(index, store.Barred(index))
+        missing = recorded - before.addresses
+        if missing - found.addresses():
+            log.warning("%d recorded addresses were not barred, and are again", len(missing - found.addresses()))
+            self.metrics.repaired.labels("protected").inc(len(missing - found.addresses()))
+        if before.malformed:
+            log.error("IPReservation %s: malformed entries removed: %s", store.shard_name(index), before.malformed)
+        if missing or before.raw is None or not before.is_canonical:
+            self._bar(index, recorded, found.shards)
+        kept = found.kept.get(index, store.Kept(index))
+        wanted = {
+            one: (kept.ledger.records.get(one), after[one])
+            for one in mine
+            if kept.ledger.records.get(one) != after[one]
+        }
+        adopted = sum(1 for one in wanted if one not in taken.records)
+        if adopted:
+            log.warning("%d addresses were barred without a record, and have one now", adopted)
+            self.metrics.repaired.labels("adopted").inc(adopted)
+        broken = set(kept.ledger.broken)
+        if broken:
+            log.error("ledger %s: unreadable records of %s, kept as .bad", kept.index, sorted(broken)[:SHOWN_IN_EVENT])
+            self.metrics.repaired.labels("quarantined").inc(len(broken))
+        if not wanted and not broken and kept.raw is not None:
+            return
+        for attempt in range(ATTEMPTS):
+            now = dict(kept.ledger.records)
+            for one, (seen, to) in wanted.items():
+                if now.get(one) == seen:
+                    now[one] = to if to.seq else replace(to, seq=_next(now))
+            for one in broken - set(now):
+                # Still barred: a record made anew lets its hold end like any other's.
+                now[one] = replace(records.unknown(at=taken.now), seq=_next(now))
+            if now == kept.ledger.records and not broken and kept.raw is not None:
+                return
+            try:
+                self.store.write_kept(kept, replace(kept.ledger, records=now))
+                return
+            except errors.Conflict:
+                if attempt == ATTEMPTS - 1:
+                    raise
+                kept = self.store.read_kept(index)
+                broken = set(kept.ledger.broken)
+
+    def _bar(
+        self, index: int, addresses: Iterable[Address], shards: int, *, drop: frozenset[Address] = frozenset()
+    ) -> None:
+        """Add and remove addresses of one IPReservation, on what it is now."""
+        more = frozenset(addresses)
+        for attempt in range(ATTEMPTS):
+            before = self.store.read_barred(index)
+            wanted = (before.addresses - drop) | more
+            if wanted == before.addresses and before.raw is not None and before.is_canonical:
+                return
+            try:
+                self.store.write_barred(before, wanted, aggregate=len(wanted) * shards > pool.AGGREGATE_FROM)
+                return
+            except errors.Conflict:
+                if attempt == ATTEMPTS - 1:
+                    raise
+
+    def _move_out(self, found: _Found, index: int) -> None:
+        """Drop from a shard what belongs, and is, elsewhere."""
+        kept = found.kept.get(index)
+        strays = {
+            one for one in (kept.ledger.records if kept else {}) if pool.shard_of(one, found.shards) != index
+        }  # fmt: skip
+        barred = found.barred.get(index, store.Barred(index))
+        stray_addresses = frozenset(
+            one for one in barred.addresses if pool.shard_of(one, found.shards) != index and one in found.records()
+        )
+        if stray_addresses:
+            self._bar(index, (), found.shards, drop=stray_addresses)
+            self.metrics.repaired.labels("moved").inc(len(stray_addresses))
+        if strays and kept is not None:
+            # The version was read before the copies were made: whoever claimed meanwhile makes this a conflict.
+            fresh = self.store.read_kept(index)
+            same = {one for one in strays if fresh.ledger.records.get(one) == kept.ledger.records[one]}
+            rest = {one: record for one, record in fresh.ledger.records.items() if one not in same}
+            self.store.write_kept(fresh, replace(fresh.ledger, records=rest))
+
+    def _release(self, index: int, ending: Mapping[Address, Record]) -> None:
+        """The records say releasing by now. Open the addresses, remember them, drop the records that still say so."""
+        kept = self.store.read_kept(index)
+        sure = {
+            one: kept.ledger.records[one]
+            for one in ending
+            if one in kept.ledger.records and kept.ledger.records[one].state is State.RELEASING
+        }
+        if not sure:
+            return
+        self._bar(index, (), 1, drop=frozenset(sure))
+        at = self.kube.clock.now()
+        try:
+            self.store.add_history(index, sure, at=at)
+        except errors.IpreserveError as error:
+            log.warning("history of %d addresses is lost: %s", len(sure), error)
+        for attempt in range(ATTEMPTS):
+            rest = dict(kept.ledger.records)
+            again = {one for one in sure if rest.get(one) != sure[one]}
+            if again:
+                # Claimed anew between the mark and now: barred again at once, while its pod still has it.
+                self._bar(index, again & set(rest), 1)
+            for one in sure.keys() - again:
+                del rest[one]
+            try:
+                self.store.write_kept(kept, replace(kept.ledger, records=rest))
+                break
+            except errors.Conflict:
+                if attempt == ATTEMPTS - 1:
+                    raise
+                kept = self.store.read_kept(index)
+        for one, record in sure.items():
+            reason = record.end or End.EXPIRED
+            self.metrics.released.labels(reason).inc()
+            log.info("%s released (%s), was %s/%s", one, reason, record.namespace, record.pod)
+
+    # --- what is told -----------------------------------------------------------------------------------------------
+
+    def _observe(
+        self, found: _Found, taken: pool.Picture, plan: pool.Plan, rules: pool.Rules, pods: list[Pod],
+        changes: Mapping[Address, Record],
+    ) -> None:  # fmt: skip
+        after = {**taken.records, **changes}
+        for state in State:
+            self.metrics.addresses.labels(state).set(sum(1 for record in after.values() if record.state is state))
+        ages = [taken.now - r.freed for r in after.values() if r.state is State.FREED and r.freed is not None]
+        self.metrics.held.set(plan.held)
+        self.metrics.limit.set(rules.max_count)
+        self.metrics.oldest.set(max(ages, default=0.0))
+        ledgers = [shard.ledger for shard in found.kept.values()]
+        self.metrics.quarantined.set(sum(len(one.bad) + len(one.broken) for one in ledgers))
+        self.metrics.foreign.set(sum(len(one.ranges) for one in found.barred.values()))
+        self.metrics.shortage.clear()
+        for place, missing in plan.shortage.items():
+            self.metrics.shortage.labels(place).set(missing)
+        for one in plan.swaps:
+            record = after[one]
+            log.error("%s went from %s/%s to another workload while it was held", one, record.namespace, record.pod)
+        self._swaps(pods, taken.now, rules.hold, frozenset(plan.swaps))
+        pressed = [one for one in plan.ended if after[one].end is End.PRESSURE]
+        if pressed:
+            self._event(plan.shortage, pressed)
+
+    def _swaps(self, pods: list[Pod], now: float, window: float, known: frozenset[Address]) -> None:
+        """Count addresses that changed their workload within a hold, also where nothing is protected."""
+        using: dict[Address, Pod] = {}
+        for pod in sorted(pods, key=lambda one: one.created):
+            if not pod.ended:
+                using.update(dict.fromkeys(pod.addresses, pod))
+        for one, pod in using.items():
+            before = self._owners.get(one)
+            if before is not None and before[0] != pod.workload and now - before[1] < window:
+                self.metrics.swaps_observed.labels("yes" if one in known else "no").inc()
+            self._owners[one] = pod.workload, now
+        for one in [one for one, (_, at) in self._owners.items() if now - at >= window]:
+            del self._owners[one]
+
+    def _event(self, shortage: Mapping[str, int], pressed: list[Address]) -> None:
+        """Say that holds ended early. An Event that cannot be written changes nothing else."""
+        where = ", ".join(f"{place} lacked {missing}" for place, missing in shortage.items())
+        some = ", ".join(pressed[:SHOWN_IN_EVENT]) + (" …" if len(pressed) > SHOWN_IN_EVENT else "")
+        message = f"{len(pressed)} holds ended early, since pods would lack addresses ({where}): {some}"
+        log.warning("%s", message)
+        stamp = datetime.fromtimestamp(self.kube.clock.now(), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        name = store.shard_name(0)
+        body = {
+            "metadata": {"generateName": f"{name}."},
+            "involvedObject": {
+                "apiVersion": "v1", "kind": "ConfigMap", "namespace": self.options.namespace, "name": name
+            },
+            "type": "Warning", "reason": "HoldsEndedEarly", "message": message[:1000],
+            "source": {"component": "ipreserve"}, "firstTimestamp": stamp, "lastTimestamp": stamp, "count": 1,
+        }  # fmt: skip
+        try:
+            self.kube.request("POST", f"/api/v1/namespaces/{self.options.namespace}/events", body)
+        except errors.IpreserveError as error:
+            log.warning("the Event could not be written: %s", error)
+
+    # --- the loop ---------------------------------------------------------------------------------------------------
+
+    def run(self, ended: threading.Event) -> None:
+        """Sweep at every tick while leading. An error never stretches the period; a long sweep skips ticks."""
+        tick = time.monotonic()
+        while not ended.is_set():
+            self.turn()
+            self._last = time.monotonic()
+            tick += self.options.period * max(1, math.ceil((self._last - tick) / self.options.period))
+            ended.wait(max(0.0, tick - time.monotonic()))
+        self.lease.give_up()
+
+    def turn(self) -> bool:
+        """One tick; whether a sweep was done."""
+        began = time.monotonic()
+        try:
+            if not self.lease.acquire():
+                self.metrics.leading.set(0)
+                return False
+            self.metrics.leading.set(1)
+            self.sweep()
+        except errors.IpreserveError as error:
+            log.error("no sweep: %s", error)
+            self.metrics.sweeps.labels("failed").inc()
+            return False
+        except Exception:
+            # The loop must live: whatever this was, the next sweep may work.
+            log.exception("no sweep")
+            self.metrics.sweeps.labels("failed").inc()
+            return False
+        self.metrics.sweeps.labels("done").inc()
+        self.metrics.seconds.observe(time.monotonic() - began)
+        self.metrics.last.set_to_current_time()
+        return True
+
+
+def _next(among: Mapping[Address, Record]) -> int:
+    return max((record.seq for record in among.values()), default=0) + 1
+
+
+def pods_of(node: JsonObject) -> int:
+    """How many pods a node takes; Kubernetes' default where it does not say."""
+    said = str(((node.get("status") or {}).get("allocatable") or {}).get("pods", ""))
+    return int(said) if said.isdecimal() else pool.DEFAULT_MAX_PODS
+
+
+def main(options: settings.Settings) -> int:
+    """Sweep until SIGTERM."""
+    log.info("ipreserve sweeper: %s", options.shown())
+    ended = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: ended.set())
+    sweeper = Sweeper(options, kube.connect(options.kubeconfig))
+    if options.metrics is not None:
+        metrics.serve(options.metrics, sweeper.metrics.registry, sweeper.healthy)
+    sweeper.start()
+    sweeper.run(ended)
+    return 0

@@ -1,0 +1,71 @@
+"""The real API server with Calico's kinds, and both services under their own accounts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from ipreserve import install, kube
+from ipreserve.kube import Kube
+from ipreserve.tests import calico
+from ipreserve.tests.waiting import eventually
+from ipreserve.tests.world import NAMESPACE, Service, World, accounts, kubeconfig_of
+from sandbox import Sandbox
+
+
+@pytest.fixture(scope="session")
+def admin(control_plane: Sandbox) -> Kube:
+    """The cluster's administrator; Calico 3.32's kinds are served."""
+    door = kube.connect(control_plane.kubeconfig_path)
+    accounts(door)
+    calico.install(door)
+    return door
+
+
+@pytest.fixture(scope="session")
+def webhook_kubeconfig(admin: Kube, control_plane: Sandbox, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    to = tmp_path_factory.mktemp("webhook") / "kubeconfig"
+    return kubeconfig_of(admin, control_plane.kubeconfig_path, "ipreserve-webhook", to)
+
+
+@pytest.fixture(scope="session")
+def sweeper_kubeconfig(admin: Kube, control_plane: Sandbox, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    to = tmp_path_factory.mktemp("sweeper") / "kubeconfig"
+    return kubeconfig_of(admin, control_plane.kubeconfig_path, "ipreserve-sweeper", to)
+
+
+def armed(door: Kube) -> bool:
+    """Whether the installed configuration is fail-closed, which a ready webhook makes it."""
+    found = door.get(f"{install.VALIDATING}/{install.CONFIGURATION}")
+    return bool(found["webhooks"][0]["failurePolicy"] == "Fail")
+
+
+@pytest.fixture(scope="session")
+def serving(admin: Kube, webhook_kubeconfig: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """A webhook process that the API server calls."""
+    log = tmp_path_factory.mktemp("webhook") / "log"
+    service = Service("webhook", webhook_kubeconfig, log, deny_seconds=600)
+    install.install(admin, namespace=NAMESPACE, url=service.url, give_back=True)
+    try:
+        eventually(lambda: service.process.poll() is not None or armed(admin), "the webhook is armed")
+        assert service.process.poll() is None, service.said()
+        yield service
+    finally:
+        install.uninstall(admin, None, namespace=NAMESPACE, purge=False)
+        service.stop()
+
+
+@pytest.fixture
+def quiet_world(admin: Kube) -> World:
+    """A test's own corner with nothing reserved before, and no webhook."""
+    world = World(admin)
+    world.wipe()
+    return world
+
+
+@pytest.fixture
+def world(quiet_world: World, serving: Service) -> World:
+    """The same, with the webhook."""
+    return quiet_world

@@ -1,0 +1,351 @@
+"""The pure decision: single rules by example, all of them together against a machine of random operations."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import replace
+from typing import Any
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from ipreserve import pool, records
+from ipreserve.pool import Block, Ipam, Picture, Pod, Range, Rules, Workload, decide
+from ipreserve.records import Address, Claim, End, Record, State
+
+A, B, C = Address("10.0.0.1"), Address("10.0.0.2"), Address("10.0.0.3")
+RULES = Rules(hold=100, short_hold=10, max_count=10, cancel_after=60)
+
+
+def record(state: State = State.FREED, *, at: float = 0.0, pod: str = "cache-0", **more: Any) -> Record:
+    found = Record(
+        namespace="team", pod=pod, node="n1", uid=f"uid-{pod}", owner="StatefulSet/cache", via="delete", state=state,
+        first=at, last=at, freed=at if state is State.FREED else None, hold=100 if state is State.FREED else None,
+    )  # fmt: skip
+    return replace(found, **more)
+
+
+def pod(name: str, *addresses: Address, uid: str = "", **more: Any) -> Pod:
+    found = Pod(
+        uid=uid or f"uid-{name}", namespace="team", name=name, node="n1", owner="StatefulSet/cache",
+        addresses=addresses, created=0.0,
+    )  # fmt: skip
+    return replace(found, **more)
+
+
+def picture(known: dict[Address, Record], *pods: Pod, now: float = 1000.0, **more: Any) -> Picture:
+    found = Picture(now=now, records=known, barred=frozenset(known), pods=pods, ipam=None, workloads=None)
+    return replace(found, **more)
+
+
+def ends(known: dict[Address, Record], *pods: Pod, rules: Rules = RULES, **more: Any) -> dict[Address, End | None]:
+    plan = decide(picture(known, *pods, **more), rules)
+    return {one: plan.records.get(one, known.get(one, record())).end for one in plan.ended}
+
+
+def test_hold_runs_from_freed_and_not_from_the_claim() -> None:
+    assert ends({A: record(at=950.0, first=0.0)}) == {}
+    assert ends({A: record(at=899.0, first=0.0)}) == {A: End.EXPIRED}
+
+
+def test_count_ends_the_oldest_freed_first_and_ties_by_sequence() -> None:
+    known = {A: record(at=980.0, seq=3), B: record(at=980.0, seq=2), C: record(at=970.0, seq=9)}
+    assert ends(known, rules=replace(RULES, max_count=1)) == {C: End.CROWDED, B: End.CROWDED}
+
+
+def test_claims_of_running_pods_do_not_use_up_the_count() -> None:
+    known = {A: record(at=980.0), B: record(State.CLAIMED, at=990.0, pod="cache-1")}
+    assert ends(known, pod("cache-1", B), rules=replace(RULES, max_count=1)) == {}
+
+
+def test_refused_eviction_is_cancelled_while_its_pod_lives_on() -> None:
+    known = {A: record(State.CLAIMED, at=930.0)}
+    assert ends(known, pod("cache-0", A), now=980.0) == {}
+    assert ends(known, pod("cache-0", A), now=990.0) == {A: End.CANCELLED}
+
+
+def test_terminating_pod_is_never_cancelled_however_long_it_takes() -> None:
+    plan = decide(picture({A: record(State.CLAIMED, at=0.0)}, pod("cache-0", A, deleting=True)), RULES)
+    assert (plan.ended, plan.records[A].state) == ((), State.TERMINATING)
+
+
+def test_lost_node_s_address_is_not_freed_until_calico_frees_it() -> None:
+    ipam = Ipam(blocks=(Block(cidr="10.0.0.0/26", host="n1", allocated=frozenset({A}), queue=(B,)),))
+    plan = decide(picture({A: record(State.CLAIMED, at=0.0)}, ipam=ipam), RULES)
+    assert plan.records[A].state is State.TERMINATING
+    later = decide(picture({A: plan.records[A]}, ipam=replace(ipam, blocks=()), now=5000.0), RULES)
+    assert (later.records[A].state, later.records[A].freed) == (State.FREED, 5000.0)
+
+
+def test_failed_pod_with_an_address_of_somebody_else_bars_nothing() -> None:
+    known = {A: record(State.CLAIMED, at=900.0)}
+    other = pod("web-1", A, owner="ReplicaSet/web", created=500.0)
+    assert ends(known, other) == {A: End.CANCELLED}
+
+
+def test_address_in_use_is_not_released_when_its_time_has_come() -> None:
+    stranger = pod("web-1", A, owner="ReplicaSet/web", created=500.0)
+    plan = decide(picture({A: record(at=100.0)}, stranger), RULES)
+    assert (plan.ended, plan.swaps) == ((), (A,))
+
+
+def test_address_that_a_pending_pod_asks_for_is_not_released() -> None:
+    assert ends({A: record(at=100.0)}, pod("cache-0", uid="new", asks=(A,))) == {}
+
+
+def test_same_ordinal_with_its_address_again_ends_the_hold() -> None:
+    assert ends({A: record(at=950.0)}, pod("cache-0", A, uid="new", created=960.0)) == {A: End.RETURNED}
+
+
+def test_barred_address_without_a_record_is_adopted_the_second_time_it_is_seen() -> None:
+    first = decide(picture({}, barred=frozenset({A})), RULES)
+    assert not first.records
+    assert first.unrecorded == frozenset({A})
+    second = decide(picture({}, barred=frozenset({A}), unrecorded=first.unrecorded), RULES)
+    assert (second.adopted, second.records[A].state) == (frozenset({A}), State.FREED)
+
+
+def test_record_that_is_not_barred_is_barred_again() -> None:
+    assert decide(picture({A: record(at=950.0)}, barred=frozenset()), RULES).protect == {A}
+
+
+def test_times_of_the_future_become_now() -> None:
+    plan = decide(picture({A: record(at=9e9)}), RULES)
+    assert plan.records[A].freed == 1000.0
+
+
+def test_scale_down_and_owner_delete_follow_their_own_policies() -> None:
+    known = {A: record(State.CLAIMED, pod="cache-2", policy={"on-scale-down": "short", "on-owner-delete": "skip"})}
+    kept = decide(picture(known, workloads={("team", "cache"): Workload(replicas=3, deleting=False)}), RULES)
+    shrunk = decide(picture(known, workloads={("team", "cache"): Workload(replicas=2, deleting=False)}), RULES)
+    gone = decide(picture(known, workloads={}), RULES)
+    assert [plan.records[A].hold for plan in (kept, shrunk, gone)] == [100, 10, 0]
+    assert gone.records[A].end is End.SKIPPED
+
+
+def test_annotation_of_the_statefulset_wins_over_the_pod_s_and_the_namespace_s() -> None:
+    known = {A: record(State.CLAIMED, policy={"hold": "30s"}), B: record(State.CLAIMED, pod="x-0", owner="Job/x")}
+    layered = picture(
+        known, defaults={"team": {"hold": "20s"}},
+        workloads={("team", "cache"): Workload(replicas=1, deleting=False, annotations={"hold": "5m"})},
+    )  # fmt: skip
+    plan = decide(layered, RULES)
+    assert (plan.records[A].hold, plan.records[B].hold) == (300, 20)
+
+
+def test_policy_that_makes_no_sense_keeps_the_normal_hold() -> None:
+    plan = decide(picture({A: record(State.CLAIMED, policy={"hold": "soon", "on-owner-delete": "maybe"})}), RULES)
+    assert plan.records[A].hold == 100
+
+
+def block(queue: tuple[int, ...], *, host: str = "n1") -> Block:
+    at = [Address(f"10.0.0.{n}") for n in range(8)]
+    taken = frozenset(at) - {at[n] for n in queue}
+    return Block(cidr="10.0.0.0/29", host=host, allocated=taken, queue=tuple(at[n] for n in queue))
+
+
+def test_pressure_ends_the_oldest_holds_before_a_waiting_pod_would_fail() -> None:
+    ipam = Ipam(blocks=(block((1, 2, 3)),), pools=(Range(cidr="10.0.0.0/29", block=29),))
+    known = {A: record(at=950.0), B: record(at=940.0), C: record(at=930.0)}
+    assert ends(known, ipam=ipam) == {C: End.PRESSURE}
+    assert ends(known, pod("new"), ipam=ipam) == {C: End.PRESSURE, B: End.PRESSURE}
+
+
+def test_pressure_counts_the_block_limit_of_a_host_which_calico_does_not_borrow_past() -> None:
+    large = Range(cidr="10.0.0.0/16", block=29)
+    ipam = Ipam(blocks=(block((1, 2)),), pools=(large,), blocks_per_host=1)
+    known = {A: record(at=950.0), B: record(at=940.0)}
+    assert ends(known, ipam=ipam) == {B: End.PRESSURE}
+    assert ends(known, ipam=replace(ipam, blocks_per_host=2)) == {}
+
+
+def test_address_that_calico_passed_over_for_a_later_one_counts_as_a_prevented_swap() -> None:
+    before, after = Ipam(blocks=(block((1, 2, 3)),)), Ipam(blocks=(block((1, 3)),))
+    assert pool.spared(before, after, [A, C]) == {A}
+
+
+def test_advice_names_the_block_limit_that_pods_and_holds_do_not_fit() -> None:
+    ipam = Ipam(blocks=(), pools=(Range(cidr="10.0.0.0/16", block=28),))
+    found = pool.advise(ipam, cooldown=30.0, pods_per_node=250, rules=replace(RULES, max_count=300))
+    assert "at most 20 blocks of /28, 320 addresses" in found[0]
+    fits = pool.advise(
+        replace(ipam, pools=(Range(cidr="10.0.0.0/16", block=26),)), cooldown=0.0, pods_per_node=250,
+        rules=replace(RULES, max_count=300),
+    )  # fmt: skip
+    assert fits == []
+
+
+# --- sets, shards, ranges -------------------------------------------------------------------------------------------
+
+
+def test_list_is_canonical_sorted_and_unique() -> None:
+    assert pool.render([Address("fd00::1"), B, A, B]) == ["10.0.0.1/32", "10.0.0.2/32", "fd00::1/128"]
+
+
+def test_ranges_bar_exactly_the_same_addresses() -> None:
+    some = [Address(f"10.1.{n // 256}.{n % 256}") for n in range(1000)] + [
+        records.address(f"fd00::{n:x}") for n in range(300)
+    ]
+    listed = pool.render(some, aggregate=True)
+    assert len(listed) < 20
+    assert records.expand(listed) == (frozenset(some), (), ())
+
+
+def test_neighbours_share_a_shard_and_a_lost_node_does_not_fill_one() -> None:
+    node = [Address(f"10.1.0.{n}") for n in range(256)]
+    spread = [pool.shard_of(one, 16) for one in node]
+    assert all(len(set(spread[n : n + 16])) == 1 for n in range(0, 256, 16))
+    assert len(set(spread)) > 4
+
+
+def test_shards_grow_with_entries_and_bytes_and_never_shrink() -> None:
+    assert [pool.shards_for(n, 1) for n in (0, 2000, 2001, 32_000, 32_001, 100_000)] == [1, 1, 16, 16, 32, 64]
+    assert pool.shards_for(10, 16) == 16
+    assert pool.shards_for(10, 1, largest=800_000) == 16
+
+
+# --- everything together --------------------------------------------------------------------------------------------
+
+HOLD = 100.0
+HOSTS = [Address(f"10.9.0.{n}") for n in range(1, 9)]
+
+
+class Cluster(RuleBasedStateMachine):
+    """Pods come and go, claims are half-written, people break things; the sweeper sweeps. Calico takes the first free
+    address that is not barred, so that every mistake shows at once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = 1000.0
+        self.uids = itertools.count(1)
+        self.pods: dict[str, Pod] = {}
+        self.claimed: set[str] = set()
+        self.barred: set[Address] = set()
+        self.known: dict[Address, Record] = {}
+        self.unrecorded: frozenset[Address] = frozenset()
+        self.left: dict[Address, tuple[float, str]] = {}
+        self.meddled: set[Address] = set()
+
+    @initialize()
+    def begin(self) -> None:
+        for app in ("red", "blue"):
+            for number in range(2):
+                self.start(app, number)
+
+    @rule(app=st.sampled_from(["red", "blue"]), number=st.integers(0, 3))
+    def start(self, app: str, number: int) -> None:
+        name = f"{app}-{number}"
+        used = {one for found in self.pods.values() for one in found.addresses}
+        free = [one for one in HOSTS if one not in used and one not in self.barred]
+        if name in {found.name for found in self.pods.values()} or not free:
+            return
+        one = free[0]
+        at, owner = self.left.get(one, (-1e9, app))
+        assert owner == app or self.now - at >= HOLD or one in self.meddled, f"{one} went from {owner} to {app}"
+        uid = f"uid-{next(self.uids)}"
+        self.pods[uid] = Pod(
+            uid=uid, namespace="team", name=name, node="n1", owner=f"StatefulSet/{app}", addresses=(one,),
+            created=self.now,
+        )  # fmt: skip
+
+    def _claim(self, found: Pod, *, record: bool) -> None:
+        self.claimed.add(found.uid)
+        for one in found.addresses:
+            self.barred.add(one)
+            claim = Claim(
+                address=one, namespace=found.namespace, pod=found.name, node=found.node, uid=found.uid,
+                owner=found.owner, via="delete", at=self.now,
+            )  # fmt: skip
+            if record:
+                seq = len(self.known) + 1
+                self.known[one] = records.claimed(claim, before=self.known.get(one), seq=seq)
+
+    @precondition(lambda self: self.pods)
+    @rule(data=st.data(), recorded=st.booleans())
+    def delete(self, data: st.DataObject, recorded: bool) -> None:
+        """Admission; not `recorded` means killed between the two writes, and then nothing is deleted."""
+        found = self.pods[data.draw(st.sampled_from(sorted(self.pods)))]
+        self._claim(found, record=recorded)
+        if recorded:
+            self.pods[found.uid] = replace(found, deleting=True)
+
+    @precondition(lambda self: self.pods)
+    @rule(data=st.data())
+    def evict_in_vain(self, data: st.DataObject) -> None:
+        self._claim(self.pods[data.draw(st.sampled_from(sorted(self.pods)))], record=True)
+
+    @precondition(lambda self: any(found.deleting for found in self.pods.values()))
+    @rule(data=st.data())
+    def finish(self, data: st.DataObject) -> None:
+        going = sorted(uid for uid, found in self.pods.items() if found.deleting)
+        found = self.pods.pop(data.draw(st.sampled_from(going)))
+        # Kubelet's last DELETE asks admission once more.
+        self._claim(found, record=True)
+        for one in found.addresses:
+            self.left[one] = self.now, found.owner.partition("/")[2]
+            self.meddled.discard(one)
+
+    @rule(data=st.data())
+    def somebody_removes_a_reservation(self, data: st.DataObject) -> None:
+        if self.barred:
+            one = data.draw(st.sampled_from(sorted(self.barred)))
+            self.barred.discard(one)
+            self.sweep()
+
+    @rule(data=st.data())
+    def somebody_removes_a_record(self, data: st.DataObject) -> None:
+        if self.known:
+            one = data.draw(st.sampled_from(sorted(self.known)))
+            del self.known[one]
+            # Its pod may live: then it is adopted, and ends as a claim that came to nothing.
+            self.meddled.add(one)
+
+    @rule(seconds=st.sampled_from([1.0, 31.0, 90.0, 120.0]))
+    def wait(self, seconds: float) -> None:
+        self.now += seconds
+
+    @rule()
+    def sweep(self) -> None:
+        in_use = {one for found in self.pods.values() for one in found.addresses}
+        plan = decide(
+            Picture(
+                now=self.now, records=dict(self.known), barred=frozenset(self.barred), pods=tuple(self.pods.values()),
+                ipam=None, workloads=None, unrecorded=self.unrecorded,
+            ),
+            Rules(hold=HOLD, max_count=100, cancel_after=30),
+        )  # fmt: skip
+        self.unrecorded = plan.unrecorded
+        self.known.update(plan.records)
+        self.barred |= plan.protect
+        for one in plan.ended:
+            assert one not in in_use or self.known[one].end in (End.CANCELLED, End.RETURNED)
+            self.barred.discard(one)
+            del self.known[one]
+        assert set(self.known) <= self.barred
+        again = decide(
+            Picture(
+                now=self.now, records=dict(self.known), barred=frozenset(self.barred), pods=tuple(self.pods.values()),
+                ipam=None, workloads=None, unrecorded=frozenset(),
+            ),
+            Rules(hold=HOLD, max_count=100, cancel_after=30),
+        )  # fmt: skip
+        assert (again.records, again.ended, again.protect) == ({}, (), frozenset()), "a second sweep changes nothing"
+
+    @invariant()
+    def addresses_that_left_are_barred(self) -> None:
+        used = {one for found in self.pods.values() for one in found.addresses}
+        for one, (at, _) in self.left.items():
+            assert one in self.barred or one in used or self.now - at >= HOLD or one in self.meddled
+
+    def teardown(self) -> None:
+        """With everything gone and time passing, nothing stays barred."""
+        self.pods.clear()
+        for _ in range(6):
+            self.sweep()
+            self.now += HOLD
+        assert (self.barred, self.known) == (set(), {})
+
+
+TestCluster = Cluster.TestCase
+TestCluster.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)

@@ -1,0 +1,331 @@
+"""The admission webhook: reserves first, says yes second. `python -m ipreserve webhook`.
+
+Answers are given on one event loop; writing is done by the writers' threads (store.py), and what has to be kept up
+(Calico's API, settings, certificates, readiness) by a thread of its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import signal
+import ssl
+import tempfile
+import threading
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+
+from aiohttp import web
+
+from ipreserve import certs, errors, install, kube, review, settings, store
+from ipreserve.metrics import WebhookMetrics, serve
+from ipreserve.records import Address, Claim, State
+from ipreserve.review import Allow, Ask, BadReview, Reserve
+
+log = logging.getLogger("ipreserve.webhook")
+
+KEEP_SECONDS = 3.0
+DETECT_SECONDS = 30.0
+LOOK_SECONDS = 1.5
+RETRY_HINT_SECONDS = 5
+MOST_BODY = 4 << 20
+# Longer than Go's 90 s, so that it is never us who closes a connection that the API server is about to use.
+KEEP_ALIVE_SECONDS = 120.0
+# For asking whether a reservation can be written: an address of the documentation range, in a dry run.
+PROBE = Address("192.0.2.1")
+
+
+class Webhook:
+    """All parts of one replica. `start` and `stop` are for the event loop."""
+
+    def __init__(self, options: settings.Settings, door: kube.Kube) -> None:
+        self.options, self.kube = options, door
+        self.metrics = WebhookMetrics()
+        self.live = settings.Live()
+        self._problems: tuple[str, ...] = ()
+        self._calico: kube.CalicoApi | None = None
+        self._detected = -DETECT_SECONDS
+        self.store = store.Store(door, options.namespace, self.calico)
+        self.reserver = store.Reserver(self.store, gather=options.gather, metrics=self.metrics)
+        self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        self._context.minimum_version = ssl.TLSVersion.TLSv1_2
+        self._served: certs.Served | None = None
+        self._failing_since: float | None = None
+        self._ready = "not looked yet"
+        self._stop = threading.Event()
+        self._looks = ThreadPoolExecutor(16, thread_name_prefix="look")
+        self._runner: web.AppRunner | None = None
+        self._armed = False
+
+    def calico(self) -> kube.CalicoApi:
+        """Calico's API as last seen. Raises NoCalico."""
+        if self._calico is None:
+            self._calico = kube.detect(self.kube, self.options.calico_api)
+            log.info("Calico's API: %s (%s)", self._calico.name, self._calico.api_version)
+        return self._calico
+
+    # --- what is kept up --------------------------------------------------------------------------------------------
+
+    def keep(self) -> None:
+        """One round of everything that is not an answer. Each part fails alone."""
+        for part in (self._detect, self._reload, self._certificates, self._probe, self._arm):
+            try:
+                part()
+            except errors.IpreserveError as error:
+                log.warning("%s: %s", part.__name__.strip("_"), error)
+                if part is self._probe:
+                    self._set_ready(str(error))
+
+    def _detect(self) -> None:
+        if time.monotonic() - self._detected < DETECT_SECONDS and self._calico is not None:
+            return
+        found = kube.detect(self.kube, self.options.calico_api)
+        self._detected = time.monotonic()
+        if self._calico is not None and found != self._calico:
+            log.warning("Calico's API changed from %s to %s", self._calico.name, found.name)
+            self._calico = found
+            self.reserver.forget()
+        self._calico = found
+
+    def _reload(self) -> None:
+        found = settings.reload(self.store.config(), self.live)
+        if found.problems != self._problems:
+            for problem in found.problems:
+                log.error("%s", problem)
+        if found.live != self.live:
+            log.info("settings reloaded: %s", found.live)
+        self.live, self._problems = found.live, found.problems
+
+    def _certificates(self) -> None:
+        names = install.server_names(self.options.namespace, self.options.url)
+        served = certs.keep(self.kube, self.options.namespace, names)
+        self.metrics.certificate.set(served.expires.timestamp())
+        if self._served is None or served.pair != self._served.pair:
+            # New connections get the new one; those that are open go on.
+            with tempfile.NamedTemporaryFile() as file:
+                file.write(served.pair.certificate + served.pair.key)
+                file.flush()
+                self._context.load_cert_chain(file.name)
+            log.info("certificate in use until %s", served.expires.isoformat())
+        self._served = served
+
+    def _probe(self) -> None:
+        """Ready means: a reservation can be written. Makes both objects when they are missing."""
+        first = self.store.read_barred(0)
+        try:
+            if first.raw is None:
+                first = self.store.write_barred(first, ())
+            ledger = self.store.read_kept(0)
+            if ledger.raw is None:
+                ledger = self.store.write_kept(ledger, ledger.ledger)
+            self.reserver.learn(ledger)
+            self.store.write_barred(first, first.addresses | {PROBE}, dry_run=True)
+        except errors.Conflict:
+            # Somebody else writes it this moment: so it can be written.
+            pass
+        self._set_ready("")
+
+    def _set_ready(self, reason: str) -> None:
+        if reason != self._ready:
+            log.log(logging.ERROR if reason else logging.INFO, "ready" if not reason else f"not ready: {reason}")
+        self._ready = reason
+        self.metrics.ready.set(0 if reason else 1)
+
+    def _arm(self) -> None:
+        if self._ready or self._served is None:
+            return
+        there = install.arm(
+            self.kube, namespace=self.options.namespace, live=self.live, bundle=self._served.bundle
+        )  # fmt: skip
+        if there != self._armed:
+            log.info(
+                "webhook configuration %s", "in place" if there else "is not installed: nothing calls this service"
+            )
+        self._armed = there
+
+    # --- answers ----------------------------------------------------------------------------------------------------
+
+    async def on_review(self, request: web.Request) -> web.Response:
+        """POST /review."""
+        began = time.perf_counter()
+        path = "malformed"
+        try:
+            asked = review.parse(await request.read())
+            path = f"{asked.operation.lower()} {asked.resource}{'/' if asked.subresource else ''}{asked.subresource}"
+            answer, outcome = await self._answer(asked)
+        except BadReview as error:
+            log.error("an AdmissionReview was refused: %s", error)
+            self.metrics.decisions.labels(path, "malformed").inc()
+            return web.Response(status=400, text=f"{error}\n")
+        self.metrics.decisions.labels(path, outcome).inc()
+        self.metrics.seconds.labels(path).observe(time.perf_counter() - began)
+        return web.json_response(answer)
+
+    async def _answer(self, asked: review.Request) -> tuple[dict[str, object], str]:
+        decision = review.decide(asked, at=self.kube.clock.now(), pods=self.live.pods)
+        until = time.monotonic() + self.options.deadline
+        if isinstance(decision, Ask):
+            try:
+                decision = await self._look(decision)
+            except errors.IpreserveError as error:
+                return self._cannot(asked, str(error), 1)
+        if isinstance(decision, Allow):
+            return review.allowed(asked.uid), decision.reason.replace(" ", "_")
+        return await self._reserve(asked, decision.claims, until)
+
+    async def _look(self, ask: Ask) -> Allow | Reserve:
+        path = f"/api/v1/namespaces/{ask.namespace}/pods/{ask.name}"
+        loop = asyncio.get_running_loop()
+        try:
+            pod = await loop.run_in_executor(self._looks, lambda: self.kube.get(path, timeout=LOOK_SECONDS))
+        except errors.NotFound:
+            return Allow("gone")
+        claims = review.claims(pod, via="evict", at=self.kube.clock.now(), pods=self.live.pods)
+        return Reserve(claims) if claims else Allow("no address")
+
+    async def _reserve(
+        self, asked: review.Request, claims: Sequence[Claim], until: float
+    ) -> tuple[dict[str, object], str]:
+        left = max(0.05, until - time.monotonic())
+        futures = self.reserver.reserve(claims, seconds=left)
+        if not futures:
+            return review.allowed(asked.uid), "known"
+        problem = await _outcome(futures, left)
+        if problem is None:
+            self._failing_since = None
+            return review.allowed(asked.uid), "reserved"
+        return self._cannot(asked, problem, len(claims))
+
+    def _cannot(self, asked: review.Request, problem: str, addresses: int) -> tuple[dict[str, object], str]:
+        """The stated policy for "cannot record": refuse for some time, with a hint to try again; then let go."""
+        now = time.monotonic()
+        if self._failing_since is None:
+            self._failing_since = now
+        if now - self._failing_since < self.options.deny:
+            message = f"ipreserve could not reserve the pod's address yet ({problem}). Try again."
+            return review.try_later(asked.uid, message, seconds=RETRY_HINT_SECONDS), "refused"
+        log.error("%s/%s goes without a hold: %s", asked.namespace, asked.name, problem)
+        self.metrics.unprotected.inc(addresses)
+        warning = f"ipreserve could not reserve the pod's address: {problem[:120]}"
+        return review.allowed(asked.uid, warnings=[warning]), "unprotected"
+
+    async def on_give_back(self, request: web.Request) -> web.Response:
+        """POST /give-back: the held address of the same pod, if Calico will take it."""
+        try:
+            asked = review.parse(await request.read())
+            wanted = review.wants_back(asked)
+        except BadReview as error:
+            self.metrics.decisions.labels("give-back", "malformed").inc()
+            return web.Response(status=400, text=f"{error}\n")
+        found: tuple[Address, ...] = ()
+        if wanted is not None and self.options.give_back and not asked.dry_run:
+            loop = asyncio.get_running_loop()
+            try:
+                found = await loop.run_in_executor(self._looks, self._held_by, *wanted)
+            except errors.IpreserveError as error:
+                log.warning("give-back: %s", error)
+        self.metrics.decisions.labels("give-back", "given" if found else "nothing").inc()
+        return web.json_response(review.allowed(asked.uid, patch=review.patch_for(found) if found else None))
+
+    def _held_by(self, namespace: str, pod: str) -> tuple[Address, ...]:
+        """Free addresses that rest for this pod; none while Calico would refuse them.
+
+        Borrowing must be allowed, since the node is not known yet; and Calico's own cooldown bars its owner as well.
+        """
+        strict, cooldown = kube.ipam_settings(self.kube, self.calico())
+        if strict or cooldown:
+            return ()
+        held = [
+            (record.freed or 0.0, one)
+            for shard in self.store.all_kept().values()
+            for one, record in shard.ledger.records.items()
+            if (record.namespace, record.pod, record.state) == (namespace, pod, State.FREED)
+        ]
+        newest: dict[bool, Address] = {":" in one: one for _, one in sorted(held)}
+        return tuple(newest[family] for family in sorted(newest))
+
+    async def healthz(self, request: web.Request) -> web.Response:
+        """The process answers."""
+        return web.Response(text="ok\n")
+
+    async def readyz(self, request: web.Request) -> web.Response:
+        """A reservation can be written."""
+        fine = not self._ready
+        return web.Response(status=200 if fine else 503, text="ok\n" if fine else f"{self._ready}\n")
+
+    # --- life -------------------------------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Serve; returns when the port is open. Raises ApiError when the certificates cannot be made."""
+        loop = asyncio.get_running_loop()
+        while self._served is None:
+            try:
+                await loop.run_in_executor(None, self._certificates)
+            except errors.IpreserveError as error:
+                if not error.may_pass:
+                    raise
+                log.warning("certificates: %s", error)
+                await asyncio.sleep(1)
+        app = web.Application(client_max_size=MOST_BODY)
+        routes: list[tuple[str, Callable[[web.Request], Awaitable[web.StreamResponse]]]] = [
+            ("/healthz", self.healthz), ("/readyz", self.readyz)
+        ]  # fmt: skip
+        app.add_routes([web.get(path, handler) for path, handler in routes])
+        app.add_routes([web.post("/review", self.on_review), web.post("/give-back", self.on_give_back)])
+        self._runner = web.AppRunner(app, access_log=None, keepalive_timeout=KEEP_ALIVE_SECONDS, shutdown_timeout=5.0)
+        await self._runner.setup()
+        host, port = self.options.listen
+        await web.TCPSite(self._runner, host, port, ssl_context=self._context, backlog=1024).start()
+        log.info("serving on %s:%d", host, port)
+        threading.Thread(target=self._keep_on, name="keep", daemon=True).start()
+
+    def _keep_on(self) -> None:
+        while not self._stop.is_set():
+            try:
+                self.keep()
+            except Exception:
+                # This thread must live: readiness and certificates hang on it.
+                log.exception("keeping up failed")
+            self._stop.wait(KEEP_SECONDS)
+
+    async def stop(self) -> None:
+        """Answer what is open, then end."""
+        self._stop.set()
+        if self._runner is not None:
+            await self._runner.cleanup()
+
+
+async def _outcome(futures: Sequence[Future[None]], seconds: float) -> str | None:
+    """None when all are done in time, else why not. What comes later is read, so that nobody complains."""
+    waiting = [asyncio.wrap_future(one) for one in futures]
+    done, pending = await asyncio.wait(waiting, timeout=seconds)
+    for one in pending:
+        one.add_done_callback(lambda late: late.cancelled() or late.exception())
+    for one in done:
+        if (error := one.exception()) is not None:
+            return str(error)
+    return "no answer from the API server in time" if pending else None
+
+
+async def _run(options: settings.Settings) -> None:
+    webhook = Webhook(options, kube.connect(options.kubeconfig, pool=48))
+    ended = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, ended.set)
+    if options.metrics is not None:
+        serve(options.metrics, webhook.metrics.registry, lambda: True)
+    await webhook.start()
+    with contextlib.suppress(asyncio.CancelledError):
+        await ended.wait()
+    log.info("ending")
+    await webhook.stop()
+
+
+def main(options: settings.Settings) -> int:
+    """Serve until SIGTERM."""
+    log.info("ipreserve webhook: %s", options.shown())
+    asyncio.run(_run(options))
+    return 0
