@@ -22,7 +22,7 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from typing import Any
 
-from dev.stack import Stack, running_stack
+from dev.stack import Stack, interruptible, running_stack
 from provisioning.engines.base import ClusterView, common_labels
 from provisioning.engines.registry import ENGINES
 from sandbox import Sandbox
@@ -188,7 +188,12 @@ def delivery(stack: Stack, sandbox: Sandbox, rounds: int, say: Callable[[str], N
         for key, seconds in parts.items():
             by_hand_parts.setdefault(key, []).append(seconds)
         hand.remove()
-        say(f"round {number + 1} of {rounds}: Berth {ready[-1]:.2f} s, by hand {sum(parts.values()):.2f} s")
+        began = stamp(operation["started"]) - sent
+        slowest = max(steps, key=lambda title: steps[title][-1])
+        say(
+            f"round {number + 1} of {rounds}: Berth {ready[-1]:.2f} s (taken up after {began:.2f} s, longest: "
+            f"{slowest} {steps[slowest][-1]:.2f} s), by hand {sum(parts.values()):.2f} s"
+        )
     hand_total = [sum(values) for values in zip(*by_hand_parts.values(), strict=True)]
     say("")
     say(f"(a) {hand.manifest_count} manifests of a Redis Cluster 3x(1+1), median of {rounds}")
@@ -243,7 +248,7 @@ def main() -> None:
     def say(line: str) -> None:
         print(line, flush=True)
 
-    with running_stack(name="bench", progress=say) as stack:
+    with interruptible(), running_stack(name="bench", progress=say) as stack:
         assert stack.sandbox is not None
         # The demo tenant's limits are for people who try it out; here it orders hundreds of clusters.
         stack.portal.manage("shell", "-c", "from tenants.models import QuotaLimit; QuotaLimit.objects.all().delete()")

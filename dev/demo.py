@@ -6,18 +6,15 @@ Exit status 0 only when the delivered cluster was written to and read from.
 from __future__ import annotations
 
 import argparse
-import contextlib
 import secrets
-import signal
 import sys
-import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from dev.portal import ApiError, PortalError
 from dev.services import ServiceError
-from dev.stack import Stack, running_stack
+from dev.stack import Stack, interruptible, running_stack
 from sandbox import SandboxError
 
 TENANT = "demo"
@@ -37,25 +34,6 @@ class Clock:
 
     def say(self, line: str) -> None:
         print(f"{time.monotonic() - self.start:6.1f} s  {line}", flush=True)
-
-
-@contextlib.contextmanager
-def interruptible() -> Iterator[threading.Event]:
-    """An event that SIGINT and SIGTERM set; while starting, a signal ends the program by KeyboardInterrupt."""
-    stopped = threading.Event()
-
-    def stop(signum: int, frame: object) -> None:
-        if stopped.is_set():
-            return  # already on the way out: a second Ctrl-C must not leave half of it behind
-        stopped.set()
-        raise KeyboardInterrupt
-
-    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield stopped
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def order(stack: Stack, clock: Clock) -> Mapping[str, Any]:

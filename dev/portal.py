@@ -18,6 +18,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from dev.services import bound_to_us
+
 ROOT = Path(__file__).resolve().parent.parent
 START_DEADLINE_SECONDS = 90.0
 STOP_DEADLINE_SECONDS = 15.0
@@ -31,7 +33,7 @@ def spawn(argv: Sequence[str], environment: Mapping[str, str], log: Path) -> sub
     """Start a process in a session of its own, output to `log`."""
     with log.open("ab") as out:
         return subprocess.Popen(
-            argv, env=dict(environment), cwd=ROOT, stdin=subprocess.DEVNULL, stdout=out, stderr=out,
+            bound_to_us(argv), env=dict(environment), cwd=ROOT, stdin=subprocess.DEVNULL, stdout=out, stderr=out,
             start_new_session=True,
         )  # fmt: skip
 

@@ -11,9 +11,11 @@ import contextlib
 import os
 import secrets
 import shutil
+import signal
 import socket
 import subprocess
 import tempfile
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -82,6 +84,25 @@ def prepare(folder: Path, services: Services) -> tuple[dict[str, str], Path]:
         "BERTH_IMAGE_REGISTRY": os.environ.get("REGISTRY", ""),
     }
     return environment, targets
+
+
+@contextlib.contextmanager
+def interruptible() -> Iterator[threading.Event]:
+    """An event that SIGINT and SIGTERM set; while starting, a signal ends the program by KeyboardInterrupt."""
+    stopped = threading.Event()
+
+    def stop(signum: int, frame: object) -> None:
+        if stopped.is_set():
+            return  # already on the way out: a second Ctrl-C must not leave half of it behind
+        stopped.set()
+        raise KeyboardInterrupt
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stopped
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 @contextlib.contextmanager

@@ -38,6 +38,8 @@ SEPARATE = ("etcd", "kube-controller-manager", "kube-scheduler")
 ROOT = Path(__file__).resolve().parent.parent
 API_DEADLINE_SECONDS = 60.0
 NODES_DEADLINE_SECONDS = 120.0
+KUBELET_DEADLINE_SECONDS = 30.0
+KUBELET_TRIES = 10
 INSTEAD = "To use a Kubernetes cluster you have instead, set KUBECONFIG=/path/to/its/kubeconfig."
 
 HOLDER = """set -e
@@ -121,6 +123,16 @@ def _listening_socket(port: int | None = None) -> socket.socket:
         else:
             return found
     raise AssertionError("unreachable: the last try returns or raises")
+
+
+def _said(process: Recorded, log: Path, start: int, words: bytes, seconds: float) -> bool:
+    """Wait until `words` are in the log behind byte `start`; False when the process ends or the time is up first."""
+    deadline = time.monotonic() + seconds
+    while words not in log.read_bytes()[start:]:
+        if not process.is_alive() or time.monotonic() > deadline:
+            return False
+        time.sleep(0.03)
+    return True
 
 
 def _dns_ready(client: Client) -> bool:
@@ -266,8 +278,8 @@ class Sandbox:
             applied = pool.submit(self._apply_base)
             self._start_inside("kube-proxy", [*kubernetes.argv("kube-proxy"), f"--config={self._proxy_file()}"])
             self._start_volumes(kubernetes)
-            for node in self.nodes:
-                self._start_kubelet(kubernetes, node)
+            for started in [pool.submit(self._start_kubelet, kubernetes, node) for node in self.nodes]:
+                started.result()
             loaded.result()
             applied.result()
             client = Client(self.layout.kubeconfig)
@@ -361,6 +373,9 @@ class Sandbox:
         ]  # fmt: skip
         start("etcd", [*kubernetes.argv("etcd"), *etcd])
         start("control-plane", [*kubernetes.argv("kube-apiserver"), f"--etcd-servers={client}", *server])
+        # They end when the API server is not healthy within 10 s, which a busy machine may take.
+        healthy = lambda: self.kubectl("get", "--raw", "/readyz").returncode == 0  # noqa: E731
+        self._await("the API server is not ready", API_DEADLINE_SECONDS, healthy, piece="control-plane")
         start("kube-controller-manager", [*kubernetes.argv("kube-controller-manager"), *manager])
         start("kube-scheduler", [*kubernetes.argv("kube-scheduler"), *scheduler])
 
@@ -380,7 +395,20 @@ class Sandbox:
         configuration = components.kubelet_configuration(self.layout, node)
         (folder / "kubelet.json").write_text(json.dumps(configuration))
         argv = [*kubernetes.argv("kubelet"), *components.kubelet(self.layout, node)]
-        self._start_inside(f"kubelet-{node.name}", argv)
+        name = f"kubelet-{node.name}"
+        log = self.layout.logs / f"{name}.log"
+        answers = lambda: self._succeeds([*self.ctr(node), "version"])  # noqa: E731
+        self._await(f"containerd of {node.name} does not answer", 30, answers, piece=f"containerd-{node.name}")
+        # containerd's socket answers a moment before its CRI service does, and a kubelet that comes in between ends.
+        for _ in range(KUBELET_TRIES):
+            before = log.stat().st_size if log.exists() else 0
+            process = self._start_inside(name, argv)
+            if _said(process, log, before, b"Started kubelet", KUBELET_DEADLINE_SECONDS):
+                return
+            if process.is_alive() or b"server is not initialized yet" not in log.read_bytes()[before:]:
+                break
+        tail = log.read_text(errors="replace")[-1500:]
+        raise SandboxError(f"kubelet of {node.name} did not start. Its log, {log}, ends with:\n{tail}")
 
     def start_node(self, node: Node) -> None:
         """Start a node's pieces again; for faults.py."""

@@ -9,11 +9,14 @@ import (
 	"fmt"
 	"net/url"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/spf13/pflag"
 	"go.etcd.io/etcd/server/v3/embed"
+	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/tools/cache"
+	"k8s.io/client-go/tools/clientcmd"
 	logsapi "k8s.io/component-base/logs/api/v1"
 	apiserver "k8s.io/kubernetes/cmd/kube-apiserver/app"
 	manager "k8s.io/kubernetes/cmd/kube-controller-manager/app"
@@ -57,13 +60,24 @@ func controlPlane(args []string) error {
 	}()
 	if len(forManager) > 0 {
 		go func() {
+			// It ends when the API server is not healthy within 10 s, which a busy machine may take.
+			if err := awaitServer(ctx, forManager); err != nil {
+				ended <- fmt.Errorf("kube-controller-manager: %w", err)
+				return
+			}
 			command := manager.NewControllerManagerCommand()
 			command.SetArgs(forManager)
 			ended <- fmt.Errorf("kube-controller-manager: %w", orEnded(command.Execute()))
 		}()
 	}
 	if len(forScheduler) > 0 {
-		go func() { ended <- fmt.Errorf("kube-scheduler: %w", orEnded(runScheduler(ctx, forScheduler))) }()
+		go func() {
+			if err := awaitServer(ctx, forScheduler); err != nil {
+				ended <- fmt.Errorf("kube-scheduler: %w", err)
+				return
+			}
+			ended <- fmt.Errorf("kube-scheduler: %w", orEnded(runScheduler(ctx, forScheduler)))
+		}()
 	}
 	select {
 	case err := <-ended:
@@ -79,6 +93,33 @@ func controlPlane(args []string) error {
 		}
 		return nil
 	}
+}
+
+// awaitServer waits until the API server says it is healthy to the user of the --kubeconfig among args: it listens before
+// the roles of that user are made. Without an end, since who started us has a deadline and shows our log.
+func awaitServer(ctx context.Context, args []string) error {
+	var path string
+	for _, arg := range args {
+		if value, found := strings.CutPrefix(arg, "--kubeconfig="); found {
+			path = value
+		}
+	}
+	config, err := clientcmd.BuildConfigFromFlags("", path)
+	if err != nil {
+		return err
+	}
+	client, err := kubernetes.NewForConfig(config)
+	if err != nil {
+		return err
+	}
+	for client.Discovery().RESTClient().Get().AbsPath("/healthz").Do(ctx).Error() != nil {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(50 * time.Millisecond):
+		}
+	}
+	return nil
 }
 
 func orEnded(err error) error {

@@ -12,6 +12,7 @@ import pytest
 
 from dev.portal import ApiError
 from dev.stack import Stack, environment_for_browser
+from sandbox import faults
 from tests.e2e.conftest import OrderCluster
 
 pytestmark = pytest.mark.sandbox
@@ -84,6 +85,30 @@ def test_zookeeper_is_delivered_through_the_same_door(order: OrderCluster) -> No
     assert placed.operation["state"] == "succeeded", placed.operation["error"]
     roles = sorted(member["role"] for member in placed.read()["members"])
     assert roles == ["follower", "follower", "leader"]
+
+
+def test_zookeeper_survives_that_all_its_pods_get_new_addresses_at_once(stack: Stack, order: OrderCluster) -> None:
+    if stack.sandbox is None:
+        pytest.skip("deletes pods with the embedded target's kubectl")
+    placed = order("zookeeper", plan="zookeeper-dev")
+    label = f"app.kubernetes.io/instance={placed.name}"
+
+    def addresses() -> set[str]:
+        path = "jsonpath={.items[*].status.podIP}"
+        assert stack.sandbox is not None
+        return set(stack.sandbox.kubectl("-n", "berth-demo", "get", "pods", "-l", label, "-o", path).stdout.split())
+
+    before = addresses()
+    assert len(before) == 3
+    faults.new_addresses(stack.sandbox, "berth-demo", label)
+    eventually(lambda: len(addresses() - before) == 3, "three pods have three new addresses")
+
+    def healed() -> bool:
+        cluster = placed.read()
+        roles = sorted(member["role"] for member in cluster["members"])
+        return cluster["phase"] == "ready" and roles == ["follower", "follower", "leader"]
+
+    eventually(healed, "the ensemble has a leader again and is ready")
 
 
 def test_deleting_keeps_volumes_unless_the_name_is_typed(stack: Stack, order: OrderCluster) -> None:
