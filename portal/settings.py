@@ -20,6 +20,8 @@ SECURE_COOKIES = env.boolean("BERTH_SECURE_COOKIES", True)
 SESSION_COOKIE_SECURE = SECURE_COOKIES
 CSRF_COOKIE_SECURE = SECURE_COOKIES
 SESSION_COOKIE_SAMESITE = "Lax"
+# How many proxies stand before the web process and append to X-Forwarded-For; without one it is not believed.
+TRUSTED_PROXIES = env.integer("BERTH_TRUSTED_PROXIES", 0, minimum=0, maximum=10)
 SECURE_REFERRER_POLICY = "same-origin"
 X_FRAME_OPTIONS = "DENY"
 SECURE_HSTS_SECONDS = 31_536_000 if SECURE_COOKIES else 0
@@ -120,6 +122,7 @@ SPECTACULAR_SETTINGS = {
         "Phase": "provisioning.models.Phase",
         "OperationState": "provisioning.models.OperationState",
         "Role": "tenants.models.Role",
+        "AuditResult": "tenants.models.AuditResult",
         "Effect": "portal.api.engines.EFFECTS",
         "FieldKind": "portal.api.engines.KINDS",
         "StepState": "portal.api.operations.STEP_STATES",
@@ -135,6 +138,7 @@ SPECTACULAR_SETTINGS = {
         {"name": "Catalogue", "description": "What can be ordered, and where it can run."},
         {"name": "Quota", "description": "What the tenant may use, what holds it, and what an order would take."},
         {"name": "Clusters", "description": "Order, watch, label and delete clusters, and connect to them."},
+        {"name": "Audit", "description": "Who did what, from where, and what was refused."},
         {"name": "Operations", "description": "How a change is going, and what it waits for."},
     ],
 }

@@ -30,6 +30,11 @@ def new_entry_id() -> str:
     return new_id("led")
 
 
+def new_audit_id() -> str:
+    """Default of AuditEvent.id."""
+    return new_id("aud")
+
+
 class User(AbstractUser):
     """A person or a service. Platform administrators are `is_superuser`."""
 
@@ -205,3 +210,43 @@ class ApiToken(models.Model):
 
     def __str__(self) -> str:
         return f"{self.prefix}… {self.name}"
+
+
+class AuditResult(models.TextChoices):
+    """What became of a request: done, refused with a reason (`code`), or broken off by an error of ours."""
+
+    SUCCESS = "success"
+    REFUSED = "refused"
+    FAILED = "failed"
+
+
+class AuditEvent(models.Model):
+    """Who did, or tried to do, what to which object, from where. Append-only: a trigger refuses every other change.
+
+    Texts instead of foreign keys: the row must outlive the tenant, the person and the token it names, unchanged.
+    `detail` holds facts the views name one by one, such as {"role": "owner"}; never a body, never a secret.
+    """
+
+    id = models.CharField(primary_key=True, max_length=40, default=new_audit_id, editable=False)
+    created = models.DateTimeField(auto_now_add=True)
+    tenant_id = models.CharField(max_length=40, default="", blank=True)
+    tenant = models.CharField(max_length=30, default="", blank=True)  # its slug then; another tenant may have it later
+    actor_id = models.BigIntegerField(null=True)
+    actor = models.CharField(max_length=150, default="", blank=True)
+    token_id = models.CharField(max_length=40, default="", blank=True)
+    token_prefix = models.CharField(max_length=16, default="", blank=True)
+    action = models.CharField(max_length=60)  # operationId of the API
+    object = models.CharField(max_length=300)  # path below the tenant, such as "clusters/orders"
+    detail = models.JSONField(default=dict)
+    address = models.GenericIPAddressField(null=True)
+    result = models.CharField(max_length=10, choices=AuditResult.choices)
+    status = models.PositiveSmallIntegerField()  # of the HTTP answer
+    code = models.CharField(max_length=60, default="", blank=True)  # of the problem, when refused
+    operation_id = models.CharField(max_length=40, default="", blank=True)
+    request_id = models.CharField(max_length=64, default="", blank=True)
+
+    class Meta:
+        indexes = [models.Index(fields=["tenant_id", "-id"], name="tenants_audit_of_tenant")]
+
+    def __str__(self) -> str:
+        return f"{self.actor} {self.action} {self.object}: {self.result}"

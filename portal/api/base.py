@@ -5,13 +5,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import cached_property
+from types import MappingProxyType
 from typing import Any, ClassVar
 
+from django.http import HttpRequest
+from django.http.response import HttpResponseBase
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
+from portal.api.audited import CHANGING, audited, changes, note_refusal
 from portal.auth import SAFE
 from provisioning.models import Cluster, ClusterQuerySet, Operation, OperationQuerySet
 from tenants.access import require_active, require_role
@@ -20,9 +25,32 @@ from tenants.refusals import Missing
 
 
 class ApiView(APIView):
-    """A resource. With `{tenant}` in its address, changes need at least `least_role` in that tenant."""
+    """A resource. With `{tenant}` in its address, changes need at least `least_role` in that tenant.
+
+    Every change is audited; see portal/api/audited.py for `in_transaction`.
+    """
 
     least_role: ClassVar[Role] = Role.DEVELOPER
+    # None: everybody who may see the tenant may read.
+    least_role_to_read: ClassVar[Role | None] = None
+    # False for a handler that calls Kubernetes: no network inside a transaction.
+    in_transaction: ClassVar[bool] = True
+    # Whether refusals of callers who are not signed in are noted too.
+    audit_anonymous: ClassVar[bool] = False
+
+    # Who was recognised: for the audit of requests that were refused before `user` could be asked for.
+    caller: User | None = None
+    # What the address does not say: the object a POST made, its tenant, and facts about the change. Never a secret.
+    audit_object = ""
+    audit_tenant: Tenant | None = None
+    audit_detail: Mapping[str, Any] = MappingProxyType({})
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        for method in CHANGING:
+            handler = vars(cls).get(method)
+            if handler is not None and changes(handler):
+                setattr(cls, method, audited(handler))
 
     @property
     def user(self) -> User:
@@ -73,6 +101,10 @@ class ApiView(APIView):
             raise Missing("not_found", f"There is no cluster {name} in {self.tenant.slug}.")
         return cluster
 
+    def perform_authentication(self, request: Request) -> None:
+        super().perform_authentication(request)
+        self.caller = request.user if isinstance(request.user, User) else None
+
     def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
         super().initial(request, *args, **kwargs)
         if any("\0" in str(value) for value in self.kwargs.values()):
@@ -81,9 +113,24 @@ class ApiView(APIView):
         if "tenant" not in self.kwargs:
             return
         tenant = self.tenant
-        if request.method not in SAFE:
+        if request.method in SAFE:
+            if self.least_role_to_read is not None:
+                require_role(tenant=tenant, user=self.user, least=self.least_role_to_read)
+        else:
             require_role(tenant=tenant, user=self.user, least=self.least_role)
             require_active(tenant=tenant, user=self.user)
+
+    def dispatch(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
+        if request.method in SAFE:
+            return super().dispatch(request, *args, **kwargs)
+        try:
+            response = super().dispatch(request, *args, **kwargs)
+        except Exception:
+            note_refusal(self, self.request, 500, {"code": "internal_error"})
+            raise
+        if response.status_code >= 400:
+            note_refusal(self, self.request, response.status_code, getattr(response, "data", None))
+        return response
 
     def finalize_response(self, request: Request, response: Response, *args: Any, **kwargs: Any) -> Response:
         # Answers depend on who asks and change all the time; some hold secrets.

@@ -200,6 +200,7 @@ def accepted(view: ApiView, operation: Operation) -> Response:
         raise Missing("not_found", "The cluster is gone.")
     shown = next((one for one in getattr(cluster, "open_operations", []) if one.pk == operation.pk), operation)
     shown.cluster = cluster
+    view.audit_object = f"clusters/{cluster.name}"
     body = {"operation": OperationOut(shown).data, "cluster": dict(ClusterOut(cluster).data)}
     return Response(body, status=202, headers={"Location": f"/api/v1/operations/{operation.id}"})
 

@@ -55,10 +55,15 @@ class CredentialsView(ApiView):
 
 
 class RevealView(ApiView):
+    """Reads the Secret over the network, so not in a transaction: the row in the audit is written before the answer."""
+
+    in_transaction = False
+
     @described("revealCredential", tag="Clusters", summary="Reveal a password", answers={200: RevealedOut},
                problems=(403, 404, 409, 503),
-               about="Needs the role developer or owner, and is noted in the cluster's events. The answer must not be "
-               "stored: `Cache-Control: no-store`. Takes no Idempotency-Key for the same reason.")  # fmt: skip
+               about="Needs the role developer or owner, and is noted in the audit and in the cluster's events. The "
+               "answer must not be stored: `Cache-Control: no-store`. Takes no Idempotency-Key for the same "
+               "reason.")  # fmt: skip
     def post(self, request: Request, tenant: str, name: str, principal: str) -> Response:
         found = reveal_credential(cluster=self.cluster, name=principal, by=self.user)
         return Response({"name": found.name, "password": found.password})

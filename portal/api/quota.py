@@ -233,7 +233,7 @@ class ForecastView(ApiView):
     @described("forecastQuota", tag="Quota", summary="What an order would take of the quota", request=ForecastDraft,
                answers={200: ForecastOut}, problems=(400, 403, 404, 415, 422),
                about="Checks the draft as an order is checked, and writes nothing. What fits now may be taken by "
-               "somebody else before the order comes: only the order itself reserves.")  # fmt: skip
+               "somebody else before the order comes: only the order itself reserves.", changes=False)  # fmt: skip
     def post(self, request: Request, tenant: str) -> Response:
         sent = read_body(ForecastDraft, request)
         name = sent.pop("cluster")

@@ -55,18 +55,22 @@ REPLAYED = OpenApiParameter(
 
 
 def described(
-    operation_id: str, *, tag: str, summary: str, answers: Mapping[int, Any], about: str = "", request: Any = None,
+    operation_id: str, *, tag: str, summary: str, answers: Mapping[Any, Any], about: str = "", request: Any = None,
     query: type[serializers.Serializer[Any]] | None = None, parameters: Sequence[OpenApiParameter] = (),
-    problems: Sequence[int] = (), anonymous: bool = False,
+    problems: Sequence[int] = (), anonymous: bool = False, changes: bool = True,
 ) -> Callable[[F], F]:  # fmt: skip
-    """Document one method of a view. `answers`: status to serializer, None: no body; 401 comes unless `anonymous`."""
+    """Document one method of a view, outermost. `answers`: status, or (status, media type), to serializer; None: no
+    body. 401 comes unless `anonymous`.
+
+    The operation id is also the action in the audit. `changes=False` marks a POST that only asks: it is not audited.
+    """
     responses: dict[int, Any] = {
         status: serializer if serializer is not None else OpenApiResponse(description="Done; no body.")
         for status, serializer in answers.items()
     }
     for status in sorted({*problems, *([] if anonymous else [401])}):
         responses[status] = OpenApiResponse(Problem, description=PROBLEMS[status])
-    return extend_schema(
+    schema = extend_schema(
         operation_id=operation_id,
         tags=[tag],
         summary=summary,
@@ -76,6 +80,12 @@ def described(
         parameters=[*([query] if query else []), *parameters],
         auth=[] if anonymous else None,
     )
+
+    def decorate(handler: F) -> F:
+        handler.action, handler.changes = operation_id, changes  # type: ignore[attr-defined]
+        return schema(handler)
+
+    return decorate
 
 
 class TokenScheme(OpenApiAuthenticationExtension):  # type: ignore[no-untyped-call]

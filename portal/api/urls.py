@@ -5,6 +5,7 @@ from __future__ import annotations
 from django.urls import path
 
 from portal.api import (
+    audit,
     clusters,
     credentials,
     engines,
@@ -48,5 +49,9 @@ urlpatterns = [
     path(f"{QUOTA}/entries", quota.EntriesView.as_view(), name="quota-entries"),
     path(f"{QUOTA}/forecast", quota.ForecastView.as_view(), name="quota-forecast"),
     path(f"{QUOTA}/limits", quota.LimitsView.as_view(), name="quota-limits"),
+    path("tenants/<str:tenant>/audit", audit.TenantAuditView.as_view(), name="tenant-audit"),
+    path("tenants/<str:tenant>/audit/export", audit.TenantAuditExportView.as_view(), name="tenant-audit-export"),
+    path("audit", audit.AuditView.as_view(), name="audit"),
+    path("audit/export", audit.AuditExportView.as_view(), name="audit-export"),
     path("operations/<str:operation>", operations.OperationView.as_view(), name="operation"),
 ]

@@ -32,6 +32,13 @@ OWNED = {
     "quota-entries": "/api/v1/tenants/acme/quota/entries",
     "quota-forecast": "/api/v1/tenants/acme/quota/forecast",
     "quota-limits": "/api/v1/tenants/acme/quota/limits",
+    "tenant-audit": "/api/v1/tenants/acme/audit",
+    "tenant-audit-export": "/api/v1/tenants/acme/audit/export",
+}
+# For platform administrators: to everybody else these addresses do not exist.
+ADMIN = {
+    "audit": "/api/v1/audit",
+    "audit-export": "/api/v1/audit/export",
 }
 # Lists of what is the caller's own, and the catalogue: other people's things must not be in them.
 COMMON = {
@@ -65,11 +72,11 @@ CHANGES = [
 
 def address(name: str, world: World) -> str:
     token = ApiToken.objects.filter(user=world.alice).first() or create_token(user=world.alice, name="a", scopes=[])[0]
-    return {**OWNED, **COMMON}[name].format(token=token.pk, operation=world.operation.pk)
+    return {**OWNED, **ADMIN, **COMMON}[name].format(token=token.pk, operation=world.operation.pk)
 
 
 def test_every_route_has_an_isolation_case() -> None:
-    assert set(NAMED) == set(OWNED) | set(COMMON) | OPEN
+    assert set(NAMED) == set(OWNED) | set(ADMIN) | set(COMMON) | OPEN
 
 
 def test_every_view_without_a_name_is_only_a_404() -> None:
@@ -77,7 +84,7 @@ def test_every_view_without_a_name_is_only_a_404() -> None:
     assert unnamed == {"not_found"}
 
 
-@pytest.mark.parametrize("name", sorted(OWNED))
+@pytest.mark.parametrize("name", sorted(OWNED | ADMIN))
 @pytest.mark.parametrize("method", METHODS)
 def test_stranger_gets_404_never_403(world: World, client_of: Client, name: str, method: str) -> None:
     answer = client_of(world.charlie).generic(method.upper(), address(name, world), "{}", "application/json")
@@ -85,14 +92,14 @@ def test_stranger_gets_404_never_403(world: World, client_of: Client, name: str,
     assert answer.json()["code"] in {"not_found", "method_not_allowed"}
 
 
-@pytest.mark.parametrize("name", sorted(OWNED))
+@pytest.mark.parametrize("name", sorted(OWNED | ADMIN))
 def test_stranger_gets_404_from_at_least_one_method(world: World, client_of: Client, name: str) -> None:
     client = client_of(world.charlie)
     answers = [client.generic(method.upper(), address(name, world)).status_code for method in METHODS]
     assert 404 in answers
 
 
-@pytest.mark.parametrize("name", sorted(OWNED | COMMON))
+@pytest.mark.parametrize("name", sorted(OWNED | ADMIN | COMMON))
 @pytest.mark.parametrize("method", METHODS)
 def test_nobody_gets_401_with_a_challenge(world: World, name: str, method: str) -> None:
     answer = APIClient().generic(method.upper(), address(name, world), "{}", "application/json")

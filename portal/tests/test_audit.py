@@ -1,0 +1,285 @@
+"""The audit: no change without its row, no row for what did not happen, nobody can rewrite it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+from unittest.mock import patch
+
+import pytest
+from django.db import DatabaseError, connection, transaction
+from django.http import StreamingHttpResponse
+from rest_framework.test import APIClient
+
+from portal.api import credentials
+from portal.api.audited import CHANGING
+from portal.tests.conftest import Client, World
+from portal.tests.test_isolation import NAMED
+from provisioning.clusters.services import Credential
+from provisioning.models import Cluster
+from tenants.audit import record
+from tenants.models import AuditEvent, AuditResult, Tenant, User
+
+ORDERS = "/api/v1/tenants/acme/clusters/orders"
+AUDIT = "/api/v1/tenants/acme/audit"
+PASSWORD = "s3cret-of-the-cluster"
+
+
+@pytest.fixture
+def alice(world: World, client_of: Client) -> APIClient:
+    return client_of(world.alice)
+
+
+@pytest.fixture
+def admin(db: None, client_of: Client) -> APIClient:
+    return client_of(User.objects.create(username="root", is_superuser=True))
+
+
+def only() -> AuditEvent:
+    """The one row there is."""
+    return AuditEvent.objects.get()
+
+
+def lines(answer: Any) -> list[dict[str, Any]]:
+    assert isinstance(answer, StreamingHttpResponse)
+    assert isinstance(answer.streaming_content, Iterator)
+    return [json.loads(line) for line in b"".join(answer.streaming_content).decode().splitlines()]
+
+
+# --- what is written --------------------------------------------------------------------------------------------------
+
+
+def test_a_change_says_who_what_from_where_and_with_which_token(alice: APIClient, world: World) -> None:
+    headers = {"X-Request-Id": "abc-1"}
+    assert alice.patch(ORDERS, {"description": "x"}, format="json", headers=headers).status_code == 200
+    row, token = only(), world.alice.tokens.get()
+    assert (row.actor, row.actor_id, row.token_id, row.token_prefix) == (
+        "alice",
+        world.alice.pk,
+        token.pk,
+        token.prefix,
+    )
+    assert (row.tenant, row.tenant_id, row.action, row.object) == (
+        "acme", world.acme.pk, "editCluster", "clusters/orders",
+    )  # fmt: skip
+    assert (row.result, row.status, row.address, row.request_id) == ("success", 200, "127.0.0.1", "abc-1")
+
+
+def test_an_order_names_the_new_cluster_and_its_operation(alice: APIClient) -> None:
+    body = {"name": "fresh", "engine": "redis", "plan": "plan-small"}
+    answer = alice.post("/api/v1/tenants/acme/clusters", body, format="json", headers={"Idempotency-Key": "k"})
+    assert answer.status_code == 202, answer.content
+    row = only()
+    assert (row.action, row.object, row.operation_id) == (
+        "createCluster", "clusters/fresh", answer.json()["operation"]["id"],
+    )  # fmt: skip
+
+
+def test_reading_leaves_no_row(alice: APIClient) -> None:
+    assert alice.get(ORDERS).status_code == 200
+    assert not AuditEvent.objects.exists()
+
+
+def test_a_refusal_is_noted_with_its_code(world: World, client_of: Client) -> None:
+    assert client_of(world.vera).patch(ORDERS, {"description": "x"}, format="json").status_code == 403
+    row = only()
+    assert (row.actor, row.action, row.result, row.status, row.code, row.tenant) == (
+        "vera", "editCluster", "refused", 403, "role_required", "acme",
+    )  # fmt: skip
+
+
+def test_a_strangers_attempt_is_noted_for_platform_administrators_only(world: World, client_of: Client) -> None:
+    assert client_of(world.charlie).delete(ORDERS).status_code == 404
+    row = only()
+    assert (row.actor, row.result, row.object, row.tenant) == ("charlie", "refused", "clusters/orders", "")
+
+
+def test_nobodys_requests_leave_no_rows(world: World) -> None:
+    assert APIClient().delete(ORDERS).status_code == 401
+    assert not AuditEvent.objects.exists()
+
+
+def test_an_error_of_ours_is_noted_as_failed_and_changes_nothing(alice: APIClient) -> None:
+    alice.raise_request_exception = False
+    with patch("portal.api.clusters.show_cluster", side_effect=RuntimeError("after the change")):
+        assert alice.patch(ORDERS, {"description": "changed"}, format="json").status_code == 500
+    assert (only().result, only().code) == ("failed", "internal_error")
+    assert Cluster.objects.get(name="orders").description == ""
+
+
+def test_without_its_row_there_is_no_change(alice: APIClient) -> None:
+    alice.raise_request_exception = False
+    with patch("portal.api.audited.record", side_effect=DatabaseError("disk full")):
+        assert alice.patch(ORDERS, {"description": "changed"}, format="json").status_code == 500
+    assert Cluster.objects.get(name="orders").description == ""
+    assert not AuditEvent.objects.exists()
+
+
+def test_revealing_is_noted_and_the_password_is_not(alice: APIClient) -> None:
+    with patch.object(credentials, "reveal_credential", return_value=Credential("default", PASSWORD)):
+        answer = alice.post(f"{ORDERS}/credentials/default/reveal")
+    assert answer.json()["password"] == PASSWORD
+    row = only()
+    assert (row.action, row.object) == ("revealCredential", "clusters/orders/credentials/default/reveal")
+    assert PASSWORD not in str(AuditEvent.objects.values().get())
+
+
+def test_without_its_row_no_password_leaves(alice: APIClient) -> None:
+    alice.raise_request_exception = False
+    with (
+        patch.object(credentials, "reveal_credential", return_value=Credential("default", PASSWORD)),
+        patch("portal.api.audited.record", side_effect=DatabaseError("disk full")),
+    ):
+        answer = alice.post(f"{ORDERS}/credentials/default/reveal")
+    assert answer.status_code == 500
+    assert PASSWORD not in answer.content.decode()
+
+
+def test_making_a_token_is_noted_without_its_secret(world: World) -> None:
+    browser = APIClient()
+    browser.force_login(world.alice)
+    secret = browser.post("/api/v1/tokens", {"name": "ci"}, format="json").json()["secret"]
+    assert only().action == "createToken"
+    assert secret not in str(AuditEvent.objects.values().get())
+
+
+def test_every_handler_that_changes_something_has_a_name_for_the_audit() -> None:
+    views = [route.callback.cls for route in NAMED.values() if hasattr(route.callback, "cls")]
+    handlers = [getattr(view, method) for view in views for method in CHANGING if hasattr(view, method)]
+    assert handlers
+    assert [handler for handler in handlers if not getattr(handler, "action", "")] == []
+
+
+# --- nobody can rewrite it --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "UPDATE tenants_auditevent SET actor = 'nobody'",
+        "UPDATE tenants_auditevent SET actor = 'nobody' WHERE false",
+        "DELETE FROM tenants_auditevent",
+        "TRUNCATE tenants_auditevent",
+        "SET LOCAL session_replication_role = replica; DELETE FROM tenants_auditevent",
+    ],
+)
+def test_the_database_refuses_every_change_of_a_row(db: None, statement: str) -> None:
+    record(action="test", object="x", result=AuditResult.SUCCESS, status=200)
+    with connection.cursor() as cursor:
+        # Off in tests otherwise, see the root conftest.py.
+        cursor.execute("ALTER TABLE tenants_auditevent ENABLE ALWAYS TRIGGER tenants_audit_keep_table")
+        with pytest.raises(DatabaseError, match="append-only"), transaction.atomic():
+            cursor.execute(statement)
+    assert only().actor == ""
+
+
+def test_rows_outlive_the_person_and_the_token(alice: APIClient, world: World) -> None:
+    assert alice.patch(ORDERS, {"description": "x"}, format="json").status_code == 200
+    world.alice.delete()
+    assert only().actor == "alice"
+
+
+# --- reading ----------------------------------------------------------------------------------------------------------
+
+
+def test_owners_read_what_happened_in_their_tenant(alice: APIClient, world: World, client_of: Client) -> None:
+    alice.patch(ORDERS, {"description": "x"}, format="json")
+    client_of(world.charlie).patch("/api/v1/tenants/other/clusters/secret-plans", {"description": "x"}, format="json")
+    items = alice.get(AUDIT).json()["items"]
+    assert [(item["actor"], item["object"]) for item in items] == [("alice", "clusters/orders")]
+
+
+@pytest.mark.parametrize("name", ["bob", "vera"])
+@pytest.mark.parametrize("path", [AUDIT, f"{AUDIT}/export"])
+def test_only_owners_read_the_audit(world: World, client_of: Client, name: str, path: str) -> None:
+    answer = client_of(getattr(world, name)).get(path)
+    assert (answer.status_code, answer.json()["code"]) == (403, "role_required")
+    assert "owner" in answer.json()["detail"]
+
+
+def test_a_later_tenant_of_the_same_name_does_not_show_the_earlier_ones_rows(admin: APIClient) -> None:
+    first = Tenant.objects.create(slug="again", name="First")
+    record(action="old", object="x", result=AuditResult.SUCCESS, status=200, tenant=first)
+    first.delete()
+    Tenant.objects.create(slug="again", name="Second")
+    assert admin.get("/api/v1/tenants/again/audit").json()["items"] == []
+    assert [item["action"] for item in admin.get("/api/v1/audit?tenant=again").json()["items"]] == ["old"]
+
+
+def test_platform_administrators_read_all_and_nobody_else_finds_the_address(admin: APIClient, alice: APIClient) -> None:
+    alice.patch(ORDERS, {"description": "x"}, format="json")
+    assert [item["actor"] for item in admin.get("/api/v1/audit").json()["items"]] == ["alice"]
+    assert alice.get("/api/v1/audit").status_code == 404
+    assert alice.get("/api/v1/audit/export").status_code == 404
+
+
+@pytest.fixture
+def several(world: World) -> None:
+    for number, (actor, action, target) in enumerate(
+        [
+            (world.alice, "editCluster", "clusters/orders"),
+            (world.bob, "revealCredential", "clusters/orders/credentials/default/reveal"),
+            (world.bob, "editCluster", "clusters/orders-2"),
+        ]
+    ):
+        result = AuditResult.SUCCESS if number else AuditResult.REFUSED
+        record(action=action, object=target, result=result, status=200, by=actor, tenant=world.acme)
+
+
+@pytest.mark.parametrize(
+    ("query", "found"),
+    [
+        ("", 3),
+        ("actor=bob", 2),
+        ("action=editCluster", 2),
+        ("object=clusters/orders", 2),
+        ("object=clusters/orders-2", 1),
+        ("result=refused", 1),
+        ("since=2026-01-01T00:00:00Z", 3),
+        ("until=2026-01-01T00:00:00Z", 0),
+        ("actor=bob&action=editCluster", 1),
+    ],
+)
+def test_the_audit_is_filtered_alike_as_pages_and_as_lines(
+    alice: APIClient, several: None, query: str, found: int
+) -> None:
+    assert len(alice.get(f"{AUDIT}?{query}").json()["items"]) == found
+    assert len(lines(alice.get(f"{AUDIT}/export?{query}"))) == found
+
+
+def test_the_export_is_streamed_json_lines_oldest_first(alice: APIClient, several: None) -> None:
+    answer = alice.get(f"{AUDIT}/export")
+    assert answer["Content-Type"] == "application/jsonl"
+    exported = lines(answer)
+    pages = alice.get(AUDIT).json()["items"]
+    assert exported == list(reversed(pages))
+
+
+@pytest.mark.parametrize(
+    "query", ["result=maybe", "since=yesterday", "since=2026-01-02T00:00Z&until=2026-01-01T00:00Z"]
+)
+def test_a_wrong_filter_is_named(alice: APIClient, query: str) -> None:
+    assert alice.get(f"{AUDIT}?{query}").status_code == 422
+    assert alice.get(f"{AUDIT}/export?{query}").status_code == 422
+
+
+# --- where from -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("proxies", "forwarded", "address"),
+    [
+        (0, "10.9.9.9", "127.0.0.1"),
+        (1, "6.6.6.6, 10.1.2.3", "10.1.2.3"),
+        (2, "6.6.6.6, 10.1.2.3, 10.0.0.1", "10.1.2.3"),
+        (1, "", None),
+        (1, "nonsense", None),
+    ],
+)
+def test_x_forwarded_for_is_believed_as_far_as_our_proxies_wrote_it(
+    alice: APIClient, settings: Any, proxies: int, forwarded: str, address: str | None
+) -> None:
+    settings.TRUSTED_PROXIES = proxies
+    alice.patch(ORDERS, {"description": "x"}, format="json", headers={"X-Forwarded-For": forwarded})
+    assert only().address == address
