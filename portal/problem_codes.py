@@ -163,7 +163,7 @@ CODES: Mapping[str, Code] = {
         409,
         "Volumes of a deleted cluster are in the way",
         "A deleted cluster of this name left its volumes; a new one would start on their data.",
-        "Choose another name, or have an administrator delete the old volumes.",
+        "Choose another name, or delete the old volumes: DELETE /api/v1/tenants/{tenant}/quota/kept-volumes/{id}.",
     ),
     "quota_exceeded": Code(
         409,

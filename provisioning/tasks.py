@@ -10,6 +10,7 @@ from kombu.exceptions import OperationalError
 
 from provisioning import targets
 from provisioning.clusters.enforcement import enforce
+from provisioning.clusters.ledger_proof import prove_all
 from provisioning.clusters.reconcile import reconcile
 from provisioning.models import Cluster, Target
 
@@ -45,6 +46,12 @@ def enforce_quota(tenant_id: str | None = None) -> None:
     ids = [tenant_id] if tenant_id else list(Cluster.objects.values_list("tenant_id", flat=True).distinct())
     for one in ids:
         enforce(one)
+
+
+@shared_task(name="berth.prove_quota")
+def prove_quota() -> None:
+    """Compare the quota ledger with what Kubernetes really requests, and report differences."""
+    prove_all()
 
 
 @shared_task(name="berth.discover_targets")

@@ -199,6 +199,27 @@ def held_by(holder: str) -> dict[str, int]:
     return {resource: hold.used + hold.reserved for resource, hold in _held(holder).items()}
 
 
+def unexplained(tenant_id: str) -> list[tuple[str, str, str, int, int]]:
+    """Where a hold is not the sum of its entries: (place, holder, resource, hold, entries). Empty, or a defect."""
+    with transaction.atomic():
+        _lock(tenant_id)
+        holds = {
+            (hold.place, hold.holder, hold.resource): hold.used + hold.reserved
+            for hold in QuotaHold.objects.filter(tenant=tenant_id)
+        }
+        sums = {
+            (place, holder, resource): used + reserved
+            for place, holder, resource, used, reserved in LedgerEntry.objects.filter(tenant=tenant_id)
+            .values_list("place", "holder", "resource")
+            .annotate(Sum("used_change"), Sum("reserved_change"))
+        }
+    return [
+        (*key, holds.get(key, 0), sums.get(key, 0))
+        for key in sorted({*holds, *sums})
+        if holds.get(key, 0) != sums.get(key, 0)
+    ]
+
+
 def replace_limits(*, tenant_id: str, limits: Mapping[tuple[str, str], int]) -> None:
     """Set the limits, (place, resource) to amount, in place of all there were.
 

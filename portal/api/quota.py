@@ -5,21 +5,25 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import Any
 
+from django.db.models import QuerySet
 from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
 
+from portal import logs
 from portal.api.base import ApiView
+from portal.api.clusters import AcceptedOut, accepted
 from portal.api.pagination import PageQuery, page
-from portal.api.schema import described
-from portal.api.serializers import Body, Text, ViolationOut, Whole, read_body, read_query
+from portal.api.schema import LOCATION, described
+from portal.api.serializers import Body, Query, Text, ViolationOut, Whole, read_body, read_query
 from portal.problems import violation_body
 from provisioning.clusters import limits as limits_service
 from provisioning.clusters.forecast import Forecast, forecast_change, forecast_order
+from provisioning.clusters.services import delete_kept_volumes
 from provisioning.models import Cluster, Operation, OperationState, Phase
 from tenants.models import EntryKind, LedgerEntry, QuotaFinding, QuotaHold, QuotaLimit
 from tenants.quota import Standing, standings, unit_of
-from tenants.refusals import Forbidden
+from tenants.refusals import Forbidden, Missing
 
 LARGEST_LIMIT = 2**53 - 1
 MOST_LIMITS = 500
@@ -65,6 +69,7 @@ class HolderOut(serializers.Serializer[Any]):
 
 
 class FindingOut(serializers.Serializer[Any]):
+    tenant = serializers.CharField()
     target = serializers.CharField()
     holder = serializers.CharField(help_text="Id of the cluster; empty: what belongs to no cluster.")
     resource = serializers.CharField()
@@ -74,6 +79,11 @@ class FindingOut(serializers.Serializer[Any]):
     note = serializers.CharField()
     first_seen = serializers.DateTimeField()
     last_seen = serializers.DateTimeField()
+
+
+class FindingPage(serializers.Serializer[Any]):
+    items = FindingOut(many=True)
+    next = serializers.CharField(allow_null=True)
 
 
 class QuotaPage(serializers.Serializer[Any]):
@@ -137,6 +147,10 @@ class ForecastOut(serializers.Serializer[Any]):
     violations = ViolationOut(many=True, help_text="What an order would be refused for; empty when it fits.")
 
 
+class ConfirmQuery(Query):
+    confirm = serializers.CharField(max_length=30, help_text="The cluster's name, typed again.")
+
+
 class LimitItem(Body):
     resource = Text(help_text=f"One of {RESOURCES}")
     target = Text(required=False, allow_null=True, default=None, help_text="null: all targets together.")
@@ -198,10 +212,28 @@ def _holders(clusters: list[Cluster]) -> list[dict[str, Any]]:
 
 def _finding_body(finding: QuotaFinding) -> dict[str, Any]:
     return {
-        "target": finding.place, "holder": finding.holder, "resource": finding.resource,
+        "tenant": finding.tenant.slug, "target": finding.place, "holder": finding.holder, "resource": finding.resource,
         "unit": unit_of(finding.resource), "ledger": finding.ledger, "observed": finding.observed,
         "note": finding.note, "first_seen": finding.first_seen, "last_seen": finding.last_seen,
     }  # fmt: skip
+
+
+def _open_findings() -> QuerySet[QuotaFinding]:
+    return QuotaFinding.objects.filter(ended=None).select_related("tenant")
+
+
+class FindingsView(ApiView):
+    @described("listQuotaFindings", tag="Quota", summary="List where ledger and Kubernetes differ", query=PageQuery,
+               answers={200: FindingPage}, problems=(422,),
+               about="Of all tenants you may see. The proof runs every minute and mends nothing.")  # fmt: skip
+    def get(self, request: Request) -> Response:
+        query = read_query(PageQuery, request)
+        rows = _open_findings().filter(tenant__in=self.tenants())
+        return page(request, rows, query, lambda found: [_shown_finding(one) for one in found], order="-id")
+
+
+def _shown_finding(finding: QuotaFinding) -> dict[str, Any]:
+    return dict(FindingOut(_finding_body(finding)).data)
 
 
 class QuotaView(ApiView):
@@ -211,13 +243,28 @@ class QuotaView(ApiView):
         query = read_query(PageQuery, request)
         holders = QuotaHold.objects.filter(tenant=self.tenant).values("holder")
         answer = page(request, self.clusters().filter(pk__in=holders), query, _holders)
-        findings = QuotaFinding.objects.filter(tenant=self.tenant, ended=None).order_by("-pk")[:100]
+        findings = _open_findings().filter(tenant=self.tenant).order_by("-pk")[:100]
         body = {
             "resources": [standing_body(one) for one in standings(self.tenant.pk)],
             "findings": [_finding_body(one) for one in findings],
             **answer.data,
         }
         return Response(QuotaPage(body).data)
+
+
+class KeptVolumesView(ApiView):
+    @described("deleteKeptVolumes", tag="Quota", summary="Delete the volumes of a deleted cluster", query=ConfirmQuery,
+               answers={202: AcceptedOut}, problems=(403, 404, 409, 422), parameters=[LOCATION],
+               about="They count as storage until they are gone. The data is lost.")  # fmt: skip
+    def delete(self, request: Request, tenant: str, holder: str) -> Response:
+        query = read_query(ConfirmQuery, request)
+        cluster = self.clusters().filter(pk=holder, phase=Phase.DELETED).select_related("tenant").first()
+        if cluster is None:
+            raise Missing("not_found", f"{self.tenant.slug} has no deleted cluster {holder[:60]}.")
+        operation = delete_kept_volumes(
+            cluster=cluster, by=self.user, confirm=query["confirm"], request_id=logs.request_id.get()
+        )
+        return accepted(self, operation)
 
 
 class EntriesView(ApiView):

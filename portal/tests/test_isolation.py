@@ -30,6 +30,7 @@ OWNED = {
     "operation": "/api/v1/operations/{operation}",
     "quota": "/api/v1/tenants/acme/quota",
     "quota-entries": "/api/v1/tenants/acme/quota/entries",
+    "kept-volumes": "/api/v1/tenants/acme/quota/kept-volumes/{cluster}",
     "quota-forecast": "/api/v1/tenants/acme/quota/forecast",
     "quota-limits": "/api/v1/tenants/acme/quota/limits",
     "tenant-audit": "/api/v1/tenants/acme/audit",
@@ -48,6 +49,7 @@ COMMON = {
     "engine": "/api/v1/engines/redis",
     "plans": "/api/v1/plans",
     "targets": "/api/v1/targets",
+    "quota-findings": "/api/v1/quota-findings",
 }
 # Open to everybody, signed in or not, and the same for all.
 OPEN = {"openapi", "problems", "problem", "session", "reference", "application"}
@@ -72,7 +74,9 @@ CHANGES = [
 
 def address(name: str, world: World) -> str:
     token = ApiToken.objects.filter(user=world.alice).first() or create_token(user=world.alice, name="a", scopes=[])[0]
-    return {**OWNED, **ADMIN, **COMMON}[name].format(token=token.pk, operation=world.operation.pk)
+    return {**OWNED, **ADMIN, **COMMON}[name].format(
+        token=token.pk, operation=world.operation.pk, cluster=world.orders.pk
+    )
 
 
 def test_every_route_has_an_isolation_case() -> None:

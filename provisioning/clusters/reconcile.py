@@ -204,8 +204,10 @@ def _time_out(claimed: Claimed, operation: Operation) -> None:
 
 
 def _fail(claimed: Claimed, operation: Operation | None, code: str, message: str, remedy: str) -> None:
+    # What was to be deleted is never delivered again: a failed deletion waits to be asked for once more.
+    is_delete = operation is not None and operation.kind == "delete"
     with transaction.atomic():
-        claimed.write(phase=Phase.FAILED, reason=f"{message} {remedy}".strip())
+        claimed.write(phase=Phase.DELETING if is_delete else Phase.FAILED, reason=f"{message} {remedy}".strip())
         if operation is not None:
             progress = Progress(operation)
             progress.finish(OperationState.FAILED, {"code": code, "message": message, "remedy": remedy})

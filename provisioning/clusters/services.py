@@ -39,7 +39,15 @@ from provisioning.operations import steps
 from tenants.models import Tenant, User
 from tenants.refusals import Conflict, FieldError, Forbidden, Invalid, Missing, Stale, Unavailable
 
-__all__ = ["Credential", "cluster_view", "create_cluster", "delete_cluster", "edit_cluster", "reveal_credential"]
+__all__ = [
+    "Credential",
+    "cluster_view",
+    "create_cluster",
+    "delete_cluster",
+    "delete_kept_volumes",
+    "edit_cluster",
+    "reveal_credential",
+]
 
 log = logging.getLogger(__name__)
 
@@ -147,7 +155,7 @@ def create_cluster(
         raise Conflict(
             "volumes_kept",
             f"A deleted cluster {name} left its volumes behind, and a new one would start on their data.",
-            suggestion="Choose another name, or have an administrator delete the old volumes.",
+            suggestion="Choose another name, or delete the old volumes first: the quota lists them.",
         )
     try:
         with transaction.atomic():
@@ -248,6 +256,33 @@ def delete_cluster(
             phase=Phase.DELETING, reason="", next_look=timezone.now(), revision=F("revision") + 1,
             fence=F("fence") + 1, claimed_until=None,
         )  # fmt: skip
+    _hint(cluster.id)
+    return operation
+
+
+def delete_kept_volumes(*, cluster: Cluster, by: User, confirm: str, request_id: str = "") -> Operation:
+    """Delete the volumes a deleted cluster left behind; they count as storage until that is done.
+
+    Raises Invalid when the name was not typed, Conflict when there are none or the name is in use again.
+    """
+    if confirm != cluster.name:
+        raise _invalid("?confirm", "confirm_name", f"This loses all data: repeat with confirm={cluster.name}.")
+    try:
+        with transaction.atomic():
+            locked = Cluster.objects.select_for_update(of=("self",)).select_related("tenant").get(pk=cluster.pk)
+            _must_be_active(locked.tenant)
+            if locked.phase != Phase.DELETED or not locked.volumes_kept:
+                raise Conflict("volumes_gone", f"The deleted cluster {locked.name} has no volumes left.")
+            operation = _open_operation(locked, "delete", steps.fresh(steps.DELETE), by, request_id, volumes="delete")
+            Cluster.objects.filter(pk=locked.pk).update(
+                phase=Phase.DELETING, reason="", next_look=timezone.now(), revision=F("revision") + 1
+            )
+    except IntegrityError as error:
+        raise Conflict(
+            "name_taken",
+            f"Another cluster of {cluster.tenant.slug} is called {cluster.name} now.",
+            suggestion="Delete that one first, or have an administrator delete the volumes on the target.",
+        ) from error
     _hint(cluster.id)
     return operation
 

@@ -1,5 +1,6 @@
 // Every cache key, tenant first: what belongs to one tenant can never be shown for another.
 import type { ClusterPath } from "../api/clusters";
+import type { ForecastDraft } from "../api/types";
 
 export const keys = {
   session: ["session"] as const,
@@ -7,6 +8,7 @@ export const keys = {
   engines: ["engines"] as const,
   plans: (engine: string) => ["plans", engine] as const,
   targets: ["targets"] as const,
+  forecast: (tenant: string, draft: ForecastDraft | null) => ["tenant", tenant, "forecast", draft] as const,
   clusters: (tenant: string) => ["tenant", tenant, "clusters"] as const,
   cluster: ({ tenant, name }: ClusterPath) => ["tenant", tenant, "cluster", name] as const,
   deletedCluster: (tenant: string, id: string) => ["tenant", tenant, "deleted-cluster", id] as const,

@@ -11,8 +11,9 @@ import { Said } from "../../components/Said";
 import { useCreateCluster } from "../../hooks/clusters";
 import { canChange, useTenant } from "../tenant";
 import {
-  controlId, emptyForm, idOf, isChanged, orderOf, type OrderForm, parse, type Raw, specPointer, targetsFor,
+  controlId, draftOf, emptyForm, idOf, isChanged, orderOf, type OrderForm, parse, type Raw, specPointer, targetsFor,
 } from "./form";
+import { QuotaPanel } from "./QuotaPanel";
 import { SpecField } from "./SpecField";
 
 interface Props {
@@ -157,6 +158,7 @@ export function OrderDetails({ engine, plan, targets }: Props) {
       <aside className="order__side card" aria-labelledby="order-summary">
         <h2 id="order-summary">{t("order.summary")}</h2>
         <Summary engine={engine} plan={plan} form={form} target={target} />
+        {canChange(tenant) && <QuotaPanel tenant={tenant.slug} draft={draftOf(form, engine, plan, targets)} />}
         <button className="button button--main button--wide" aria-disabled={create.isPending} disabled={!canChange(tenant)}>
           {create.isPending ? t("order.busy") : t("order.submit")}
         </button>

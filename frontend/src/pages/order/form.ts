@@ -1,5 +1,5 @@
 // The order form without its looks: from field descriptions to raw values, faults and the order. Pure.
-import type { ClusterOrder, Engine, Field, Plan, Target } from "../../api/types";
+import type { ClusterOrder, Engine, Field, ForecastDraft, Plan, Target } from "../../api/types";
 import { textOf } from "../../components/fieldValue";
 
 export interface Entry {
@@ -161,6 +161,16 @@ function isSame(left: unknown, right: unknown): boolean {
   const [one, other] = [left as Record<string, unknown>, right as Record<string, unknown>];
   const names = Object.keys(one);
   return names.length === Object.keys(other).length && names.every((name) => isSame(one[name], other[name]));
+}
+
+/** The order as far as quota is concerned, null while it has faults. A name is not needed for that. */
+export function draftOf(
+  form: OrderForm, engine: Engine, plan: Plan | null, targets: readonly Target[],
+): ForecastDraft | null {
+  const outcome = orderOf({ ...form, name: "draft" }, engine, plan, targets);
+  if ("faults" in outcome) return null;
+  const { engine: name, plan: from, target, spec } = outcome.order;
+  return { engine: name, plan: from ?? null, target: target ?? null, spec: spec ?? {} };
 }
 
 /** The order to send, with only what differs from the plan, or every fault. */

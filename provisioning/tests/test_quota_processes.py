@@ -1,0 +1,95 @@
+"""Many processes against small limits, killed at any moment: nothing is given out twice, nothing is kept for nobody.
+
+10,000 attempts where the machine does them in BOUND_SECONDS, fewer on a slow one; the number is printed.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import subprocess
+import sys
+import time
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+from django.conf import settings
+from django.db import connection
+
+from provisioning.clusters.quota import amounts_of
+from provisioning.models import Cluster, Operation, Phase, Target
+from provisioning.tests.quota_moves import Moves
+from tenants import quota
+from tenants.models import QuotaHold, Tenant, User
+from tenants.quota import OVERALL
+
+ATTEMPTS = 10_000
+LEAST_ATTEMPTS = 300
+BOUND_SECONDS = 45.0
+LOOK_EVERY_SECONDS = 0.05
+LIMITS = {"clusters": 6, "pods": 40, "cpu": 4500, "memory": 7000, "storage": 50 * 1024}
+
+
+def crowd(tenant: Tenant, user: User, counts: Path) -> subprocess.Popen[str]:
+    """Start the processes on this test's database."""
+    url = urlsplit(os.environ["DATABASE_URL"])._replace(path=f"/{connection.settings_dict['NAME']}").geturl()
+    return subprocess.Popen(
+        [sys.executable, "-m", "provisioning.tests.quota_crowd", tenant.pk, str(user.pk), str(counts)],
+        env={**os.environ, "DATABASE_URL": url, "BERTH_LOG_LEVEL": "ERROR"}, cwd=settings.BASE_DIR, text=True,
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+
+
+def over(tenant: Tenant) -> list[quota.Standing]:
+    return [one for one in quota.standings(tenant.pk) if one.left is not None and one.left < 0]
+
+
+@pytest.mark.django_db(transaction=True)
+def test_killed_processes_neither_overspend_nor_leak(
+    acme: Tenant, alice: User, target: Target, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    quota.replace_limits(tenant_id=acme.pk, limits={(OVERALL, name): most for name, most in LIMITS.items()})
+    counts = tmp_path / "counts"
+    counts.touch()
+    looks = 0
+    running = crowd(acme, alice, counts)
+    try:
+        began = time.monotonic()
+        while counts.stat().st_size < ATTEMPTS and time.monotonic() - began < BOUND_SECONDS:
+            assert over(acme) == []
+            looks += 1
+            time.sleep(LOOK_EVERY_SECONDS)
+        kills, complaints = running.communicate(timeout=60)
+    finally:
+        running.kill()
+    seconds, attempts = time.monotonic() - began, counts.stat().st_size
+    assert (running.returncode, complaints) == (0, "")
+    with capsys.disabled():
+        print(f"\n{attempts} attempts in {seconds:.0f} s, {kills.strip()} kills, {looks} looks, 0 over-allocations")
+    assert attempts >= LEAST_ATTEMPTS
+    assert int(kills) > 0
+    assert over(acme) == []
+    assert quota.unexplained(acme.pk) == []
+    nothing_is_held_for_nobody(acme)
+    # Whoever comes after the killed ends what they left open; then everything is deleted, and nothing may stay.
+    moves = Moves(acme.pk, alice.pk, random.Random(0))
+    for pk in list(Operation.objects.open().values_list("pk", flat=True)):
+        moves.finish(pk, well=True)
+    nothing_is_held_for_nobody(acme)
+    while Cluster.objects.present().exists():
+        moves.delete()
+        moves.finish(Operation.objects.open().values_list("pk", flat=True)[0], well=True)
+    assert not QuotaHold.objects.exists()
+    assert quota.unexplained(acme.pk) == []
+
+
+def nothing_is_held_for_nobody(tenant: Tenant) -> None:
+    """Deleted clusters hold nothing, those at rest exactly what their spec says, the others at least that."""
+    holders = set(QuotaHold.objects.filter(tenant=tenant).values_list("holder", flat=True))
+    present = {cluster.pk: cluster for cluster in Cluster.objects.present()}
+    assert holders == set(present)
+    for pk, cluster in present.items():
+        held, wished = quota.held_by(pk), amounts_of(cluster.engine, cluster.spec)
+        assert all(held.get(resource, 0) >= amount for resource, amount in wished.items())
+        assert held == wished or cluster.phase != Phase.READY
