@@ -327,6 +327,7 @@ class LimitsView(ApiView):
                 suggestion="Ask a platform administrator to raise the limit you need.",
             )
         sent = read_body(LimitsBody, request)
+        self.audit_detail = {"limits": [dict(item) for item in sent["limits"]]}
         limits_service.set_limits(
             tenant=self.tenant,
             limits=[(item["target"], item["resource"], item["limit"]) for item in sent["limits"]],
