@@ -128,6 +128,16 @@ def reserve(*, tenant_id: str, holder: str, place: str, wanted: Amounts, cause: 
         _write(EntryKind.RESERVE, tenant_id, holder, place, cause, held, changes)
 
 
+def enter(*, tenant_id: str, holder: str, place: str, amounts: Amounts, cause: str) -> None:
+    """Write down as used what `holder` has had all along, whatever the limits say. It must not be known yet."""
+    with transaction.atomic():
+        _lock(tenant_id)
+        held = _held(holder)
+        changes = {resource: (amount, 0) for resource, amount in amounts.items() if amount and resource not in held}
+        if changes:
+            _write(EntryKind.COMMIT, tenant_id, holder, place, cause, held, changes)
+
+
 def commit(*, tenant_id: str, holder: str, cause: str) -> None:
     """Turn all that is reserved for `holder` into used: its operation has ended without giving anything back."""
     with transaction.atomic():

@@ -13,10 +13,13 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 
+from django.db.models import Exists, OuterRef
+
 from provisioning.engines.base import Demand, Spec, VolumeView
 from provisioning.engines.registry import ENGINES
 from provisioning.models import Cluster, Operation
 from tenants import quota
+from tenants.models import LedgerEntry
 from tenants.quota import OVERALL, Standing
 
 # The ledger's resources that Kubernetes can enforce, as ResourceQuota names them, and how it writes their units.
@@ -85,6 +88,21 @@ def settle_as_wished(cluster: Cluster, volumes: Iterable[VolumeView], operation:
 def settle_deleted(cluster: Cluster, kept: Iterable[VolumeView], operation: Operation) -> None:
     """Pods are proven gone, and all volumes but `kept`: only those go on counting."""
     quota.settle(tenant_id=cluster.tenant_id, holder=cluster.id, cause=operation.id, kept=storage_of(kept))
+
+
+def take_stock() -> int:
+    """Enter clusters the ledger has never heard of, made before there was one; returns how many.
+
+    No limit refuses them: they are there. Called by `manage.py berth_setup`, which says what it did; safe to repeat.
+    """
+    known = LedgerEntry.objects.filter(holder=OuterRef("pk"))
+    unknown = Cluster.objects.present().exclude(Exists(known))
+    for cluster in unknown:
+        quota.enter(
+            tenant_id=cluster.tenant_id, holder=cluster.id, place=cluster.target_id,
+            amounts=amounts_of(cluster.engine, cluster.spec), cause="setup",
+        )  # fmt: skip
+    return len(unknown)
 
 
 def enforced_name(resource: str) -> tuple[str, str] | None:

@@ -171,12 +171,13 @@ def create_cluster(
             cluster.save(force_insert=True)
             titles = [*steps.CREATE_BEFORE, *chosen.steps(view), *steps.CREATE_AFTER]
             operation = _open_operation(cluster, "create", steps.fresh(titles), by, request_id)
-            quota.reserve(cluster, operation)
             Principal.objects.bulk_create(
                 Principal(cluster=cluster, name=one.principal, secret_name=one.name, secret_key=one.password_key)
                 for one in chosen.secrets(view)
                 if one.principal
             )
+            # Last, since it takes the tenant's lock: orders of one tenant wait for each other from here to the commit.
+            quota.reserve(cluster, operation)
     except IntegrityError as error:
         raise Conflict(
             "name_taken",

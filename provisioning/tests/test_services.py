@@ -9,9 +9,13 @@ import pytest
 from django.db import connection
 from django.utils import timezone
 
-from provisioning.clusters.services import create_cluster, delete_cluster, edit_cluster
+from provisioning.clusters.quota import amounts_of, reserve, settle_as_wished, take_stock
+from provisioning.clusters.services import check_draft, create_cluster, delete_cluster, edit_cluster
+from provisioning.engines.base import VolumeView
 from provisioning.models import Cluster, Operation, OperationState, Phase, Target
+from tenants import quota
 from tenants.models import Tenant, User
+from tenants.quota import QuotaExceeded
 from tenants.refusals import Conflict, Forbidden, Invalid, Stale
 
 
@@ -126,3 +130,42 @@ def test_fifty_orders_of_one_name_at_once_make_one_cluster(acme: Tenant, alice: 
     assert answers.count("name_taken") == 49
     assert Cluster.objects.count() == 1
     assert Operation.objects.count() == 1
+
+
+def test_an_order_over_quota_leaves_neither_cluster_nor_operation(acme: Tenant, alice: User, target: Target) -> None:
+    quota.replace_limits(tenant_id=acme.pk, limits={("", "pods"): 5})
+    with pytest.raises(QuotaExceeded):
+        order(acme, alice, plan="redis-dev")
+    assert not Cluster.objects.exists()
+    assert not Operation.objects.exists()
+    assert quota.standings(acme.pk)[0].reserved == 0
+
+
+def test_a_change_reserves_its_growth_when_accepted_and_gives_shrinkage_back_when_proven(
+    acme: Tenant, alice: User, target: Target
+) -> None:
+    cluster, created = order(acme, alice, plan="redis-dev")
+    Operation.objects.filter(pk=created.pk).update(state=OperationState.SUCCEEDED)
+    settle_as_wished(cluster, [], created)
+    cluster.spec = {**cluster.spec, "shards": 4, "memoryGiB": 0.125, "storageGiB": 1, "exporter": False}
+    change = Operation.objects.create(cluster=cluster, kind="update", generation=2, deadline=timezone.now())
+    reserve(cluster, change)
+    assert (quota.held_by(cluster.pk)["pods"], quota.held_by(cluster.pk)["cpu"]) == (8, 800)
+    assert quota.held_by(cluster.pk)["memory"] == 6 * (128 + 48)
+    # Two volumes of a shape it had before are still there: storage is what the volumes say.
+    left = [VolumeView(f"data-{n}", "Bound", "standard", 1024, 1024, {}) for n in range(8)]
+    settle_as_wished(cluster, left, change)
+    assert quota.held_by(cluster.pk)["memory"] == 8 * 128
+    assert quota.held_by(cluster.pk)["storage:standard"] == 8 * 1024
+
+
+def test_clusters_from_before_the_ledger_are_entered_once_whatever_the_limits(
+    acme: Tenant, alice: User, target: Target
+) -> None:
+    quota.replace_limits(tenant_id=acme.pk, limits={("", "pods"): 5})
+    known = Cluster(tenant=acme, target=target, engine="redis", name="old", version="7.0.15")
+    known.spec = check_draft(engine="redis", plan="redis-dev", version=None, target=None, spec={}).spec
+    known.save()
+    assert (take_stock(), take_stock()) == (1, 0)
+    assert quota.held_by(known.pk) == amounts_of("redis", known.spec)
+    assert quota.unexplained(acme.pk) == []
