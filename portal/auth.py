@@ -13,7 +13,7 @@ from rest_framework.request import Request
 from portal import logs
 from tenants.models import ApiToken, User
 from tenants.refusals import Forbidden
-from tenants.tokens import find_token
+from tenants.tokens import covers, find_token
 
 if TYPE_CHECKING:  # REST framework imports this module while it is being imported itself
     from rest_framework.views import APIView
@@ -75,6 +75,8 @@ class SignedInWithinScope(permissions.BasePermission):
         if isinstance(request.user, AnonymousUser):
             return False
         token = request.auth
-        if isinstance(token, ApiToken) and request.method not in SAFE and "write" not in token.scopes:
-            raise Forbidden("scope_required", f"The token {token.name} may only read.")
+        if isinstance(token, ApiToken) and request.method not in SAFE:
+            scope = getattr(view, "scope", "write")
+            if not covers(token=token, scope=scope):
+                raise Forbidden("scope_required", f"This needs a token with the scope {scope}.")
         return True

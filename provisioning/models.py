@@ -9,6 +9,8 @@ from django.contrib.auth.models import AnonymousUser
 from django.core.validators import RegexValidator
 from django.db import models
 from django.utils import timezone
+from guardian.models import UserObjectPermissionBase
+from guardian.shortcuts import get_objects_for_user
 
 from tenants.ids import new_id
 from tenants.models import Tenant, User
@@ -92,10 +94,27 @@ class Phase(models.TextChoices):
     FAILED = "failed"
 
 
+# Rights of a grant and django-guardian's names for them.
+RIGHTS = {"read": "read_cluster", "use": "use_cluster"}
+
+
 class ClusterQuerySet(models.QuerySet["Cluster"]):
     def visible_to(self, user: User | AnonymousUser) -> ClusterQuerySet:
-        """Clusters of the tenants `user` may see. Every request's query starts here."""
-        return self.filter(tenant__in=Tenant.objects.visible_to(user))
+        """Clusters of the tenants `user` belongs to, and those shared with them. Every request's query starts here."""
+        if not user.is_authenticated:
+            return self.none()
+        if user.is_superuser:
+            return self
+        members = models.Q(tenant__in=Tenant.objects.visible_to(user))
+        return self.filter(members | models.Q(pk__in=Cluster.objects.shared_with(user).values("pk")))
+
+    def shared_with(self, user: User) -> ClusterQuerySet:
+        """Clusters with a grant for `user`: the one place that asks django-guardian."""
+        shared = get_objects_for_user(
+            user, list(RIGHTS.values()), klass=Cluster, any_perm=True, use_groups=False, with_superuser=False,
+            accept_global_perms=False,
+        )  # fmt: skip
+        return self.filter(pk__in=shared.values("pk"))
 
     def present(self) -> ClusterQuerySet:
         """Clusters that are not deleted."""
@@ -155,9 +174,24 @@ class Cluster(models.Model):
                 fields=["tenant", "name"], condition=~models.Q(phase="deleted"), name="provisioning_cluster_name_unique"
             )
         ]
+        permissions = [("read_cluster", "Read a shared cluster"), ("use_cluster", "Use a shared cluster")]
 
     def __str__(self) -> str:
         return f"{self.tenant_id}/{self.name}"
+
+
+class ClusterGrant(UserObjectPermissionBase):
+    """django-guardian's row for one cluster and one person, with real foreign keys."""
+
+    content_object = models.ForeignKey(Cluster, on_delete=models.CASCADE, related_name="grants")
+
+    class Meta(UserObjectPermissionBase.Meta):
+        abstract = False
+
+    @property
+    def right(self) -> str:
+        """ "read" or "use". Wants `permission` loaded."""
+        return next(right for right, codename in RIGHTS.items() if codename == self.permission.codename)
 
 
 class OperationState(models.TextChoices):
@@ -175,8 +209,8 @@ TERMINAL_STATES = (OperationState.SUCCEEDED, OperationState.FAILED, OperationSta
 
 class OperationQuerySet(models.QuerySet["Operation"]):
     def visible_to(self, user: User | AnonymousUser) -> OperationQuerySet:
-        """Operations on clusters of the tenants `user` may see."""
-        return self.filter(cluster__tenant__in=Tenant.objects.visible_to(user))
+        """Operations on the clusters `user` may see."""
+        return self.filter(cluster__in=Cluster.objects.visible_to(user))
 
     def open(self) -> OperationQuerySet:
         """Operations that have not ended."""

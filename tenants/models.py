@@ -35,8 +35,18 @@ def new_audit_id() -> str:
     return new_id("aud")
 
 
+def new_invitation_id() -> str:
+    """Default of Invitation.id."""
+    return new_id("inv")
+
+
 class User(AbstractUser):
-    """A person or a service. Platform administrators are `is_superuser`."""
+    """A person, or a service of a tenant. Platform administrators are `is_superuser`.
+
+    A service has a service token and a membership, no password; it is not listed among the people.
+    """
+
+    service_of = models.ForeignKey("Tenant", null=True, blank=True, on_delete=models.CASCADE, related_name="services")
 
 
 class TenantQuerySet(models.QuerySet["Tenant"]):
@@ -192,6 +202,44 @@ class QuotaFinding(models.Model):
         return f"{self.holder} {self.resource}: ledger {self.ledger}, observed {self.observed}"
 
 
+class Invitation(models.Model):
+    """For one person to join a tenant, once, until it expires. Only the SHA-256 of its secret is stored."""
+
+    id = models.CharField(primary_key=True, max_length=40, default=new_invitation_id, editable=False)
+    tenant = models.ForeignKey(Tenant, on_delete=models.CASCADE, related_name="invitations")
+    role = models.CharField(max_length=16, choices=Role.choices)
+    note = models.CharField(max_length=200, default="", blank=True)
+    sha256 = models.CharField(max_length=64, unique=True)
+    invited_by = models.ForeignKey(User, null=True, on_delete=models.SET_NULL, related_name="+")
+    created = models.DateTimeField(auto_now_add=True)
+    expires = models.DateTimeField()
+    accepted = models.DateTimeField(null=True)
+    accepted_by = models.ForeignKey(User, null=True, on_delete=models.SET_NULL, related_name="+")
+    withdrawn = models.DateTimeField(null=True)
+
+    def __str__(self) -> str:
+        return f"{self.role} of {self.tenant_id}"
+
+
+class SignInCounter(models.Model):
+    """Attempts to sign in within a window (tenants/throttle.py). `key` is a hash of account, address or both."""
+
+    key = models.CharField(primary_key=True, max_length=64)
+    attempts = models.IntegerField()
+    ends = models.DateTimeField(db_index=True)
+
+    def __str__(self) -> str:
+        return f"{self.attempts} until {self.ends}"
+
+
+class ApiTokenQuerySet(models.QuerySet["ApiToken"]):
+    def service_tokens(self, tenant: Tenant) -> ApiTokenQuerySet:
+        """The service tokens of a tenant, with their role in `service_role`."""
+        roles = Membership.objects.filter(tenant=tenant, user=models.OuterRef("user")).values("role")[:1]
+        rows = self.filter(tenant=tenant, user__service_of=tenant).select_related("tenant", "user", "created_by")
+        return rows.annotate(**{"service_role": models.Subquery(roles)})
+
+
 class ApiToken(models.Model):
     """A bearer token. Only its SHA-256 is stored; `prefix` is what people recognise it by."""
 
@@ -207,6 +255,13 @@ class ApiToken(models.Model):
     expires = models.DateTimeField()
     last_used = models.DateTimeField(null=True)
     revoked = models.DateTimeField(null=True)
+    # Who made a service token; `user` is the service then.
+    created_by = models.ForeignKey(User, null=True, blank=True, on_delete=models.SET_NULL, related_name="+")
+
+    # Filled by ApiTokenQuerySet.service_tokens.
+    service_role: str | None
+
+    objects = ApiTokenQuerySet.as_manager()
 
     def __str__(self) -> str:
         return f"{self.prefix}… {self.name}"

@@ -11,13 +11,15 @@ import secrets
 from collections.abc import Sequence
 from datetime import timedelta
 
+from django.db import transaction
 from django.db.models import Q
 from django.utils import timezone
 
-from tenants.models import ApiToken, Tenant, User
+from tenants.models import ApiToken, Membership, Role, Tenant, User
 
 PREFIX = "brt_"
-SCOPES = ("read", "write")
+# Each includes the ones before it. Who belongs to a tenant, and platform administration, need "admin".
+SCOPES = ("read", "write", "admin")
 DEFAULT_DAYS = 90
 MAXIMUM_DAYS = 365
 # How exact `last_used` is: one write per token and minute, however many requests there are.
@@ -29,11 +31,17 @@ def _digest(secret: str) -> str:
 
 
 def create_token(
-    *, user: User, name: str, scopes: Sequence[str], days: int = DEFAULT_DAYS, tenant: Tenant | None = None
+    *,
+    user: User,
+    name: str,
+    scopes: Sequence[str],
+    days: int = DEFAULT_DAYS,
+    tenant: Tenant | None = None,
+    created_by: User | None = None,
 ) -> tuple[ApiToken, str]:
     """Make a token valid for `days` (1 to MAXIMUM_DAYS) and return it with its secret, which cannot be read again.
 
-    With `tenant` it reaches that tenant only. `scopes` are of SCOPES; "write" includes "read".
+    With `tenant` it reaches that tenant only. `scopes` are of SCOPES.
     """
     secret = PREFIX + secrets.token_urlsafe(32)
     token = ApiToken.objects.create(
@@ -43,9 +51,29 @@ def create_token(
         sha256=_digest(secret),
         tenant=tenant,
         scopes=sorted(set(scopes)),
+        created_by=created_by,
         expires=timezone.now() + timedelta(days=days),
     )
     return token, secret
+
+
+def create_service_token(
+    *, tenant: Tenant, by: User, name: str, role: Role, scopes: Sequence[str], days: int = DEFAULT_DAYS
+) -> tuple[ApiToken, str]:
+    """A token of the tenant and not of a person: it acts as a service of its own with `role`, and outlives `by`."""
+    with transaction.atomic():
+        # ":" and "/" are not allowed in names of people, so a service is not taken for one.
+        username = f"service:{tenant.slug}/{name}:{secrets.token_hex(3)}"
+        service = User(username=username, first_name=name, service_of=tenant)
+        service.set_unusable_password()
+        service.save()
+        Membership.objects.create(tenant=tenant, user=service, role=role)
+        return create_token(user=service, name=name, scopes=scopes, days=days, tenant=tenant, created_by=by)
+
+
+def covers(*, token: ApiToken, scope: str) -> bool:
+    """Whether one of the token's scopes is `scope` or includes it."""
+    return any(SCOPES.index(has) >= SCOPES.index(scope) for has in token.scopes if has in SCOPES)
 
 
 def find_token(secret: str) -> ApiToken | None:

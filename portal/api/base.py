@@ -18,10 +18,11 @@ from rest_framework.views import APIView
 
 from portal.api.audited import CHANGING, audited, changes, note_refusal
 from portal.auth import SAFE
+from provisioning.clusters.grants import may
 from provisioning.models import Cluster, ClusterQuerySet, Operation, OperationQuerySet
 from tenants.access import require_active, require_role
 from tenants.models import ApiToken, Role, Tenant, TenantQuerySet, User
-from tenants.refusals import Missing
+from tenants.refusals import Forbidden, Missing
 
 
 class ApiView(APIView):
@@ -31,6 +32,10 @@ class ApiView(APIView):
     """
 
     least_role: ClassVar[Role] = Role.DEVELOPER
+    # Of a token, for changes.
+    scope: ClassVar[str] = "write"
+    # Method to right ("read", "use"): what people of other tenants may do with a cluster that is shared with them.
+    guest_rights: ClassVar[Mapping[str, str]] = MappingProxyType({})
     # None: everybody who may see the tenant may read.
     least_role_to_read: ClassVar[Role | None] = None
     # False for a handler that calls Kubernetes: no network inside a transaction.
@@ -88,6 +93,11 @@ class ApiView(APIView):
         """The tenant in the address. Raises Missing."""
         slug = self.kwargs["tenant"]
         tenant = self.tenants().filter(slug=slug).first()
+        if tenant is None and self.guest_rights:
+            limit = self.token.tenant_id if self.token else None
+            shared = Cluster.objects.shared_with(self.user).present().filter(name=self.kwargs["name"])
+            hosts = Tenant.objects.with_role_of(self.user).filter(slug=slug, pk__in=shared.values("tenant"))
+            tenant = (hosts.filter(pk=limit) if limit else hosts).first()
         if tenant is None:
             raise Missing("not_found", f"There is no tenant {slug} that you may see.")
         return tenant
@@ -113,7 +123,14 @@ class ApiView(APIView):
         if "tenant" not in self.kwargs:
             return
         tenant = self.tenant
-        if request.method in SAFE:
+        guest = tenant.my_role is None and not self.user.is_superuser
+        right = self.guest_rights.get("GET" if request.method in SAFE else str(request.method))
+        if guest and right is not None:
+            if not may(user=self.user, cluster=self.cluster, right=right):
+                raise Forbidden("grant_required", f"{self.cluster.name} is not shared with you to {right}.")
+            if request.method not in SAFE:
+                require_active(tenant=tenant, user=self.user)
+        elif request.method in SAFE:
             if self.least_role_to_read is not None:
                 require_role(tenant=tenant, user=self.user, least=self.least_role_to_read)
         else:

@@ -233,6 +233,8 @@ class ClustersView(ApiView):
 
 
 class ClusterView(ApiView):
+    guest_rights = {"GET": "read"}
+
     parser_classes = [JsonParser, MergePatchParser]
 
     @described("getCluster", tag="Clusters", summary="Show a cluster", answers={200: ClusterOut}, problems=(404,),
@@ -271,6 +273,8 @@ class ClusterView(ApiView):
 
 
 class EventsView(ApiView):
+    guest_rights = {"GET": "read"}
+
     @described("listClusterEvents", tag="Clusters", summary="List a cluster's events", query=PageQuery,
                answers={200: EventPage}, problems=(404, 422), about="Newest first.")  # fmt: skip
     def get(self, request: Request, tenant: str, name: str) -> Response:
@@ -280,6 +284,8 @@ class EventsView(ApiView):
 
 
 class ClusterOperationsView(ApiView):
+    guest_rights = {"GET": "read"}
+
     @described("listClusterOperations", tag="Operations", summary="List a cluster's operations", query=OperationsQuery,
                answers={200: OperationPage}, problems=(404, 422), about="Newest first.")  # fmt: skip
     def get(self, request: Request, tenant: str, name: str) -> Response:

@@ -46,6 +46,8 @@ class SnippetPage(serializers.Serializer[Any]):
 
 
 class CredentialsView(ApiView):
+    guest_rights = {"GET": "use"}
+
     @described("listCredentials", tag="Clusters", summary="List a cluster's credentials", query=PageQuery,
                answers={200: CredentialPage}, problems=(404, 422), about="Without passwords.")  # fmt: skip
     def get(self, request: Request, tenant: str, name: str) -> Response:
@@ -58,18 +60,21 @@ class RevealView(ApiView):
     """Reads the Secret over the network, so not in a transaction: the row in the audit is written before the answer."""
 
     in_transaction = False
+    guest_rights = {"POST": "use"}
 
     @described("revealCredential", tag="Clusters", summary="Reveal a password", answers={200: RevealedOut},
                problems=(403, 404, 409, 503),
-               about="Needs the role developer or owner, and is noted in the audit and in the cluster's events. The "
-               "answer must not be stored: `Cache-Control: no-store`. Takes no Idempotency-Key for the same "
-               "reason.")  # fmt: skip
+               about="Needs the role developer or owner, or the grant `use`; noted in the audit and in the cluster's "
+               "events. The answer must not be stored: `Cache-Control: no-store`. Takes no Idempotency-Key, for "
+               "the same reason.")  # fmt: skip
     def post(self, request: Request, tenant: str, name: str, principal: str) -> Response:
         found = reveal_credential(cluster=self.cluster, name=principal, by=self.user)
         return Response({"name": found.name, "password": found.password})
 
 
 class SnippetsView(ApiView):
+    guest_rights = {"GET": "use"}
+
     @described("listSnippets", tag="Clusters", summary="Show connection snippets", answers={200: SnippetPage},
                problems=(404,), about="For several languages, with `{password}` in the password's place.")  # fmt: skip
     def get(self, request: Request, tenant: str, name: str) -> Response:

@@ -310,6 +310,8 @@ def _forecast_body(found: Forecast) -> dict[str, Any]:
 
 
 class LimitsView(ApiView):
+    scope = "admin"
+
     @described("getQuotaLimits", tag="Quota", summary="Show a tenant's limits", answers={200: LimitsOut},
                problems=(404,))  # fmt: skip
     def get(self, request: Request, tenant: str) -> Response:

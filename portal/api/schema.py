@@ -124,6 +124,8 @@ PATH_PARAMETERS = {
     "principal": "Name of the credential.",
     "operation": "Id of the operation, `op_…`.",
     "token": "Id of the token, `tok_…`.",
+    "username": "User name, exactly as written.",
+    "invitation": "Id of the invitation, `inv_…`.",
     "engine": "Key of the engine.",
     "holder": "Id of the deleted cluster, `clu_…`, as the quota shows it.",
 }

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 from django.contrib.auth import authenticate, login, logout
-from django.core.cache import cache
 from django.middleware.csrf import get_token
 from rest_framework import serializers
 from rest_framework.exceptions import Throttled
@@ -14,16 +13,14 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from portal import logs
+from portal.address import client_address
 from portal.api.base import ApiView
 from portal.api.schema import described
 from portal.api.serializers import Body, Text, read_body
 from portal.auth import require_csrf
 from portal.problems import SessionRequired
 from tenants.models import Role, User
-
-# Failed attempts per user name and address, counted by each web process, before it answers 429.
-ATTEMPTS = 10
-ATTEMPTS_SECONDS = 300
+from tenants.throttle import count_attempt, count_success
 
 
 class SignIn(Body):
@@ -64,6 +61,9 @@ class SessionView(ApiView):
     """Not tied to a tenant; open to everybody."""
 
     permission_classes = [AllowAny]
+    audit_anonymous = True
+    # A refused sign-in must stay counted.
+    in_transaction = False
 
     @described("getSession", tag="Session", summary="Who am I", answers={200: SessionOut}, anonymous=True,
                about="Also sets the cookie `csrftoken`. `user` is null when nobody is signed in.")  # fmt: skip
@@ -79,20 +79,21 @@ class SessionView(ApiView):
         # Also without a session: otherwise another site could sign people in as somebody else.
         require_csrf(request._request)
         sent = read_body(SignIn, request)
-        counter = f"sign-in:{request.META.get('REMOTE_ADDR', '')}:{sent['username'].lower()}"
-        if cache.get(counter, 0) >= ATTEMPTS:
-            raise Throttled(wait=ATTEMPTS_SECONDS)
+        caller = {"username": sent["username"], "address": client_address(request._request)}
+        if wait := count_attempt(**caller):
+            raise Throttled(wait=wait)
         user = authenticate(request._request, username=sent["username"], password=sent["password"])
         if not isinstance(user, User):
-            cache.add(counter, 0, ATTEMPTS_SECONDS)
-            cache.incr(counter)
             raise SessionRequired("sign_in_failed", "There is no user with this name and password.")
-        cache.delete(counter)
+        count_success(**caller)
         login(request._request, user)
         logs.user_id.set(user.pk)
+        self.caller = user
         return Response(_session(user))
 
     @described("signOut", tag="Session", summary="Sign out", answers={204: None}, problems=(403,), anonymous=True)
     def delete(self, request: Request) -> Response:
+        if self.caller is None:
+            return Response(status=204)
         logout(request._request)
         return Response(status=204)

@@ -1,4 +1,4 @@
-"""/tenants: the caller's."""
+"""/tenants: the caller's; made, renamed, suspended and deleted by platform administrators."""
 
 from __future__ import annotations
 
@@ -11,8 +11,11 @@ from rest_framework.response import Response
 from portal.api.base import ApiView
 from portal.api.pagination import PageQuery, page
 from portal.api.schema import described
-from portal.api.serializers import read_query
-from tenants.models import Role
+from portal.api.serializers import Body, Text, read_body, read_query
+from portal.auth import SAFE
+from tenants.models import SLUG_RULE, Role, Tenant
+from tenants.people import create_tenant, delete_tenant, rename_tenant, set_suspended
+from tenants.refusals import Forbidden
 
 
 class TenantOut(serializers.Serializer[Any]):
@@ -33,15 +36,91 @@ class TenantPage(serializers.Serializer[Any]):
     next = serializers.CharField(allow_null=True)
 
 
-class TenantsView(ApiView):
+class TenantOrder(Body):
+    """A new tenant."""
+
+    slug = Text(max_length=30, validators=[SLUG_RULE], help_text="For addresses; never changes.")
+    name = Text(max_length=100, help_text="For people.")
+    owner = Text(required=False, allow_null=True, default=None, max_length=150, help_text="User name of its owner.")
+
+
+class TenantPatch(Body):
+    """A merge patch: what is absent stays."""
+
+    name = Text(required=False, max_length=100)
+
+
+class AdminView(ApiView):
+    """Changes are for platform administrators. Everybody who sees the tenant may know that, so others get 403."""
+
+    scope = "admin"
+
+    def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
+        super().initial(request, *args, **kwargs)
+        if request.method not in SAFE and not self.user.is_superuser:
+            raise Forbidden(
+                "role_required", "This is for platform administrators.", suggestion="Ask a platform administrator."
+            )
+
+    def shown(self) -> dict[str, Any]:
+        """The tenant in the address, read again."""
+        return dict(TenantOut(Tenant.objects.with_role_of(self.user).get(pk=self.tenant.pk)).data)
+
+
+class TenantsView(AdminView):
     @described("listTenants", tag="Tenants", summary="List your tenants", query=PageQuery, answers={200: TenantPage},
                problems=(422,), about="By slug. A platform administrator sees all of them.")  # fmt: skip
     def get(self, request: Request) -> Response:
         query = read_query(PageQuery, request)
         return page(request, self.tenants(), query, lambda rows: list(TenantOut(rows, many=True).data), order="slug")
 
+    @described("createTenant", tag="Tenants", summary="Make a tenant", request=TenantOrder, answers={201: TenantOut},
+               problems=(400, 403, 409, 415, 422), about="For platform administrators.")  # fmt: skip
+    def post(self, request: Request) -> Response:
+        sent = read_body(TenantOrder, request)
+        if self.token and self.token.tenant_id:
+            raise Forbidden("scope_required", "This needs a token that is not limited to a tenant.")
+        made = create_tenant(**sent)
+        self.audit_tenant, self.audit_object, self.audit_detail = made, "tenant", {"owner": sent["owner"]}
+        return Response(TenantOut(Tenant.objects.with_role_of(self.user).get(pk=made.pk)).data, status=201)
 
-class TenantView(ApiView):
+
+class TenantView(AdminView):
     @described("getTenant", tag="Tenants", summary="Show a tenant", answers={200: TenantOut}, problems=(404,))
     def get(self, request: Request, tenant: str) -> Response:
         return Response(TenantOut(self.tenant).data)
+
+    @described("renameTenant", tag="Tenants", summary="Rename a tenant", request=TenantPatch, answers={200: TenantOut},
+               problems=(400, 403, 404, 415, 422), about="For platform administrators. Its slug stays.")  # fmt: skip
+    def patch(self, request: Request, tenant: str) -> Response:
+        sent = read_body(TenantPatch, request)
+        if "name" in sent:
+            rename_tenant(tenant=self.tenant, name=sent["name"])
+            self.audit_detail = {"name": sent["name"], "before": self.tenant.name}
+        return Response(self.shown())
+
+    @described("deleteTenant", tag="Tenants", summary="Delete an empty tenant", answers={204: None},
+               problems=(403, 404, 409), about="For platform administrators. Only a tenant that never had a cluster; "
+               "suspend others.")  # fmt: skip
+    def delete(self, request: Request, tenant: str) -> Response:
+        # The audit names the tenant as it was.
+        self.audit_tenant, self.audit_object = Tenant(pk=self.tenant.pk, slug=self.tenant.slug), "tenant"
+        delete_tenant(tenant=self.tenant)
+        return Response(status=204)
+
+
+class SuspendView(AdminView):
+    @described("suspendTenant", tag="Tenants", summary="Suspend a tenant", answers={200: TenantOut},
+               problems=(403, 404), about="For platform administrators. Reads stay, changes stop, clusters run on, "
+               "nothing is deleted.")  # fmt: skip
+    def post(self, request: Request, tenant: str) -> Response:
+        set_suspended(tenant=self.tenant, suspended=True)
+        return Response(self.shown())
+
+
+class UnsuspendView(AdminView):
+    @described("unsuspendTenant", tag="Tenants", summary="Lift a tenant's suspension", answers={200: TenantOut},
+               problems=(403, 404), about="For platform administrators.")  # fmt: skip
+    def post(self, request: Request, tenant: str) -> Response:
+        set_suspended(tenant=self.tenant, suspended=False)
+        return Response(self.shown())

@@ -26,8 +26,8 @@ class TokenOrder(Body):
 
     name = Text(max_length=100, help_text="What it is for; shown in the list.")
     scopes = serializers.ListField(
-        child=serializers.ChoiceField(choices=SCOPE_CHOICES), allow_empty=False, max_length=2, required=False,
-        help_text='What it may do; "write" includes "read". Default: ["read"].',
+        child=serializers.ChoiceField(choices=SCOPE_CHOICES), allow_empty=False, max_length=3, required=False,
+        help_text='What it may do; "write" includes "read", "admin" includes "write". Default: ["read"].',
     )  # fmt: skip
     tenant = Text(
         required=False,

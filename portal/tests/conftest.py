@@ -97,7 +97,7 @@ def client_of() -> Client:
     """A client that calls with a fresh token of the user."""
 
     def make(user: User, **options: Any) -> APIClient:
-        _, secret = create_token(user=user, name="test", **{"scopes": ["read", "write"], **options})
+        _, secret = create_token(user=user, name="test", **{"scopes": ["read", "write", "admin"], **options})
         client = APIClient()
         client.credentials(HTTP_AUTHORIZATION=f"Bearer {secret}")
         return client

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 import pytest
+from django.db.models import F
 from rest_framework.test import APIClient
 
 from portal.tests.conftest import World
+from tenants.models import AuditEvent, SignInCounter
+from tenants.throttle import LIMITS, WINDOW, count_attempt
 
 PASSWORD = "correct horse battery staple"
 SESSION = "/api/v1/session"
@@ -93,3 +98,56 @@ def test_a_user_who_was_switched_off_is_out_at_once(browser: APIClient, world: W
     world.alice.is_active = False
     world.alice.save(update_fields=["is_active"])
     assert browser.get("/api/v1/tenants").status_code == 401
+
+
+def test_failures_are_counted_per_account_over_many_addresses(browser: APIClient, world: World) -> None:
+    body = {"username": "alice", "password": "wrong"}
+    for number in range(LIMITS["account"]):
+        assert count_attempt(username="alice", address=f"10.0.0.{number}") == 0
+    answer = browser.post(SESSION, body, format="json", headers=csrf(browser))
+    assert answer.status_code == 429
+    assert 0 < int(answer["Retry-After"]) <= WINDOW.total_seconds()
+
+
+def test_failures_are_counted_per_address_over_many_accounts(browser: APIClient) -> None:
+    for number in range(LIMITS["address"]):
+        assert count_attempt(username=f"u{number}", address="127.0.0.1") == 0
+    body = {"username": "alice", "password": PASSWORD}
+    assert browser.post(SESSION, body, format="json", headers=csrf(browser)).status_code == 429
+
+
+def test_waiting_as_long_as_told_helps(browser: APIClient) -> None:
+    body = {"username": "alice", "password": "wrong"}
+    for _ in range(LIMITS["account-and-address"]):
+        browser.post(SESSION, body, format="json", headers=csrf(browser))
+    refused = browser.post(SESSION, {**body, "password": PASSWORD}, format="json", headers=csrf(browser))
+    assert refused.status_code == 429
+    SignInCounter.objects.update(ends=F("ends") - timedelta(seconds=int(refused["Retry-After"])))
+    sign_in(browser)
+
+
+def test_success_takes_the_attempt_back(browser: APIClient) -> None:
+    for _ in range(LIMITS["account-and-address"] + 2):
+        sign_in(browser)
+        browser.delete(SESSION, headers=csrf(browser))
+    assert set(SignInCounter.objects.values_list("attempts", flat=True)) == {0}
+
+
+def test_unknown_names_are_throttled_like_known_ones(browser: APIClient) -> None:
+    def answers(username: str) -> list[int]:
+        body = {"username": username, "password": "wrong"}
+        return [browser.post(SESSION, body, format="json", headers=csrf(browser)).status_code for _ in range(12)]
+
+    assert answers("alice") == answers("nobody")
+
+
+def test_signing_in_and_failing_to_is_audited_without_what_was_typed(browser: APIClient) -> None:
+    body = {"username": "my-password-by-mistake", "password": "hunter2-secret"}
+    browser.post(SESSION, body, format="json", headers=csrf(browser))
+    sign_in(browser)
+    rows = list(AuditEvent.objects.order_by("id").values())
+    assert [(row["action"], row["actor"], row["result"]) for row in rows] == [
+        ("signIn", "", "refused"), ("signIn", "alice", "success"),
+    ]  # fmt: skip
+    assert "my-password" not in str(rows)
+    assert "hunter2" not in str(rows)
