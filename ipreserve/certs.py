@@ -64,6 +64,7 @@ def make_authority(now: datetime) -> Pair:
         .not_valid_before(now - SLACK)
         .not_valid_after(now + AUTHORITY_LIFE)
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .add_extension(_usage(authority=True), critical=True)
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
         .sign(key, hashes.SHA256())
     )
@@ -85,6 +86,7 @@ def issue(authority: Pair, names: Sequence[str], now: datetime) -> Pair:
         .not_valid_before(now - SLACK)
         .not_valid_after(now + SERVER_LIFE)
         .add_extension(x509.SubjectAlternativeName([_general(name) for name in names]), critical=False)
+        .add_extension(_usage(authority=False), critical=True)
         .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
         .add_extension(
             x509.AuthorityKeyIdentifier.from_issuer_public_key(signing_key.public_key()),
@@ -93,6 +95,13 @@ def issue(authority: Pair, names: Sequence[str], now: datetime) -> Pair:
         .sign(signing_key, hashes.SHA256())
     )
     return _pair(certificate, key)
+
+
+def _usage(*, authority: bool) -> x509.KeyUsage:
+    return x509.KeyUsage(
+        digital_signature=not authority, key_cert_sign=authority, crl_sign=authority, content_commitment=False,
+        key_encipherment=False, data_encipherment=False, key_agreement=False, encipher_only=False, decipher_only=False,
+    )  # fmt: skip
 
 
 def _pair(certificate: x509.Certificate, key: ec.EllipticCurvePrivateKey) -> Pair:

@@ -36,6 +36,8 @@ READ_SECONDS = 10.0
 # A mounted token is replaced on disk; it is read again at least this often.
 TOKEN_SECONDS = 30.0
 WATCH_SECONDS = 240
+# A bookmark comes every minute; a connection that is silent for longer leads nowhere.
+SILENCE_SECONDS = 90.0
 MESSAGE_LIMIT = 300
 PAGE = 500
 CLOCK_JUMP_SECONDS = 30.0
@@ -170,7 +172,7 @@ class Kube:
         """Events from a resourceVersion on, for some minutes. Raises Expired when it is too old."""
         query = {"watch": "1", "resourceVersion": version, "allowWatchBookmarks": "true"}
         query["timeoutSeconds"] = str(WATCH_SECONDS)
-        answer = self._open("GET", path, None, query, "application/json", WATCH_SECONDS + 10, stream=True)
+        answer = self._open("GET", path, None, query, "application/json", SILENCE_SECONDS, stream=True)
         try:
             if answer.status >= 400:
                 raise refusal(answer.status, answer.read(), f"watch {path}")
@@ -397,6 +399,8 @@ class Mirror(Generic[Row]):
                     version = self._take(event)
                 pause = 0.2
             except (errors.IpreserveError, KeyError) as error:
+                if self._stop.is_set():
+                    return
                 self.error = str(error)
                 version = ""
                 log.warning("watch of %s: %s", self.path, error)

@@ -6,6 +6,7 @@ A record is two keys of a ConfigMap: the address holds the four fields that olde
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 import json
 import re
@@ -278,6 +279,10 @@ def read(data: Mapping[str, str]) -> Ledger:
             records[found] = from_json(raw) if full is not None else from_legacy(raw)
         except BadRecord:
             broken[found] = raw
+            if full is not None and plain is not None:
+                # The four fields may still say whose address it was.
+                with contextlib.suppress(BadRecord):
+                    records[found] = from_legacy(plain)
     return Ledger(records=records, bad=bad, broken=broken)
 
 

@@ -237,6 +237,12 @@ class Sweeper:
         if not self.pods.wait(FIRST_LIST_SECONDS):
             raise errors.Unreachable(f"pods cannot be listed: {self.pods.error}")
 
+    def stop(self) -> None:
+        """End the watches."""
+        self.pods.stop()
+        if self._blocks is not None:
+            self._blocks.stop()
+
     def healthy(self) -> bool:
         """Whether the loop goes round, leading or not."""
         return time.monotonic() - max(self._last, self._started) < max(60.0, 6 * self.options.period)

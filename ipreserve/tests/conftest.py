@@ -11,7 +11,7 @@ from ipreserve import install, kube
 from ipreserve.kube import Kube
 from ipreserve.tests import calico
 from ipreserve.tests.waiting import eventually
-from ipreserve.tests.world import NAMESPACE, Service, World, accounts, kubeconfig_of
+from ipreserve.tests.world import NAMESPACE, Service, World, accounts, ensure, kubeconfig_of
 from sandbox import Sandbox
 
 
@@ -21,6 +21,8 @@ def admin(control_plane: Sandbox) -> Kube:
     door = kube.connect(control_plane.kubeconfig_path)
     accounts(door)
     calico.install(door)
+    # Pods of a node that does not exist are collected as garbage.
+    ensure(door, "/api/v1/nodes", {"metadata": {"name": "n1"}})
     return door
 
 
@@ -46,11 +48,10 @@ def armed(door: Kube) -> bool:
 def serving(admin: Kube, webhook_kubeconfig: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     """A webhook process that the API server calls."""
     log = tmp_path_factory.mktemp("webhook") / "log"
-    service = Service("webhook", webhook_kubeconfig, log, deny_seconds=600)
+    service = Service("webhook", webhook_kubeconfig, log, deny_seconds=600, extra=("--give-back",))
     install.install(admin, namespace=NAMESPACE, url=service.url, give_back=True)
     try:
-        eventually(lambda: service.process.poll() is not None or armed(admin), "the webhook is armed")
-        assert service.process.poll() is None, service.said()
+        eventually(lambda: service.is_ready() and armed(admin), "the webhook is armed")
         yield service
     finally:
         install.uninstall(admin, None, namespace=NAMESPACE, purge=False)
@@ -58,11 +59,12 @@ def serving(admin: Kube, webhook_kubeconfig: Path, tmp_path_factory: pytest.Temp
 
 
 @pytest.fixture
-def quiet_world(admin: Kube) -> World:
+def quiet_world(admin: Kube) -> Iterator[World]:
     """A test's own corner with nothing reserved before, and no webhook."""
     world = World(admin)
     world.wipe()
-    return world
+    yield world
+    world.close()
 
 
 @pytest.fixture

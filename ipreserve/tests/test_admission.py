@@ -2,7 +2,23 @@
 
 from __future__ import annotations
 
+import json
+import ssl
+import urllib.error
+import urllib.request
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from ipreserve import errors
+from ipreserve.records import State, address
+from ipreserve.tests.waiting import eventually
 from ipreserve.tests.world import Service, World
+
+
+def owners(world: World) -> dict[str, tuple[str, str]]:
+    """Address to (pod, path) of all records."""
+    return {str(one): (record.pod, record.via) for one, record in world.records().items()}
 
 
 def test_graceful_delete_reserves_the_address_before_it_is_allowed(world: World, serving: Service) -> None:
@@ -10,5 +26,155 @@ def test_graceful_delete_reserves_the_address_before_it_is_allowed(world: World,
     world.pod("cache-0", one)
     world.delete("cache-0")
     assert world.listed() == [f"{one}/32"]
-    record = next(iter(world.records().values()))
-    assert (record.namespace, record.pod, record.via) == (world.namespace, "cache-0", "delete")
+    record = world.records()[address(one)]
+    assert (record.namespace, record.pod, record.via, record.state) == (
+        world.namespace, "cache-0", "delete", State.CLAIMED
+    )  # fmt: skip
+
+
+def test_the_calls_of_one_deletion_make_one_entry_and_keep_the_first_time(world: World, serving: Service) -> None:
+    one = world.address(1)
+    pod = world.pod("cache-0", one, node="n1")
+    before = serving.value('ipreserve_admission_decisions_total{outcome="known",path="delete pods"}')
+    world.delete("cache-0")
+    first = world.records()[address(one)]
+    world.finish(pod)
+    assert world.listed() == [f"{one}/32"]
+    assert world.records()[address(one)] == first
+    # The API server asks at least twice more for kubelet's last DELETE.
+    assert serving.value('ipreserve_admission_decisions_total{outcome="known",path="delete pods"}') >= before + 2
+
+
+def test_force_delete_and_a_failed_pod_are_reserved_too(world: World) -> None:
+    world.pod("cache-0", world.address(1), node="n1")
+    world.pod("cache-1", world.address(2), node="n1", phase="Failed")
+    world.delete("cache-0", gracePeriodSeconds=0)
+    world.delete("cache-1")
+    assert world.barred() == {address(world.address(1)), address(world.address(2))}
+
+
+def test_dry_run_of_a_delete_and_of_an_eviction_writes_nothing(world: World) -> None:
+    world.pod("cache-0", world.address(1))
+    world.delete("cache-0", dryRun=["All"])
+    world.evict("cache-0", dryRun=["All"])
+    assert (world.barred(), world.records()) == (frozenset(), {})
+
+
+def test_deletecollection_reserves_every_pod_though_it_names_none(world: World) -> None:
+    for number in range(3):
+        world.pod(f"cache-{number}", world.address(number))
+    world.kube.request("DELETE", world.pods(), {})
+    assert sorted(owners(world).values()) == [(f"cache-{number}", "delete") for number in range(3)]
+
+
+def test_deleting_a_namespace_reserves_its_pods_and_is_not_blocked(world: World) -> None:
+    world.pod("cache-0", world.address(1))
+    world.kube.request("DELETE", f"/api/v1/namespaces/{world.namespace}")
+
+    selector = f"metadata.name={world.namespace}"
+    eventually(lambda: not world.kube.get("/api/v1/namespaces", fieldSelector=selector)["items"], "it is gone")
+    assert owners(world) == {world.address(1): ("cache-0", "delete")}
+
+
+def test_eviction_reserves_the_address_of_a_pod_it_does_not_carry(world: World) -> None:
+    world.pod("cache-0", world.address(1))
+    world.evict("cache-0")
+    assert owners(world) == {world.address(1): ("cache-0", "evict")}
+
+
+def test_eviction_of_a_pod_that_is_gone_says_not_found(world: World) -> None:
+    with pytest.raises(errors.NotFound):
+        world.evict("cache-0")
+    assert world.barred() == frozenset()
+
+
+def test_dual_stack_pod_is_deleted_and_both_addresses_rest(world: World) -> None:
+    world.pod("cache-0", world.address(1), "fd00:0:0:0::a")
+    world.delete("cache-0")
+    assert world.listed() == [f"{world.address(1)}/32", "fd00::a/128"]
+    assert set(owners(world)) == {world.address(1), "fd00::a"}
+
+
+def test_host_network_pod_s_address_is_its_node_s_and_is_left_alone(world: World) -> None:
+    world.pod("cache-0", world.address(1), hostNetwork=True)
+    world.delete("cache-0")
+    assert world.barred() == frozenset()
+
+
+def test_only_labelled_namespaces_and_selected_pods_are_protected(world: World) -> None:
+    wish = "ipreserve.berth.io/reserve"
+    world.pod("web", world.address(1), stateful=False)
+    world.pod("asked", world.address(2), stateful=False, annotations={wish: "true"})
+    world.pod("cache-0", world.address(3), annotations={wish: "false"})
+    elsewhere = World(world.kube, namespace=f"{world.namespace}-x")
+    world.kube.request(
+        "PATCH", f"/api/v1/namespaces/{elsewhere.namespace}", {"metadata": {"labels": {"ip-reserve": "enable"}}},
+        content_type="application/merge-patch+json",
+    )  # fmt: skip
+    elsewhere.pod("cache-0", elsewhere.address(4))
+    for name in ("web", "asked", "cache-0"):
+        world.delete(name)
+    elsewhere.delete("cache-0")
+    assert owners(world) == {world.address(2): ("asked", "delete")}
+
+
+def test_address_that_a_running_pod_loses_in_place_is_reserved(world: World) -> None:
+    world.pod("cache-0", world.address(1))
+    world.report("cache-0", world.address(2))
+    assert owners(world) == {world.address(1): ("cache-0", "status")}
+
+
+def test_pod_that_ends_on_a_full_node_is_reserved_when_it_is_reported(world: World) -> None:
+    world.pod("cache-0", world.address(1))
+    world.report("cache-0", world.address(1), phase="Failed")
+    assert owners(world) == {world.address(1): ("cache-0", "status")}
+
+
+def test_a_burst_is_written_in_few_commits_and_none_is_lost(world: World, serving: Service) -> None:
+    names = [f"cache-{number}" for number in range(60)]
+    with ThreadPoolExecutor(16) as pool:
+        list(pool.map(lambda n: world.pod(n, world.address(int(n[6:]) + 1)), names))
+        before = serving.value('ipreserve_commits_total{outcome="written"}')
+        list(pool.map(world.delete, names))
+    assert len(world.barred()) == len(world.records()) == 60
+    assert serving.value('ipreserve_commits_total{outcome="written"}') - before < 50
+
+
+def test_reservations_deleted_by_hand_while_the_webhook_runs_do_not_stop_it(world: World) -> None:
+    world.pod("cache-0", world.address(1))
+    world.pod("cache-1", world.address(2))
+    world.delete("cache-0")
+    world.wipe()
+    world.delete("cache-1")
+    assert set(owners(world)) == {world.address(2)}
+    assert world.barred() >= {address(world.address(2))}
+
+
+@pytest.mark.parametrize(
+    ("body", "says"),
+    [
+        (b"{", "the body is not JSON"),
+        (b'{"kind": "Pod"}', "kind: AdmissionReview is needed"),
+        (b'{"kind": "AdmissionReview", "apiVersion": "admission.k8s.io/v1beta1"}', "admissionReviewVersions: [v1]"),
+        (b'{"kind": "AdmissionReview", "apiVersion": "admission.k8s.io/v1"}', "request: an object is needed"),
+        (
+            json.dumps(
+                {
+                    "kind": "AdmissionReview", "apiVersion": "admission.k8s.io/v1",
+                    "request": {"uid": "1", "operation": "DELETE", "resource": {"resource": "pods"}},
+                }
+            ).encode(),
+            "request.oldObject: missing in a DELETE",
+        ),
+    ],
+)  # fmt: skip
+def test_malformed_review_gets_a_sentence_that_names_the_field(serving: Service, body: bytes, says: str) -> None:
+    trusting = ssl.create_default_context()
+    trusting.check_hostname, trusting.verify_mode = False, ssl.CERT_NONE
+    request = urllib.request.Request(serving.url + "/review", data=body, method="POST")
+    with pytest.raises(urllib.error.HTTPError) as caught:
+        urllib.request.urlopen(request, timeout=10, context=trusting)
+    with caught.value as answer:
+        assert answer.code == 400
+        assert says in answer.read().decode()
+    assert says in serving.said()

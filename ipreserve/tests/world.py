@@ -8,16 +8,18 @@ import os
 import secrets
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import urllib.request
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from ipreserve import errors, kube, settings, store, sweeper
+from ipreserve import errors, install, kube, settings, store, sweeper
 from ipreserve.kube import JsonObject, Kube
 from ipreserve.records import Address, Record
 from ipreserve.tests.waiting import eventually
@@ -42,6 +44,19 @@ def ensure(door: Kube, collection: str, manifest: dict[str, Any]) -> None:
         return
 
 
+def insist(write: Callable[[], object]) -> None:
+    """Write, again when somebody else wrote in between."""
+
+    def written() -> bool:
+        try:
+            write()
+        except errors.Conflict:
+            return False
+        return True
+
+    eventually(written, "written")
+
+
 def accounts(door: Kube) -> None:
     """The deployables' namespace, accounts and permissions, as they are shipped."""
     ensure(door, "/api/v1/namespaces", {"metadata": {"name": NAMESPACE}})
@@ -62,6 +77,22 @@ def kubeconfig_of(door: Kube, admin: Path, account: str, to: Path, *, server: st
     return to
 
 
+def overwrite(world: World, collection: str, manifest: dict[str, Any]) -> None:
+    """Make an object be this, whether it is there or not."""
+    path = f"{collection}/{manifest['metadata']['name']}"
+
+    def write() -> None:
+        try:
+            version = world.kube.get(path)["metadata"]["resourceVersion"]
+        except errors.NotFound:
+            world.kube.request("POST", collection, manifest)
+            return
+        metadata = {**manifest["metadata"], "resourceVersion": version}
+        world.kube.request("PUT", path, {**manifest, "metadata": metadata})
+
+    insist(write)
+
+
 @dataclass
 class World:
     """One test's namespace and addresses; the services' objects are everybody's."""
@@ -69,6 +100,7 @@ class World:
     kube: Kube
     namespace: str = field(default_factory=lambda: f"team-{secrets.token_hex(3)}")
     number: int = field(default_factory=lambda: next(_numbers))
+    sweepers: list[sweeper.Sweeper] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.make_namespace(self.namespace, protected=True)
@@ -152,11 +184,27 @@ class World:
             if one["metadata"]["name"].startswith((store.NAME, store.HISTORY, store.CONFIG)):
                 self.kube.request("DELETE", f"{held.configmaps}/{one['metadata']['name']}")
 
+        self.free_lease()
+
+    def free_lease(self) -> None:
+        """Nobody leads; what a killed sweeper would do by not renewing it."""
+        try:
+            self.kube.request("DELETE", f"/apis/coordination.k8s.io/v1/namespaces/{NAMESPACE}/leases/{install.LEASE}")
+        except errors.NotFound:
+            return
+
+    def close(self) -> None:
+        """End what this test's sweepers watch."""
+        for one in self.sweepers:
+            one.lease.give_up()
+            one.stop()
+
     def sweeper(self, kubeconfig: Path, **options: Any) -> sweeper.Sweeper:
         """A sweeper under its own account, swept by hand."""
         door = kube.connect(kubeconfig)
         chosen: dict[str, Any] = {"identity": f"test-{secrets.token_hex(3)}", "max_count": 100} | options
         found = sweeper.Sweeper(settings.Settings(namespace=NAMESPACE, **chosen), door)
+        self.sweepers.append(found)
         found.start()
         assert eventually(found.lease.acquire, "the Lease is free")
         return found
@@ -173,13 +221,15 @@ def free_port() -> int:
 class Service:
     """One of the services as a real process."""
 
-    def __init__(self, command: str, kubeconfig: Path, log: Path, **flags: object) -> None:
+    def __init__(
+        self, command: str, kubeconfig: Path, log: Path, *, extra: tuple[str, ...] = (), **flags: object
+    ) -> None:
         self.port, self.metrics_port, self.log = free_port(), free_port(), log
         argv = [sys.executable, "-m", "ipreserve", command, f"--kubeconfig={kubeconfig}", f"--namespace={NAMESPACE}"]
         argv += [f"--metrics=127.0.0.1:{self.metrics_port}"]
         if command == "webhook":
             argv += [f"--listen=127.0.0.1:{self.port}", f"--url={self.url}"]
-        argv += [f"--{name.replace('_', '-')}={value}" for name, value in flags.items()]
+        argv += [f"--{name.replace('_', '-')}={value}" for name, value in flags.items()] + list(extra)
         with log.open("ab") as out:
             environment = {k: v for k, v in os.environ.items() if k != "KUBECONFIG"}
             self.process = subprocess.Popen(argv, cwd=ROOT, stdout=out, stderr=out, env=environment)
@@ -187,6 +237,17 @@ class Service:
     @property
     def url(self) -> str:
         return f"https://127.0.0.1:{self.port}"
+
+    def is_ready(self) -> bool:
+        """Whether it says that it can write a reservation. Fails with its log when it has ended."""
+        assert self.process.poll() is None, self.said()
+        trusting = ssl.create_default_context()
+        trusting.check_hostname, trusting.verify_mode = False, ssl.CERT_NONE
+        try:
+            with urllib.request.urlopen(f"{self.url}/readyz", timeout=5, context=trusting) as answer:
+                return bool(answer.status == 200)
+        except OSError:
+            return False
 
     def metrics(self) -> str:
         """What Prometheus would read; empty while the port is closed."""

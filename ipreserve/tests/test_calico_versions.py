@@ -1,0 +1,115 @@
+"""The same on the schemas of Calico's releases, and on an API that changes meanwhile; giving back; history."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from ipreserve import __main__ as commands
+from ipreserve import errors, kube, store
+from ipreserve.kube import Kube
+from ipreserve.records import State, address
+from ipreserve.tests import calico
+from ipreserve.tests.test_sweeper import claim, reserve
+from ipreserve.tests.waiting import eventually
+from ipreserve.tests.world import Service, World
+from sandbox import Sandbox
+
+
+@pytest.fixture
+def as_before(admin: Kube) -> Iterator[None]:
+    """Leaves Calico 3.32's v1 kinds, as other tests expect."""
+    yield
+    calico.remove(admin, native=True)
+    calico.install(admin)
+
+
+@pytest.mark.parametrize("release", ["3.31", "3.32", "3.33"])
+@pytest.mark.parametrize("native", [False, True])
+def test_list_is_valid_on_every_release_and_repeats_are_too(
+    quiet_world: World, as_before: None, release: str, native: bool
+) -> None:
+    world = quiet_world
+    calico.install(world.kube, release=release, native=native, ipam=False)
+    held = world.store()
+    wanted = [address(world.address(1)), address("fd00::1")]
+    first = held.write_barred(held.read_barred(0), wanted)
+    again = held.write_barred(first, [*wanted, address(world.address(2))])
+    assert (again.raw or {})["apiVersion"] == ("projectcalico.org/v3" if native else "crd.projectcalico.org/v1")
+    assert (again.raw or {})["spec"]["reservedCIDRs"] == [
+        f"{world.address(1)}/32", f"{world.address(2)}/32", "fd00::1/128"
+    ]  # fmt: skip
+
+
+def test_migration_to_native_kinds_while_running_carries_every_reservation_over(
+    quiet_world: World, as_before: None, sweeper_kubeconfig: Path
+) -> None:
+    world = quiet_world
+    reserve(world, claim(world, "cache-0", 1))
+    sweeper = world.sweeper(sweeper_kubeconfig)
+    sweeper.sweep()
+    calico.install(world.kube, native=True)
+    sweeper._detected = -kube.Clock().now()
+    sweeper.sweep()
+    assert sweeper.calico().name == "v3"
+    assert kube.detect(world.kube).name == "v3"
+    assert world.barred() == {address(world.address(1))}
+
+
+def test_without_calico_the_message_says_what_was_looked_for(quiet_world: World) -> None:
+    with pytest.raises(errors.NoCalico, match="no IPReservation is served as v3"):
+        kube.detect(quiet_world.kube, "v3")
+
+
+def test_same_ordinal_gets_its_held_address_and_another_pod_does_not(world: World, serving: Service) -> None:
+    wish = {"ipreserve.berth.io/give-back": "true"}
+    body = {
+        "apiVersion": "apps/v1", "kind": "StatefulSet", "metadata": {"name": "cache"},
+        "spec": {
+            "serviceName": "cache", "replicas": 2, "podManagementPolicy": "Parallel",
+            "selector": {"matchLabels": {"app": "cache"}},
+            "template": {
+                "metadata": {"labels": {"app": "cache"}, "annotations": wish},
+                "spec": {"containers": [{"name": "main", "image": "busybox"}]},
+            },
+        },
+    }  # fmt: skip
+    reserve(world, claim(world, "cache-0", 1), state=State.FREED, freed=world.kube.clock.now())
+    world.kube.request("POST", f"/apis/apps/v1/namespaces/{world.namespace}/statefulsets", body)
+    eventually(lambda: len(world.kube.get(world.pods())["items"]) == 2, "both pods are made")
+    asked = {
+        one["metadata"]["name"]: one["metadata"]["annotations"].get("cni.projectcalico.org/ipAddrs")
+        for one in world.kube.get(world.pods())["items"]
+    }
+    assert asked == {"cache-0": f'["{world.address(1)}"]', "cache-1": None}
+
+
+def test_history_names_every_owner_an_address_had(
+    quiet_world: World, sweeper_kubeconfig: Path, control_plane: Sandbox, capsys: pytest.CaptureFixture[str]
+) -> None:
+    world = quiet_world
+    now = world.kube.clock.now()
+    sweeper = world.sweeper(sweeper_kubeconfig)
+    for number in range(7):
+        reserve(world, claim(world, f"cache-{number}", 1, at=now - 9000 + number), state=State.FREED, freed=now - 7200)
+        sweeper.sweep()
+    reserve(world, claim(world, "cache-8", 1))
+    command = ["history", world.address(1), f"--kubeconfig={control_plane.kubeconfig_path}"]
+    assert commands.run(commands._parser().parse_args(command)) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == store.HISTORY_PER_ADDRESS + 1
+    assert "cache-6" in lines[-2]
+    assert "expired" in lines[-2]
+    assert "now claimed" in lines[-1]
+
+
+def test_advice_speaks_of_calico_s_own_cooldown(
+    quiet_world: World, control_plane: Sandbox, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["advice", f"--kubeconfig={control_plane.kubeconfig_path}"]
+    assert commands.run(commands._parser().parse_args(command)) == 0
+    found = capsys.readouterr().out
+    assert "Calico's API: v1 (crd.projectcalico.org/v1)" in found
+    assert "ipCooldownSeconds" in found

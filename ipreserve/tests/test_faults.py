@@ -1,0 +1,247 @@
+"""Killed at every write, lied to, refused: what is left converges, and nothing goes silently."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from ipreserve import errors, install, kube, store
+from ipreserve.metrics import WebhookMetrics
+from ipreserve.records import State, address
+from ipreserve.tests.conftest import armed
+from ipreserve.tests.proxy import Faults, proxy
+from ipreserve.tests.test_sweeper import claim, reserve
+from ipreserve.tests.waiting import eventually
+from ipreserve.tests.world import NAMESPACE, Service, World, insist, kubeconfig_of
+from sandbox import Sandbox
+
+RESERVATION, LEDGER = "ipreservations", "configmaps/" + store.NAME
+
+
+@pytest.fixture
+def faults() -> Faults:
+    return Faults()
+
+
+@pytest.fixture
+def crooked(quiet_world: World, faults: Faults) -> Iterator[str]:
+    """The URL of a proxy that does what `faults` says."""
+    with proxy(quiet_world.kube, faults) as url:
+        yield url
+
+
+@pytest.fixture
+def webhook_door(quiet_world: World, crooked: str, control_plane: Sandbox, tmp_path: Path) -> Path:
+    """The webhook's kubeconfig, through the proxy."""
+    to = tmp_path / "webhook.kubeconfig"
+    return kubeconfig_of(
+        quiet_world.kube, control_plane.kubeconfig_path, "ipreserve-webhook", to, server=crooked
+    )  # fmt: skip
+
+
+@pytest.fixture
+def sweeper_door(quiet_world: World, crooked: str, control_plane: Sandbox, tmp_path: Path) -> Path:
+    """The sweeper's kubeconfig, through the proxy."""
+    to = tmp_path / "sweeper.kubeconfig"
+    return kubeconfig_of(
+        quiet_world.kube, control_plane.kubeconfig_path, "ipreserve-sweeper", to, server=crooked
+    )  # fmt: skip
+
+
+@pytest.fixture
+def webhook(quiet_world: World, webhook_door: Path, tmp_path: Path) -> Iterator[Service]:
+    """A webhook of its own behind the proxy, instead of the shared one."""
+    service = Service("webhook", webhook_door, tmp_path / "webhook.log", deny_seconds=600, deadline=1.5)
+    before = _configuration(quiet_world)
+    install.install(quiet_world.kube, namespace=NAMESPACE, url=service.url, give_back=False)
+    try:
+        eventually(lambda: service.is_ready() and armed(quiet_world.kube), "the webhook is armed")
+        yield service
+    finally:
+        install.uninstall(quiet_world.kube, None, namespace=NAMESPACE, purge=False)
+        service.stop()
+        _restore(quiet_world, before)
+
+
+def _configuration(world: World) -> kube.JsonObject | None:
+    try:
+        return world.kube.get(f"{install.VALIDATING}/{install.CONFIGURATION}")
+    except errors.NotFound:
+        return None
+
+
+def _with_one(world: World, held: store.Store) -> store.Barred:
+    insist(lambda: held.write_barred(held.read_barred(0), [address(world.address(1))]))
+    return held.read_barred(0)
+
+
+def _restore(world: World, before: kube.JsonObject | None) -> None:
+    for one in [before] if before is not None else []:
+        body = {**one, "metadata": {"name": one["metadata"]["name"], "labels": one["metadata"].get("labels", {})}}
+        world.kube.request("POST", install.VALIDATING, body)
+
+
+def once(action: Callable[[], None], part: str, *, skip: int = 0) -> Callable[[str, str], None]:
+    """A hook that acts at the first write whose path has this part, after having let some pass."""
+    turns = itertools.count()
+    lock = threading.Lock()
+
+    def hook(method: str, path: str) -> None:
+        with lock:
+            if part in path and next(turns) == skip:
+                action()
+
+    return hook
+
+
+@pytest.mark.parametrize("part", [RESERVATION, LEDGER])
+@pytest.mark.parametrize("moment", ["before", "after"])
+def test_webhook_killed_at_a_write_leaves_what_two_sweeps_mend(
+    quiet_world: World, webhook: Service, faults: Faults, sweeper_kubeconfig: Path, part: str, moment: str
+) -> None:
+    world = quiet_world
+    pod = world.pod("cache-0", world.address(1), node="n1")
+    setattr(faults, moment, once(webhook.kill, part))
+    with pytest.raises(errors.ApiError):
+        world.delete("cache-0")
+    assert webhook.process.wait(10) == -9
+    sweeper = world.sweeper(sweeper_kubeconfig, cancel_after=3600.0)
+    eventually(lambda: any(row.uid == pod["metadata"]["uid"] for row in sweeper.pods.rows()), "the pod is seen")
+    sweeper.sweep()
+    sweeper.sweep()
+    assert world.barred() == set(world.records())
+    assert {record.state for record in world.records().values()} <= {State.CLAIMED}
+
+
+@pytest.mark.parametrize("moment", ["before", "after"])
+@pytest.mark.parametrize(
+    ("part", "skip"), [(LEDGER, 0), (RESERVATION, 0), ("configmaps", 1), (LEDGER, 1)],
+    ids=["marking", "opening", "history", "dropping"],
+)  # fmt: skip
+def test_sweeper_killed_at_a_write_of_a_release_converges_within_two_sweeps(
+    quiet_world: World, faults: Faults, sweeper_door: Path, sweeper_kubeconfig: Path, tmp_path: Path, part: str,
+    skip: int, moment: str,
+) -> None:  # fmt: skip
+    world = quiet_world
+    now = world.kube.clock.now()
+    reserve(world, claim(world, "cache-0", 1), state=State.FREED, freed=now - 7200)
+    reserve(world, claim(world, "cache-1", 2), state=State.FREED, freed=now - 10)
+    service = Service("sweeper", sweeper_door, tmp_path / "log", period=0.3)
+    setattr(faults, moment, once(service.kill, part, skip=skip))
+    try:
+        eventually(lambda: service.process.poll() is not None, "it is killed")
+    finally:
+        service.stop()
+    assert service.process.returncode == -9, service.said()
+    assert address(world.address(2)) in world.barred() & set(world.records())
+    world.free_lease()
+    sweeper = world.sweeper(sweeper_kubeconfig)
+    sweeper.sweep()
+    sweeper.sweep()
+    assert world.barred() == set(world.records()) == {address(world.address(2))}
+    assert [entry["end"] for entry in world.store().history(address(world.address(1)))] == ["expired"]
+
+
+def test_deletion_is_refused_with_a_retry_hint_while_nothing_can_be_written(
+    quiet_world: World, webhook: Service, faults: Faults
+) -> None:
+    world = quiet_world
+    world.pod("cache-0", world.address(1), node="n1")
+    faults.refuse = lambda method, path: RESERVATION in path
+    for act in (world.delete, world.evict):
+        with pytest.raises(errors.ApiError, match=r"429 .*could not reserve the pod's address yet"):
+            act("cache-0")
+    assert world.barred() == frozenset()
+    faults.refuse = lambda method, path: False
+    world.evict("cache-0")
+    assert world.barred() == {address(world.address(1))}
+
+
+def test_calico_s_own_server_is_not_believed_until_it_was_read_back(
+    quiet_world: World, crooked: str, faults: Faults, sweeper_door: Path
+) -> None:
+    world = quiet_world
+    direct = kube.detect(world.kube)
+    # Where the kinds are served by Calico's API server, which reports success for writes it has given up.
+    aggregated = replace(direct, aggregated=True)
+    held = store.Store(kube.connect(sweeper_door), NAMESPACE, lambda: aggregated)
+    before = _with_one(world, held)
+    faults.lie = lambda method, path: RESERVATION in path
+    with pytest.raises(errors.NotStored, match="reported success"):
+        held.write_barred(before, [address(world.address(1)), address(world.address(2))])
+
+
+class Unstored(kube.Kube):
+    """An API server that answers a write with 200 and the object as it was before."""
+
+    def request(self, method: str, path: str, *arguments: object, **more: object) -> kube.JsonObject:
+        if method == "PUT":
+            return super().request("GET", path)
+        return super().request(method, path, *arguments, **more)  # type: ignore[arg-type]
+
+
+def test_reservation_that_came_back_without_the_address_fails_the_write(quiet_world: World) -> None:
+    world = quiet_world
+    held = world.store()
+    before = _with_one(world, held)
+    liar = Unstored.__new__(Unstored)
+    liar.__dict__ = world.kube.__dict__
+    lying = store.Store(liar, NAMESPACE, lambda: kube.detect(world.kube))
+    with pytest.raises(errors.NotStored, match="reported success, and 1 addresses are not in it"):
+        lying.write_barred(before, [address(world.address(1)), address(world.address(2))])
+    reserver = store.Reserver(lying, gather=0.001, metrics=WebhookMetrics())
+    (future,) = reserver.reserve([claim(world, "cache-0", 3)], seconds=0.5)
+    with pytest.raises(errors.CannotRecord, match="reported success"):
+        future.result(5)
+    assert reserver.failing_seconds() > 0
+
+
+def test_after_the_stated_time_of_failing_deletions_pass_and_are_counted(
+    quiet_world: World, webhook_door: Path, faults: Faults, tmp_path: Path
+) -> None:
+    world = quiet_world
+    service = Service("webhook", webhook_door, tmp_path / "log", deny_seconds=0, deadline=0.5)
+    before = _configuration(world)
+    install.install(world.kube, namespace=NAMESPACE, url=service.url, give_back=False)
+    try:
+        eventually(lambda: service.is_ready() and armed(world.kube), "armed")
+        faults.refuse = lambda method, path: True
+        world.pod("cache-0", world.address(1), node="n1")
+        world.delete("cache-0")
+        assert service.value("ipreserve_unprotected_total") == 1
+        assert "goes without a hold" in service.said()
+    finally:
+        install.uninstall(world.kube, None, namespace=NAMESPACE, purge=False)
+        service.stop()
+        _restore(world, before)
+
+
+def test_uninstalling_removes_the_configuration_first_and_then_all_that_was_written(quiet_world: World) -> None:
+    world = quiet_world
+    reserve(world, claim(world, "cache-0", 1))
+    before = _configuration(world)
+    try:
+        install.install(world.kube, namespace=NAMESPACE, url="https://127.0.0.1:1", give_back=True)
+        done = install.uninstall(world.kube, world.store(), namespace=NAMESPACE, purge=True)
+    finally:
+        install.uninstall(world.kube, None, namespace=NAMESPACE, purge=False)
+        _restore(world, before)
+    assert done[0] == "removed validatingwebhookconfigurations ipreserve"
+    assert (world.barred(), world.records()) == (frozenset(), {})
+
+
+def test_installed_but_not_yet_served_blocks_no_deletion(quiet_world: World) -> None:
+    world = quiet_world
+    before = _configuration(world)
+    install.install(world.kube, namespace=NAMESPACE, url="https://127.0.0.1:1", give_back=False)
+    try:
+        world.pod("cache-0", world.address(1), node="n1")
+        world.delete("cache-0")
+    finally:
+        install.uninstall(world.kube, None, namespace=NAMESPACE, purge=False)
+        _restore(world, before)

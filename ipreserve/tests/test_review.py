@@ -1,0 +1,230 @@
+"""Selectors, records, settings and certificates: the parts without any cluster."""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from cryptography import x509
+from hypothesis import given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+
+from ipreserve import certs, errors, install, kube, records, review, settings
+from ipreserve.records import Address, End, Ledger, Record, State
+from ipreserve.settings import Live
+from ipreserve.tests.world import ROOT
+
+# --- selectors ------------------------------------------------------------------------------------------------------
+
+
+def test_all_terms_of_a_selector_must_match_as_everywhere_in_kubernetes() -> None:
+    found = review.selector(
+        {
+            "matchLabels": {"app": "redis"},
+            "matchExpressions": [
+                {"key": "tier", "operator": "In", "values": ["a", "b"]},
+                {"key": "legacy", "operator": "DoesNotExist"},
+            ],
+        }
+    )
+    assert found.matches({"app": "redis", "tier": "a"})
+    assert not found.matches({"app": "redis"})
+    assert not found.matches({"tier": "a"})
+    assert not found.matches({"app": "redis", "tier": "a", "legacy": "1"})
+    assert review.selector({"matchExpressions": [{"key": "x", "operator": "NotIn", "values": ["1"]}]}).matches({})
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        ({"labels": {}}, "a label selector is an object with matchLabels and matchExpressions"),
+        ({"matchExpressions": [{"key": "a", "operator": "Is"}]}, "matchExpressions[0].operator: 'Is' is none of"),
+        ({"matchExpressions": [{"key": "a", "operator": "In"}]}, "matchExpressions[0].values: needed with In"),
+        ({"matchExpressions": [{"operator": "Exists"}]}, "matchExpressions[0].key"),
+    ],
+)
+def test_wrong_selector_is_refused_with_its_field(content: object, says: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(says)):
+        review.selector(content)
+
+
+# --- records --------------------------------------------------------------------------------------------------------
+
+names = st.from_regex(r"[a-z0-9]([a-z0-9.-]{0,20}[a-z0-9])?", fullmatch=True)
+times = st.integers(0, 4_000_000_000_000).map(lambda ms: ms / 1000)
+written = st.builds(
+    Record, namespace=names, pod=names, node=names, uid=names, owner=names, via=names, state=st.sampled_from(State),
+    first=times, last=times, seq=st.integers(0, 10**9), terminating=st.none() | times, freed=times,
+    hold=st.none() | times, end=st.none() | st.sampled_from(End), swapped=st.booleans(), spared=st.booleans(),
+    policy=st.dictionaries(names, names, max_size=2),
+)  # fmt: skip
+addresses = st.ip_addresses().map(str).map(records.address)
+
+
+@given(st.dictionaries(addresses, written, max_size=5))
+@hypothesis_settings(deadline=None, max_examples=40)
+def test_ledger_that_was_written_is_read_the_same(found: dict[Address, Record]) -> None:
+    data = records.write(Ledger(records=found))
+    assert records.read(data) == Ledger(records=found)
+    # Older tools read four fields and nothing else.
+    assert all(len(data[records.key(one)].split("_")) == 4 for one in found)
+
+
+@given(st.dictionaries(st.text(max_size=12), st.text(max_size=30), max_size=6))
+def test_no_content_of_the_configmap_is_lost_or_fatal(data: dict[str, str]) -> None:
+    ledger = records.read(data)
+    kept = records.write(ledger)
+    understood = {one for one in data if records.address_of_key(one.removesuffix(".json")) in ledger.records}
+    assert {data[name] for name in set(data) - understood} <= set(kept.values())
+
+
+@pytest.mark.parametrize("text", ["", "a_b_c", "a_b_c_d_e", "a_b_c_2022-12-24T10:00:00", "a_b_c_2022-13-45-10:00:00"])
+def test_record_of_another_form_is_quarantined_and_not_skipped(text: str) -> None:
+    ledger = records.read({"10.0.0.1": text, "fd00--1": "team_cache-0_n1_2022-12-24-10:00:00"})
+    assert ledger.broken == {"10.0.0.1": text}
+    assert set(ledger.records) == {"fd00::1"}
+    assert records.write(ledger)["10.0.0.1.bad"] == text
+
+
+def test_large_hand_written_range_is_left_as_it_is() -> None:
+    found = records.expand(["10.0.0.0/8", "10.0.0.0/31", "oops", "fd00::1"])
+    assert found == (frozenset({"10.0.0.0", "10.0.0.1", "fd00::1"}), ("10.0.0.0/8",), ("oops",))
+
+
+# --- the clock ------------------------------------------------------------------------------------------------------
+
+
+class Monotonic:
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_jump_of_the_server_s_clock_is_believed_only_after_ten_minutes() -> None:
+    local, jumps = Monotonic(), list[float]()
+    clock = kube.Clock(monotonic=local, on_jump=jumps.append)
+    clock.observe(1_000_000)
+    local.now = 60
+    clock.observe(1_000_060 + 86_400)
+    assert clock.now() == 1_000_060
+    local.now = 120
+    clock.observe(1_000_120 + 86_400)
+    assert (clock.now(), jumps) == (1_000_120, [86_400])
+    local.now = 700
+    clock.observe(1_000_700 + 86_400)
+    assert clock.now() == 1_000_700 + 86_400
+
+
+def test_jump_that_goes_back_changes_nothing() -> None:
+    local = Monotonic()
+    clock = kube.Clock(monotonic=local)
+    clock.observe(1_000_000)
+    local.now = 10
+    clock.observe(900_000)
+    local.now = 1000
+    clock.observe(1_001_000)
+    assert clock.now() == 1_001_000
+
+
+# --- settings -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("flag", "value", "says"),
+    [
+        ("hold", "soon", "--hold: 'soon' is not a duration such as 90s, 30m or 2h"),
+        ("listen", "9443", "'9443' is not HOST:PORT"),
+        ("calico_api", "v2", "--calico-api: 'v2' is none of auto, v3, v1, aggregated"),
+        ("url", "http://x", "--url: 'http://x' is not https://HOST:PORT"),
+        ("max_count", "-1", "--max-count: '-1' is not a number from 0"),
+        ("namespace", "No", "--namespace: 'No' is not a name of a namespace"),
+        ("period", "0", "--period: 0 is below 0.1 seconds"),
+    ],
+)
+def test_wrong_option_is_refused_with_its_name_and_what_would_be_right(flag: str, value: str, says: str) -> None:
+    with pytest.raises(errors.Misconfigured) as caught:
+        settings.from_arguments({flag: value}, {})
+    assert says in str(caught.value)
+
+
+def test_flag_wins_over_environment_and_both_over_the_default() -> None:
+    found = settings.from_arguments({"hold": "10m"}, {"IPRESERVE_HOLD": "5m", "IPRESERVE_PERIOD": "2"})
+    assert (found.hold, found.period, found.short_hold) == (600.0, 2.0, 120.0)
+
+
+# --- certificates ---------------------------------------------------------------------------------------------------
+
+START = datetime(2026, 1, 1, tzinfo=UTC)
+NAMES = ["ipreserve-webhook.ip-reserve.svc", "127.0.0.1"]
+
+
+def trusts(bundle: bytes, served: bytes, at: datetime) -> None:
+    """As the API server checks. Raises when it would not."""
+    store = x509.verification.Store(x509.load_pem_x509_certificates(bundle))
+    builder = x509.verification.PolicyBuilder().store(store).time(at)
+    leaf = x509.load_pem_x509_certificate(served)
+    builder.build_server_verifier(x509.DNSName(NAMES[0])).verify(leaf, [])
+
+
+def test_certificates_are_renewed_for_years_and_every_step_is_trusted_by_what_was_announced() -> None:
+    data = certs.advance({}, NAMES, START)
+    assert data is not None
+    now, steps = START, 0
+    while now < START + timedelta(days=9000):
+        announced = data[certs.CA]
+        after = certs.advance(data, NAMES, now)
+        # The new certificate must be trusted by the bundle that was patched a round before.
+        trusts(announced if certs.NEXT not in data else data[certs.CA], (after or data)[certs.TLS], now)
+        steps += after is not None
+        data = after or data
+        now += timedelta(minutes=6) if certs.NEXT in data else timedelta(days=20)
+    assert steps > 100
+    assert len(x509.load_pem_x509_certificates(data[certs.CA])) <= 3
+
+
+def test_secret_that_cannot_be_read_is_made_anew_and_a_good_one_is_left_alone() -> None:
+    data = certs.advance({certs.CA: b"nonsense"}, NAMES, START)
+    assert data is not None
+    assert certs.advance(data, NAMES, START + timedelta(days=1)) is None
+    more = certs.advance(data, [*NAMES, "other.example"], START)
+    assert more is not None
+    assert more[certs.CA] == data[certs.CA]
+
+
+# --- deployables ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("path", "wanted"),
+    [
+        ("base", install.validating(namespace="ip-reserve", live=Live())),
+        ("give-back", install.mutating(namespace="ip-reserve", live=Live())),
+    ],
+)
+def test_shipped_configuration_is_what_install_writes_and_fail_open(path: str, wanted: dict[str, Any]) -> None:
+    shipped = yaml.safe_load((ROOT / "deploy/ipreserve" / path / "webhook-configuration.yaml").read_text())
+    assert shipped == wanted
+    assert {one["failurePolicy"] for one in shipped["webhooks"]} == {"Ignore"}
+
+
+def test_every_manifest_is_listed_and_every_alert_says_what_to_do() -> None:
+    folder: Path = ROOT / "deploy/ipreserve/base"
+    listed = yaml.safe_load((folder / "kustomization.yaml").read_text())["resources"]
+    assert sorted(listed) == sorted(one.name for one in folder.glob("*.yaml") if one.name != "kustomization.yaml")
+    rules = yaml.safe_load((folder.parent / "monitoring/rules.yaml").read_text())["spec"]["groups"][0]["rules"]
+    assert all({"summary", "do"} <= set(rule["annotations"]) for rule in rules)
+
+
+def test_give_back_patch_asks_for_the_address_and_leaves_other_annotations() -> None:
+    answer = review.allowed("1", patch=review.patch_for([Address("10.0.0.1")]))
+    (operation,) = json.loads(base64.b64decode(answer["response"]["patch"]))
+    assert operation["path"] == "/metadata/annotations/cni.projectcalico.org~1ipAddrs"
+    assert operation["value"] == '["10.0.0.1"]'

@@ -1,0 +1,282 @@
+"""Sweeps on the real API server, under the sweeper's own account."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from ipreserve import errors, records, settings, store
+from ipreserve.kube import JsonObject
+from ipreserve.records import Claim, State, address
+from ipreserve.sweeper import Sweeper
+from ipreserve.tests import calico
+from ipreserve.tests.waiting import eventually
+from ipreserve.tests.world import NAMESPACE, Service, World, insist, overwrite
+
+BLOCKS = "/apis/crd.projectcalico.org/v1/ipamblocks"
+POOLS = "/apis/crd.projectcalico.org/v1/ippools"
+
+
+def sees(sweeper: Sweeper, pod: JsonObject, *, deleting: bool | None = None, there: bool = True) -> bool:
+    """Whether the sweeper's mirror shows a pod."""
+    uid = pod["metadata"]["uid"]
+    found = [row for row in sweeper.pods.rows() if row.uid == uid and deleting in (None, row.deleting)]
+    return bool(found) == there
+
+
+def claim(world: World, pod: str, last: int, *, uid: str = "gone", at: float = 0.0) -> Claim:
+    return Claim(
+        address=address(world.address(last)), namespace=world.namespace, pod=pod, node="n1", uid=uid,
+        owner="StatefulSet/cache", via="delete", at=at or world.kube.clock.now(),
+    )  # fmt: skip
+
+
+def reserve(world: World, *claims: Claim, state: State = State.CLAIMED, freed: float | None = None) -> None:
+    """As the webhook leaves it; with `state`, as an earlier sweep left it."""
+    held = world.store()
+
+    def bar() -> None:
+        before = held.read_barred(0)
+        held.write_barred(before, before.addresses | {one.address for one in claims})
+
+    def record() -> None:
+        ledger = held.read_kept(0)
+        after = dict(ledger.ledger.records)
+        for number, one in enumerate(claims, start=1):
+            found = records.claimed(one, before=None, seq=number)
+            after[one.address] = replace(found, state=state, freed=freed, hold=3600.0 if freed is not None else None)
+        held.write_kept(ledger, replace(ledger.ledger, records=after))
+
+    # The webhook of other tests makes sure every few seconds that both objects are there.
+    insist(bar)
+    insist(record)
+
+
+def test_pod_s_way_from_claimed_to_released_and_its_history(world: World, sweeper_kubeconfig: Path) -> None:
+    one = world.address(1)
+    pod = world.pod("cache-0", one, node="n1")
+    sweeper = world.sweeper(sweeper_kubeconfig, hold=0.5)
+    world.delete("cache-0")
+    eventually(lambda: sees(sweeper, pod, deleting=True), "terminating is seen")
+    sweeper.sweep()
+    assert world.records()[address(one)].state is State.TERMINATING
+    world.finish(pod)
+    eventually(lambda: sees(sweeper, pod, there=False), "gone is seen")
+    sweeper.sweep()
+    assert world.records()[address(one)].state is State.FREED
+    eventually(lambda: sweeper.sweep().ended, "the hold passes")
+    assert (world.barred(), world.records()) == (frozenset(), {})
+    (entry,) = world.store().history(address(one))
+    assert (entry["pod"], entry["end"], entry["state"]) == ("cache-0", "expired", "releasing")
+
+
+def test_refused_eviction_is_cancelled_and_its_pod_keeps_running(world: World, sweeper_kubeconfig: Path) -> None:
+    pod = world.pod("cache-0", world.address(1), node="n1")
+    budget = {
+        "metadata": {"name": "cache"},
+        "spec": {"minAvailable": 1, "selector": {"matchLabels": {"statefulset.kubernetes.io/pod-name": "cache-0"}}},
+    }
+    world.kube.request("POST", f"/apis/policy/v1/namespaces/{world.namespace}/poddisruptionbudgets", budget)
+    with pytest.raises(errors.ApiError, match="429"):
+        world.evict("cache-0")
+    assert world.barred() == {address(world.address(1))}
+    sweeper = world.sweeper(sweeper_kubeconfig, cancel_after=1.0)
+    eventually(lambda: sees(sweeper, pod), "the pod is seen")
+    eventually(lambda: sweeper.sweep().ended, "the claim is cancelled")
+    assert world.barred() == frozenset()
+    assert world.kube.get(world.pods("cache-0"))["metadata"].get("deletionTimestamp") is None
+
+
+def test_record_without_protection_is_barred_again(quiet_world: World, sweeper_kubeconfig: Path) -> None:
+    world = quiet_world
+    reserve(world, claim(world, "cache-0", 1))
+    (path,) = world.store().reservation_paths()
+    world.kube.request("DELETE", path)
+    world.sweeper(sweeper_kubeconfig).sweep()
+    assert world.barred() == {address(world.address(1))}
+
+
+def test_protection_without_a_record_is_adopted_within_two_sweeps(quiet_world: World, sweeper_kubeconfig: Path) -> None:
+    world = quiet_world
+    held = world.store()
+    insist(lambda: held.write_barred(held.read_barred(0), [address(world.address(1))]))
+    sweeper = world.sweeper(sweeper_kubeconfig)
+    sweeper.sweep()
+    assert world.records() == {}
+    sweeper.sweep()
+    assert world.records()[address(world.address(1))].is_unknown
+    assert world.barred() == {address(world.address(1))}
+
+
+def test_what_the_article_s_service_left_is_taken_over(quiet_world: World, sweeper_kubeconfig: Path) -> None:
+    world, one = quiet_world, quiet_world.address(1)
+    calico.install(world.kube, release="3.31")
+    collection = "/apis/crd.projectcalico.org/v1/ipreservations"
+    body = {"apiVersion": "crd.projectcalico.org/v1", "kind": "IPReservation", "metadata": {"name": store.NAME}}
+    try:
+        spec = {"reservedCIDRs": ["1.1.1.1", one, one, "nonsense"]}
+        overwrite(world, collection, {**body, "spec": spec})
+    finally:
+        calico.install(world.kube, release="3.32")
+    data = {one: f"{world.namespace}_cache-0_n1_2022-12-24-10:00:00"}
+    overwrite(world, world.store().configmaps, {"metadata": {"name": store.NAME}, "data": data})
+    sweeper = world.sweeper(sweeper_kubeconfig)
+    sweeper.sweep()
+    assert world.listed() == [f"{one}/32"]
+    record = world.records()[address(one)]
+    assert (record.pod, record.state) == ("cache-0", State.FREED)
+
+
+def test_corrupt_records_are_kept_for_people_and_the_address_stays_barred(
+    quiet_world: World, sweeper_kubeconfig: Path
+) -> None:
+    world = quiet_world
+    reserve(world, claim(world, "cache-0", 1), claim(world, "cache-1", 2))
+    key, path = world.address(1), f"{world.store().configmaps}/{store.NAME}"
+    data = world.kube.get(path)["data"] | {key + ".json": "{half", "not-an-address": "what?"}
+    overwrite(world, world.store().configmaps, {"metadata": {"name": store.NAME}, "data": data})
+    sweeper = world.sweeper(sweeper_kubeconfig)
+    sweeper.sweep()
+    data = world.kube.get(path)["data"]
+    assert (data[key + ".bad"], data["not-an-address"]) == ("{half", "what?")
+    assert world.barred() == {address(world.address(1)), address(world.address(2))}
+    assert world.records()[address(world.address(1))].pod == "cache-0"
+    sweeper.sweep()
+    assert sweeper.metrics.registry.get_sample_value("ipreserve_quarantined_records") == 2
+
+
+def test_count_releases_the_oldest_and_leaves_the_rest(quiet_world: World, sweeper_kubeconfig: Path) -> None:
+    world = quiet_world
+    now = world.kube.clock.now()
+    for number, age in ((1, 50.0), (2, 30.0), (3, 40.0)):
+        reserve(world, claim(world, f"cache-{number}", number), state=State.FREED, freed=now - age)
+    plan = world.sweeper(sweeper_kubeconfig, max_count=1).sweep()
+    assert plan.ended == (address(world.address(1)), address(world.address(3)))
+    assert world.barred() == {address(world.address(2))}
+
+
+def test_pressure_ends_a_hold_with_an_event_before_the_pool_is_dry(
+    quiet_world: World, sweeper_kubeconfig: Path
+) -> None:
+    world = quiet_world
+    net = world.address(0).rpartition(".")[0]
+    size, cidr = 8, f"{net}.0/29"
+    used = {n: f"handle-{n}" for n in range(size) if n != 1}
+    world.kube.request(
+        "POST",
+        BLOCKS,
+        {"apiVersion": "crd.projectcalico.org/v1", **calico.block(cidr, "n1", used=used, queue=[1], size=8)},
+    )
+    shape = {"apiVersion": "crd.projectcalico.org/v1", "kind": "IPPool"}
+    pool = {**shape, "metadata": {"name": world.namespace}, "spec": {"cidr": cidr, "blockSize": 29}}
+    world.kube.request("POST", POOLS, pool)
+    try:
+        now = world.kube.clock.now()
+        reserve(world, claim(world, "cache-0", 1), state=State.FREED, freed=now - 1)
+        plan = world.sweeper(sweeper_kubeconfig).sweep()
+    finally:
+        world.kube.request("DELETE", f"{POOLS}/{world.namespace}")
+        world.kube.request("DELETE", f"{BLOCKS}/{cidr.replace('.', '-').replace('/', '-')}")
+    assert plan.ended == (address(world.address(1)),)
+    assert world.barred() == frozenset()
+    events = world.kube.get(f"/api/v1/namespaces/{NAMESPACE}/events")["items"]
+    assert any(one["reason"] == "HoldsEndedEarly" and world.address(1) in one["message"] for one in events)
+
+
+def test_lost_node_s_address_waits_for_calico_to_free_it(quiet_world: World, sweeper_kubeconfig: Path) -> None:
+    world = quiet_world
+    net = world.address(0).rpartition(".")[0]
+    name = f"{net}.0/29".replace(".", "-").replace("/", "-")
+    shape = {"apiVersion": "crd.projectcalico.org/v1"}
+    body = {**shape, **calico.block(f"{net}.0/29", "n1", used={1: "handle"}, queue=[0, 2, 3, 4, 5, 6, 7], size=8)}
+    world.kube.request("POST", BLOCKS, body)
+    reserve(world, claim(world, "cache-0", 1))
+    sweeper = world.sweeper(sweeper_kubeconfig)
+    sweeper.sweep()
+    assert world.records()[address(world.address(1))].state is State.TERMINATING
+    world.kube.request("DELETE", f"{BLOCKS}/{name}")
+    eventually(
+        lambda: sweeper.sweep().records and world.records()[address(world.address(1))].state is State.FREED, "freed"
+    )
+
+
+def test_shards_grow_and_every_address_stays_barred_throughout(
+    quiet_world: World, sweeper_kubeconfig: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = quiet_world
+    monkeypatch.setattr("ipreserve.pool.SHARD_SIZE", 40)
+    reserve(world, *(claim(world, f"cache-{n}", n) for n in range(1, 101)))
+    wanted = {address(world.address(n)) for n in range(1, 101)}
+    sweeper = world.sweeper(sweeper_kubeconfig)
+    sweeper.sweep()
+    sweeper.sweep()
+    kept = world.store().all_kept()
+    assert kept[0].shards == 16
+    assert len(kept) > 1
+    assert world.barred() == wanted == set(world.records())
+    assert sum(len(shard.ledger.records) for shard in kept.values()) == 100
+
+
+def test_one_bad_shard_does_not_keep_the_others_from_being_swept(
+    quiet_world: World, sweeper_kubeconfig: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = quiet_world
+    reserve(world, claim(world, "cache-0", 1), claim(world, "cache-1", 200))
+    monkeypatch.setattr("ipreserve.pool.SHARD_SIZE", 1)
+    sweeper = world.sweeper(sweeper_kubeconfig)
+    tried: list[object] = []
+
+    def failing(*arguments: object) -> None:
+        tried.append(arguments[3])
+        raise RuntimeError("of the test")
+
+    monkeypatch.setattr(sweeper, "_write_shard", failing)
+    sweeper.sweep()
+    assert len(tried) > 1
+
+
+def test_second_sweeper_waits_for_the_lease_and_takes_it_when_it_is_given_up(
+    quiet_world: World, sweeper_kubeconfig: Path
+) -> None:
+    first = quiet_world.sweeper(sweeper_kubeconfig)
+    second = Sweeper(settings.Settings(namespace=NAMESPACE, identity="second"), first.kube)
+    assert not second.turn()
+    first.lease.give_up()
+    assert second.lease.acquire()
+    assert not first.lease.acquire()
+    second.lease.give_up()
+
+
+def test_settings_are_reloaded_and_a_wrong_one_keeps_the_last_good_value(
+    quiet_world: World, sweeper_kubeconfig: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    world = quiet_world
+    sweeper = world.sweeper(sweeper_kubeconfig, hold=100.0)
+    body = {"metadata": {"name": store.CONFIG}, "data": {"hold": "30m", "max-count": "7"}}
+    world.kube.request("POST", world.store().configmaps, body)
+    sweeper.sweep()
+    assert (sweeper.rules().hold, sweeper.rules().max_count) == (1800.0, 7)
+    body["data"] = {"hold": "soon", "max-count": "7", "colour": "red"}
+    world.kube.request("PUT", f"{world.store().configmaps}/{store.CONFIG}", body)
+    sweeper.sweep()
+    assert sweeper.rules().hold == 1800.0
+    assert "hold: 'soon' is not a duration" in caplog.text
+    assert "colour: no such setting" in caplog.text
+
+
+def test_the_sweeper_process_sweeps_under_its_own_account(
+    quiet_world: World, sweeper_kubeconfig: Path, tmp_path: Path
+) -> None:
+    world = quiet_world
+    reserve(world, claim(world, "cache-0", 1), state=State.FREED, freed=world.kube.clock.now() - 7200)
+    service = Service("sweeper", sweeper_kubeconfig, tmp_path / "log", period=0.3)
+    try:
+        eventually(lambda: world.barred() == frozenset() or service.process.poll() is not None, "released")
+        eventually(lambda: service.value("ipreserve_sweeps_total") >= 1, "sweeps are counted")
+    finally:
+        service.stop()
+    assert "forbidden" not in service.said()
+    assert world.barred() == frozenset()
+    assert service.process.returncode == 0
