@@ -25,7 +25,8 @@ MUTATING = "/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations"
 CONFIGURATION, GIVE_BACK = "ipreserve", "ipreserve-give-back"
 SERVICE = "ipreserve-webhook"
 LEASE = "ipreserve-sweeper"
-TIMEOUT_SECONDS = 5
+# Kubernetes' own default. On a busy cluster waiting is better than a refusal, which only comes back as a retry.
+TIMEOUT_SECONDS = 10
 
 REAL = {"name": "not-a-dry-run", "expression": "!has(request.dryRun) || !request.dryRun"}
 ON_POD_NETWORK = {

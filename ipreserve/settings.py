@@ -34,7 +34,7 @@ class Settings:
     listen: tuple[str, int] = ("0.0.0.0", 9443)
     url: str = ""
     metrics: tuple[str, int] | None = ("0.0.0.0", 9090)
-    deadline: float = 3.0
+    deadline: float = 6.0
     gather: float = 0.005
     deny: float = 60.0
     give_back: bool = False

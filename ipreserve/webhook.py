@@ -28,7 +28,7 @@ log = logging.getLogger("ipreserve.webhook")
 
 KEEP_SECONDS = 3.0
 DETECT_SECONDS = 30.0
-LOOK_SECONDS = 1.5
+LOOK_SECONDS = 3.0
 RETRY_HINT_SECONDS = 5
 MOST_BODY = 4 << 20
 # Longer than Go's 90 s, so that it is never us who closes a connection that the API server is about to use.
@@ -51,6 +51,8 @@ class Webhook:
         self.reserver = store.Reserver(self.store, gather=options.gather, metrics=self.metrics)
         self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         self._context.minimum_version = ssl.TLSVersion.TLSv1_2
+        # The API server never resumes a session, and making tickets costs as much as the rest of an answer.
+        self._context.num_tickets = 0
         self._served: certs.Served | None = None
         self._failing_since: float | None = None
         self._ready = "not looked yet"
