@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import http.client
 import json
 import ssl
 import urllib.error
@@ -10,10 +12,10 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from ipreserve import errors
+from ipreserve import certs, errors
 from ipreserve.records import State, address
 from ipreserve.tests.waiting import eventually
-from ipreserve.tests.world import Service, World
+from ipreserve.tests.world import NAMESPACE, Service, World
 
 
 def owners(world: World) -> dict[str, tuple[str, str]]:
@@ -148,6 +150,31 @@ def test_reservations_deleted_by_hand_while_the_webhook_runs_do_not_stop_it(worl
     world.delete("cache-1")
     assert set(owners(world)) == {world.address(2)}
     assert world.barred() >= {address(world.address(2))}
+
+
+def test_new_certificate_is_taken_up_while_an_open_connection_goes_on(world: World, serving: Service) -> None:
+    trusting = ssl.create_default_context()
+    trusting.check_hostname, trusting.verify_mode = False, ssl.CERT_NONE
+    before = serving.said().count("certificate in use")
+    with contextlib.closing(http.client.HTTPSConnection("127.0.0.1", serving.port, context=trusting)) as open_one:
+        open_one.request("GET", "/healthz")
+        assert open_one.getresponse().read() == b"ok\n"
+        held = open_one.sock
+        world.kube.request("DELETE", f"/api/v1/namespaces/{NAMESPACE}/secrets/{certs.SECRET}")
+        eventually(lambda: serving.said().count("certificate in use") > before, "a new one is used")
+        open_one.request("GET", "/healthz")
+        assert open_one.getresponse().read() == b"ok\n"
+        assert open_one.sock is held
+    world.pod("cache-0", world.address(1))
+
+    def deleted() -> bool:
+        with contextlib.suppress(errors.ApiError):
+            world.delete("cache-0")
+            return True
+        return False
+
+    eventually(deleted, "the API server trusts the new authority")
+    assert set(owners(world)) == {world.address(1)}
 
 
 @pytest.mark.parametrize(
