@@ -28,13 +28,14 @@ def main(arguments: Sequence[str]) -> None:
     seeds = iter(range(1, 1_000_000))
     workers = [fork(tenant_id, int(user_id), next(seeds), count) for _ in range(WORKERS)]
     killed = 0
-    while not select.select([sys.stdin], [], [], KILL_EVERY_SECONDS)[0]:
-        place = random.randrange(WORKERS)
-        end(workers[place])
-        killed += 1
-        workers[place] = fork(tenant_id, int(user_id), next(seeds), count)
-    for pid in workers:
-        end(pid)
+    try:
+        while not select.select([sys.stdin], [], [], KILL_EVERY_SECONDS)[0]:
+            end(workers.pop(random.randrange(WORKERS)))
+            killed += 1
+            workers.append(fork(tenant_id, int(user_id), next(seeds), count))
+    finally:
+        for pid in workers:
+            end(pid)
     print(killed)
 
 
