@@ -35,11 +35,6 @@ def changes(handler: object) -> bool:
     return bool(getattr(handler, "changes", True))
 
 
-def _is_rehearsal(request: Request) -> bool:
-    """A dry run writes nothing, so it leaves no row either."""
-    return request.query_params.get("dry_run", "").lower() in {"true", "1"}
-
-
 def _object_of(request: Request) -> str:
     """The path below /api/v1, without the tenant, which has columns of its own."""
     parts = request.path.removeprefix("/api/v1/").split("/")
@@ -77,9 +72,12 @@ def audited(handler: Callable[..., Response]) -> Callable[..., Response]:
     def change(view: ApiView, request: Request, *args: Any, **kwargs: Any) -> Response:
         with transaction.atomic() if view.in_transaction else nullcontext():
             response = handler(view, request, *args, **kwargs)
-            if response.status_code >= 400 and view.in_transaction:
+            if (response.status_code >= 400 or view.rehearsal) and view.in_transaction:
                 transaction.set_rollback(True)
-            elif response.status_code < 400 and not _is_rehearsal(request):
+            elif response.status_code < 400 and not view.rehearsal:
+                if "Idempotency-Replayed" in response.headers:
+                    # The first answer again: the change was made, and noted, then.
+                    view.audit_detail = {**view.audit_detail, "replayed": True}
                 _write(view, request, AuditResult.SUCCESS, response.status_code, response.data)
         return response
 
@@ -90,7 +88,7 @@ def note_refusal(view: ApiView, request: Request, status: int, data: object) -> 
     """The row of a request that changed nothing. The answer goes out even if the row cannot be written."""
     if status not in NOTED and not (status == 401 and view.audit_anonymous):
         return
-    if not changes(getattr(type(view), (request.method or "").lower(), None)) or _is_rehearsal(request):
+    if not changes(getattr(type(view), (request.method or "").lower(), None)) or view.rehearsal:
         return
     if view.caller is None and not view.audit_anonymous:
         return

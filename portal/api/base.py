@@ -43,6 +43,9 @@ class ApiView(APIView):
     # Whether refusals of callers who are not signed in are noted too.
     audit_anonymous: ClassVar[bool] = False
 
+    # Set by a handler that was asked for a dry run and made one: what it wrote is rolled back, and no row is left.
+    # Never taken from the request alone: a handler that does not know dry runs would act, unaudited.
+    rehearsal = False
     # Who was recognised: for the audit of requests that were refused before `user` could be asked for.
     caller: User | None = None
     # What the address does not say: the object a POST made, its tenant, and facts about the change. Never a secret.

@@ -14,6 +14,7 @@ from rest_framework.test import APIClient
 
 from portal.api import credentials
 from portal.api.audited import CHANGING
+from portal.api.clusters import ClusterView
 from portal.tests.conftest import Client, World
 from portal.tests.test_isolation import NAMED
 from provisioning.clusters.services import Credential
@@ -74,6 +75,15 @@ def test_an_order_names_the_new_cluster_and_its_operation(alice: APIClient) -> N
     assert (row.action, row.object, row.operation_id) == (
         "createCluster", "clusters/fresh", answer.json()["operation"]["id"],
     )  # fmt: skip
+
+
+def test_a_repeated_order_is_told_from_the_first(alice: APIClient) -> None:
+    body = {"name": "fresh", "engine": "redis", "plan": "plan-small"}
+    for _ in range(2):
+        answer = alice.post("/api/v1/tenants/acme/clusters", body, format="json", headers={"Idempotency-Key": "k"})
+        assert answer.status_code == 202
+    details = list(AuditEvent.objects.order_by("id").values_list("detail", flat=True))
+    assert details == [{}, {"replayed": True}]
 
 
 def test_reading_leaves_no_row(alice: APIClient) -> None:
@@ -149,6 +159,20 @@ def test_every_handler_that_changes_something_has_a_name_for_the_audit() -> None
     handlers = [getattr(view, method) for view in views for method in CHANGING if hasattr(view, method)]
     assert handlers
     assert [handler for handler in handlers if not getattr(handler, "action", "")] == []
+
+
+@pytest.mark.parametrize("query", ["dry_run=true", "dry_run=1"])
+def test_asking_for_a_dry_run_where_there_is_none_does_not_avoid_the_audit(alice: APIClient, query: str) -> None:
+    with patch.object(credentials, "reveal_credential", return_value=Credential("default", PASSWORD)):
+        assert alice.post(f"{ORDERS}/credentials/default/reveal?{query}").status_code == 200
+    assert only().action == "revealCredential"
+
+
+def test_a_handler_that_rehearses_changes_nothing_and_leaves_no_row(alice: APIClient, world: World) -> None:
+    with patch.object(ClusterView, "rehearsal", True):
+        assert alice.patch(ORDERS, {"description": "tried"}, format="json").status_code == 200
+    assert Cluster.objects.get(name="orders").description == ""
+    assert not AuditEvent.objects.exists()
 
 
 # --- nobody can rewrite it --------------------------------------------------------------------------------------------
