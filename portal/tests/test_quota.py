@@ -7,13 +7,14 @@ from typing import Any
 import pytest
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
+from django.utils import timezone
 from rest_framework.test import APIClient
 
-from portal.tests.conftest import Client, World
+from portal.tests.conftest import Client, World, make_cluster
 from provisioning.clusters.services import create_cluster
-from provisioning.models import Cluster, Operation
+from provisioning.models import Cluster, Operation, Phase
 from tenants import quota
-from tenants.models import LedgerEntry, QuotaHold, User
+from tenants.models import LedgerEntry, QuotaFinding, QuotaHold, User
 
 QUOTA = "/api/v1/tenants/acme/quota"
 CLUSTERS = "/api/v1/tenants/acme/clusters"
@@ -202,3 +203,39 @@ def test_wrong_limits_are_named_and_nothing_is_set(
     assert answer.status_code == 422
     assert [error["pointer"] for error in answer.json()["errors"]] == pointers
     assert [one["limit"] for one in admin.get(f"{QUOTA}/limits").json()["limits"]] == [7]
+
+
+def test_kept_volumes_of_a_deleted_cluster_are_deleted_when_its_name_is_typed(alice: APIClient, world: World) -> None:
+    gone = make_cluster(world.acme, world.target, "former", phase=Phase.DELETED, volumes_kept=True)
+    path = f"{QUOTA}/kept-volumes/{gone.pk}"
+    assert alice.delete(path).json()["errors"][0]["pointer"] == "?confirm"
+    assert alice.delete(f"{path}?confirm=forme").json()["errors"][0]["code"] == "confirm_name"
+    answer = alice.delete(f"{path}?confirm=former")
+    assert answer.status_code == 202, answer.content
+    assert answer["Location"] == f"/api/v1/operations/{answer.json()['operation']['id']}"
+    assert answer.json()["cluster"]["phase"] == "deleting"
+
+
+def test_a_cluster_that_left_no_volumes_or_is_there_has_none_to_delete(alice: APIClient, world: World) -> None:
+    gone = make_cluster(world.acme, world.target, "former", phase=Phase.DELETED)
+    answer = alice.delete(f"{QUOTA}/kept-volumes/{gone.pk}?confirm=former")
+    assert (answer.status_code, answer.json()["code"]) == (409, "volumes_gone")
+    assert alice.delete(f"{QUOTA}/kept-volumes/{world.orders.pk}?confirm=orders").status_code == 404
+
+
+def test_findings_are_shown_to_those_who_may_see_the_tenant_until_they_have_ended(
+    alice: APIClient, admin: APIClient, world: World, client_of: Client
+) -> None:
+    finding = QuotaFinding.objects.create(
+        tenant=world.acme, place="berlin", holder=world.orders.pk, resource="pods", ledger=6, observed=7,
+        note="One more.", last_seen=timezone.now(),
+    )  # fmt: skip
+    charlie = client_of(world.charlie)
+    shown = alice.get("/api/v1/quota-findings").json()["items"]
+    assert [(one["tenant"], one["resource"], one["ledger"], one["observed"]) for one in shown] == [
+        ("acme", "pods", 6, 7)
+    ]
+    assert admin.get("/api/v1/quota-findings").json()["items"] == shown == alice.get(QUOTA).json()["findings"]
+    assert charlie.get("/api/v1/quota-findings").json()["items"] == []
+    QuotaFinding.objects.filter(pk=finding.pk).update(ended=timezone.now())
+    assert alice.get("/api/v1/quota-findings").json()["items"] == []
