@@ -21,12 +21,18 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from dev.portal import Api, Portal
+from dev.portal import Api, ApiError, Portal, PortalError
 from dev.services import Services, private_services
-from sandbox import Sandbox
+from provisioning.apply import door, errors
+from provisioning.apply.client import KubeClient
+from sandbox import Sandbox, programs
 
 INSIDE_PORT = 8000
 TARGET = "embedded"
+# Where the demo's owner orders, and where it ends up.
+CLUSTERS = "/api/v1/tenants/demo/clusters"
+NAMESPACE = "berth-demo"
+CLEANING_SECONDS = 180
 
 
 @dataclass(frozen=True)
@@ -53,6 +59,13 @@ class Stack:
         client = Api(self.host, self.port, self.token)
         self.clients.append(client)
         return client
+
+    def kubectl(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """kubectl as the target's administrator, on the embedded target or on KUBECONFIG's."""
+        if self.sandbox is not None:
+            return self.sandbox.kubectl(*arguments)
+        argv = [*programs.kubernetes(print).argv("kubectl"), f"--kubeconfig={self.kubeconfig}", *arguments]
+        return subprocess.run(argv, capture_output=True, text=True, stdin=subprocess.DEVNULL)
 
     def run_inside(
         self, argv: Sequence[str], *, timeout: float | None = None, env: Mapping[str, str] | None = None
@@ -157,12 +170,44 @@ def running_stack(
         token = token_file.read_text().strip()
         running = Stack(portal, services, sandbox, kubeconfig, folder, "127.0.0.1", host_port, token, password)
         running.api().await_ready(alive=portal.check)
+        if sandbox is None:
+            stack.callback(_leave_as_found, running, _namespace_exists(kubeconfig), progress)
         progress("portal is ready")
         try:
             yield running
         finally:
             for client in running.clients:
                 client.close()
+
+
+def _namespace_exists(kubeconfig: Path) -> bool:
+    try:
+        KubeClient.from_kubeconfig(kubeconfig).get(door.path_of("Namespace", "", NAMESPACE))
+    except errors.Absent:
+        return False
+    return True
+
+
+def _leave_as_found(stack: Stack, existed: bool, progress: Callable[[str], None]) -> None:
+    """Remove from somebody's own Kubernetes cluster what was ordered there, and the namespace unless it was there.
+
+    This portal's database goes with it, so nobody could delete them through Berth later.
+    """
+    api = stack.api()
+    try:
+        while items := api.request("GET", CLUSTERS)["items"]:
+            for name in [item["name"] for item in items]:
+                progress(f"deleting {name} with its volumes from your Kubernetes cluster")
+                answer = api.request("DELETE", f"{CLUSTERS}/{name}?volumes=delete&confirm={name}")
+                ended = api.follow(answer["operation"], deadline_seconds=CLEANING_SECONDS)
+                if ended["state"] != "succeeded":
+                    raise PortalError(f"{name} was not deleted: {ended['reason'] or ended['error']}")
+        if not existed:
+            door.delete(KubeClient.from_kubeconfig(stack.kubeconfig), "Namespace", "", NAMESPACE)
+    except (ApiError, OSError, PortalError, errors.DoorError) as error:
+        progress(f"Not everything could be removed: {error}. Remove it with: kubectl delete namespace {NAMESPACE}")
+    finally:
+        api.close()
 
 
 def environment_for_browser(stack: Stack) -> Mapping[str, str]:

@@ -32,12 +32,12 @@ def reached(placed: Order, key: str, states: tuple[str, ...]) -> bool:
     return operation["state"] not in ("queued", "running") or step(operation, key) in states
 
 
-def assert_exactly_one_of_everything(placed: Order, sandbox: Sandbox) -> None:
+def assert_exactly_one_of_everything(placed: Order, stack: Stack) -> None:
     assert placed.read()["phase"] == "ready"
     operations = placed.api.request("GET", f"{placed.path}/operations")["items"]
     assert [operation["kind"] for operation in operations] == ["create"]
     label = f"app.kubernetes.io/instance={placed.name}"
-    found = sandbox.kubectl("-n", "berth-demo", "get", "sts,pod,pvc,svc,secret,pdb", "-l", label, "-o", "json")
+    found = stack.kubectl("-n", "berth-demo", "get", "sts,pod,pvc,svc,secret,pdb", "-l", label, "-o", "json")
     kinds: dict[str, int] = {}
     for item in json.loads(found.stdout)["items"]:
         kinds[item["kind"]] = kinds.get(item["kind"], 0) + 1
@@ -61,23 +61,21 @@ def assert_exactly_one_of_everything(placed: Order, sandbox: Sandbox) -> None:
 def test_a_worker_killed_in_the_middle_is_replaced_by_another(
     stack: Stack, order: OrderCluster, key: str, states: tuple[str, ...]
 ) -> None:
-    sandbox = embedded(stack)
     placed = order(plan="redis-dev", spec=REDIS, follow=False)
     eventually(lambda: reached(placed, key, states), f"step {key} is {states}")
     stack.portal.kill("worker")
     stack.portal.start("worker")
     assert placed.api.follow(placed.operation)["state"] == "succeeded"
-    assert_exactly_one_of_everything(placed, sandbox)
+    assert_exactly_one_of_everything(placed, stack)
 
 
 def test_a_flushed_broker_loses_no_work(stack: Stack, order: OrderCluster) -> None:
-    sandbox = embedded(stack)
     placed = order(plan="redis-dev", spec=REDIS, follow=False)
     broker = stack.services.broker_url.removeprefix("redis+socket://")
     flushed = subprocess.run(["redis-cli", "-s", broker, "flushall"], capture_output=True, text=True)
     assert flushed.stdout.strip() == "OK"
     assert placed.api.follow(placed.operation)["state"] == "succeeded"
-    assert_exactly_one_of_everything(placed, sandbox)
+    assert_exactly_one_of_everything(placed, stack)
 
 
 def test_an_order_waits_for_an_api_server_that_is_away_and_says_so(stack: Stack, order: OrderCluster) -> None:
@@ -94,4 +92,4 @@ def test_an_order_waits_for_an_api_server_that_is_away_and_says_so(stack: Stack,
     finally:
         faults.api_up(sandbox)
     assert placed.api.follow(placed.operation)["state"] == "succeeded"
-    assert_exactly_one_of_everything(placed, sandbox)
+    assert_exactly_one_of_everything(placed, stack)

@@ -12,7 +12,6 @@ import pytest
 
 from dev.portal import ApiError
 from dev.stack import Stack, environment_for_browser
-from sandbox import faults
 from tests.e2e.conftest import OrderCluster
 
 pytestmark = pytest.mark.sandbox
@@ -60,15 +59,13 @@ def test_the_shell_snippet_works_as_it_stands(stack: Stack, order: OrderCluster)
 
 
 def test_a_killed_pod_is_healed(stack: Stack, order: OrderCluster) -> None:
-    if stack.sandbox is None:
-        pytest.skip("kills a pod with the embedded target's kubectl")
     placed = order(plan="redis-dev", spec=REDIS)
     victim = next(member["pod"] for member in placed.read()["members"] if member["role"] == "master")
-    uid = stack.sandbox.kubectl("-n", "berth-demo", "get", "pod", victim, "-o", "jsonpath={.metadata.uid}").stdout
-    assert stack.sandbox.kubectl("-n", "berth-demo", "delete", "pod", victim, "--now").returncode == 0
+    uid = stack.kubectl("-n", "berth-demo", "get", "pod", victim, "-o", "jsonpath={.metadata.uid}").stdout
+    assert stack.kubectl("-n", "berth-demo", "delete", "pod", victim, "--now").returncode == 0
 
     def healed() -> bool:
-        now = stack.sandbox.kubectl("-n", "berth-demo", "get", "pod", victim, "-o", "jsonpath={.metadata.uid}")  # type: ignore[union-attr]
+        now = stack.kubectl("-n", "berth-demo", "get", "pod", victim, "-o", "jsonpath={.metadata.uid}")
         cluster = placed.read()
         roles = [member["role"] for member in cluster["members"]]
         return (
@@ -88,19 +85,17 @@ def test_zookeeper_is_delivered_through_the_same_door(order: OrderCluster) -> No
 
 
 def test_zookeeper_survives_that_all_its_pods_get_new_addresses_at_once(stack: Stack, order: OrderCluster) -> None:
-    if stack.sandbox is None:
-        pytest.skip("deletes pods with the embedded target's kubectl")
     placed = order("zookeeper", plan="zookeeper-dev")
     label = f"app.kubernetes.io/instance={placed.name}"
 
     def addresses() -> set[str]:
         path = "jsonpath={.items[*].status.podIP}"
-        assert stack.sandbox is not None
-        return set(stack.sandbox.kubectl("-n", "berth-demo", "get", "pods", "-l", label, "-o", path).stdout.split())
+        return set(stack.kubectl("-n", "berth-demo", "get", "pods", "-l", label, "-o", path).stdout.split())
 
     before = addresses()
     assert len(before) == 3
-    faults.new_addresses(stack.sandbox, "berth-demo", label)
+    gone = stack.kubectl("-n", "berth-demo", "delete", "pods", "-l", label, "--grace-period=0", "--force")
+    assert gone.returncode == 0, gone.stderr
     eventually(lambda: len(addresses() - before) == 3, "three pods have three new addresses")
 
     def healed() -> bool:
@@ -112,8 +107,6 @@ def test_zookeeper_survives_that_all_its_pods_get_new_addresses_at_once(stack: S
 
 
 def test_deleting_keeps_volumes_unless_the_name_is_typed(stack: Stack, order: OrderCluster) -> None:
-    if stack.sandbox is None:
-        pytest.skip("counts volumes with the embedded target's kubectl")
     placed = order(plan="redis-dev", spec=REDIS)
     with pytest.raises(ApiError) as refused:
         placed.api.request("DELETE", f"{placed.path}?volumes=delete&confirm=another")
@@ -121,8 +114,8 @@ def test_deleting_keeps_volumes_unless_the_name_is_typed(stack: Stack, order: Or
     answer = placed.api.request("DELETE", placed.path)
     assert placed.api.follow(answer["operation"])["state"] == "succeeded"
     label = f"app.kubernetes.io/instance={placed.name}"
-    kept = stack.sandbox.kubectl("-n", "berth-demo", "get", "pvc", "-l", label, "-o", "name").stdout.split()
-    left = stack.sandbox.kubectl(
+    kept = stack.kubectl("-n", "berth-demo", "get", "pvc", "-l", label, "-o", "name").stdout.split()
+    left = stack.kubectl(
         "-n", "berth-demo", "get", "pods,statefulsets,services,configmaps,secrets,pdb", "-l", label, "-o", "name"
     ).stdout.split()
     assert len(kept) == 6
@@ -131,7 +124,7 @@ def test_deleting_keeps_volumes_unless_the_name_is_typed(stack: Stack, order: Or
     with pytest.raises(ApiError) as again:
         placed.api.request("POST", "/api/v1/tenants/demo/clusters", body, headers={"Idempotency-Key": placed.name})
     assert again.value.problem["code"] == "volumes_kept"
-    assert stack.sandbox.kubectl("-n", "berth-demo", "delete", "pvc", "-l", label).returncode == 0
+    assert stack.kubectl("-n", "berth-demo", "delete", "pvc", "-l", label).returncode == 0
 
 
 @pytest.mark.browser
