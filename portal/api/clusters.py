@@ -192,12 +192,18 @@ def show_cluster(view: ApiView, cluster_id: str) -> dict[str, Any]:
     return dict(ClusterOut(cluster).data)
 
 
-def accepted(view: ApiView, operation: Operation) -> Response:
-    """The answer to a change: 202 with the operation's address."""
-    # One sight of both, since the caller waits: the operation was just opened, so it is the cluster's open one.
-    cluster = complete(view.clusters()).filter(pk=operation.cluster_id).first()
+def accepted(view: ApiView, operation: Operation, made: Cluster | None = None) -> Response:
+    """The answer to a change: 202 with the operation's address.
+
+    `made` is a cluster that this request has made in the caller's own tenant: there is nothing to read again. The
+    caller waits for this, and so does the worker, which is told when the request's transaction ends.
+    """
+    cluster = made or complete(view.clusters()).filter(pk=operation.cluster_id).first()
     if cluster is None:
         raise Missing("not_found", "The cluster is gone.")
+    if made is not None:
+        setattr(made, "open_operations", [operation])  # noqa: B010  # as `complete` would fill it
+    # The operation was just opened, so it is the cluster's open one.
     shown = next((one for one in getattr(cluster, "open_operations", []) if one.pk == operation.pk), operation)
     shown.cluster = cluster
     view.audit_object = f"clusters/{cluster.name}"
@@ -228,8 +234,8 @@ class ClustersView(ApiView):
     @idempotent(required_from_tokens=True)
     def post(self, request: Request, tenant: str) -> Response:
         sent = read_body(ClusterOrder, request)
-        _, operation = create_cluster(tenant=self.tenant, by=self.user, request_id=logs.request_id.get(), **sent)
-        return accepted(self, operation)
+        made, operation = create_cluster(tenant=self.tenant, by=self.user, request_id=logs.request_id.get(), **sent)
+        return accepted(self, operation, made)
 
 
 class ClusterView(ApiView):

@@ -38,6 +38,14 @@ def test_the_change_under_way_is_shown_with_the_cluster(alice: APIClient, world:
     assert alice.get(CLUSTERS).json()["items"][0]["operation"]["id"] == running.id
 
 
+def test_the_answer_of_an_order_is_what_reading_shows(alice: APIClient) -> None:
+    order = {"engine": "redis", "name": "fresh", "labels": {"team": "a"}, "description": "mine"}
+    answered = alice.post(CLUSTERS, order, format="json", headers={"Idempotency-Key": "fresh"})
+    assert answered.status_code == 202, answered.data
+    assert answered.json()["cluster"] == alice.get(f"{CLUSTERS}/fresh").json()
+    assert answered.json()["operation"] == alice.get(answered.headers["Location"]).json()
+
+
 def test_deleted_clusters_are_gone_unless_asked_for(alice: APIClient, world: World) -> None:
     make_cluster(world.acme, world.target, "former", phase=Phase.DELETED)
     assert names(alice.get(CLUSTERS)) == ["orders"]

@@ -76,14 +76,11 @@ class Claimed:
             setattr(self.cluster, name, value)
 
     def save(self, operation: Operation) -> None:
-        """Write an operation that is still open. Raises Lost when it was ended by somebody else."""
-        if not Cluster.objects.filter(pk=self.cluster.pk, fence=self.fence).exists():
-            raise Lost
+        """Write an operation that is still open. Raises Lost when somebody else ended it or holds the cluster now."""
         fields = ("state", "started", "ended", "steps", "percent", "reason", "proof", "error")
         open_states = (OperationState.QUEUED, OperationState.RUNNING)
-        rows = Operation.objects.filter(pk=operation.pk, state__in=open_states).update(
-            revision=F("revision") + 1, **{field: getattr(operation, field) for field in fields}
-        )
+        mine = Operation.objects.filter(pk=operation.pk, state__in=open_states, cluster__fence=self.fence)
+        rows = mine.update(revision=F("revision") + 1, **{field: getattr(operation, field) for field in fields})
         if rows == 0:
             raise Lost
 
