@@ -1,4 +1,4 @@
-"""Reading from a sandbox's API server: enough of a client to wait for things, with the standard library only.
+"""Speaking to a sandbox's API server: enough of a client to wait for things, with the standard library only.
 
 Polling with kubectl costs a tenth of a second of CPU each time, which is what the control plane needs to start.
 """
@@ -43,9 +43,16 @@ class Client:
 
     def get(self, path: str) -> tuple[int, bytes]:
         """Status and body; status 0 when the server does not answer."""
+        return self.send("GET", path)
+
+    def send(
+        self, method: str, path: str, body: dict[str, Any] | None = None, *, kind: str = "application/json"
+    ) -> tuple[int, bytes]:
+        """Status and body of the answer, status 0 when there is none; `kind` is the content type of what is sent."""
         connection = http.client.HTTPSConnection(self._host, self._port, timeout=TIMEOUT_SECONDS, context=self._context)
         try:
-            connection.request("GET", path)
+            text = None if body is None else json.dumps(body)
+            connection.request(method, path, text, {} if body is None else {"Content-Type": kind})
             answer = connection.getresponse()
             return answer.status, answer.read()
         except (OSError, http.client.HTTPException):
