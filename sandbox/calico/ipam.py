@@ -154,9 +154,9 @@ class Ipam:
         if not self.strict_affinity:
             for pool in self._enabled():
                 for cidr in _candidates(pool, host):
-                    block = self.blocks.get(cidr)
-                    if block is not None and block.host != host and block.free(reserved):
-                        return self._take_first(block, reserved, handle, about)
+                    other = self.blocks.get(cidr)
+                    if other is not None and other.host != host and other.free(reserved):
+                        return self._take_first(other, reserved, handle, about)
         raise NoAddress(f"no free address for {host} in {', '.join(str(pool.cidr) for pool in self._enabled())}")
 
     def assign(self, host: str, address: Address, handle: str, about: dict[str, str] | None = None) -> None:
