@@ -131,7 +131,9 @@ def definitions(release: str, *, native: bool = False) -> list[dict[str, Any]]:
 
 
 def install(client: Client, release: str, *, native: bool = False, patience_seconds: float = 30.0) -> None:
-    """Serve a release's kinds, replacing another release's schemas; returns when all are served with these schemas.
+    """Serve a release's kinds; returns when all are served.
+
+    Over another release's kinds the new schemas take effect a moment later, and the API server does not tell when.
 
     Raises SandboxError with the server's answer when it refuses one, or when it does not serve them in time.
     """
