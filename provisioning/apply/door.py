@@ -347,10 +347,12 @@ def prune(
             delete(client, entry["kind"], cluster.namespace, entry["name"])
 
 
-def delete(client: KubeClient, kind: str, namespace: str, name: str) -> None:
-    """Delete one object; gone already is fine."""
-    with contextlib.suppress(errors.Absent):
-        client.request("DELETE", path_of(kind, namespace, name), query={"propagationPolicy": "Background"})
+def delete(client: KubeClient, kind: str, namespace: str, name: str, *, uid: str | None = None) -> None:
+    """Delete one object, with what it owns; gone already is fine. With `uid`, only that very object."""
+    options = {"preconditions": {"uid": uid}} if uid else None
+    gone = (errors.Absent, errors.Taken) if uid else (errors.Absent,)
+    with contextlib.suppress(*gone):
+        client.request("DELETE", path_of(kind, namespace, name), options, query={"propagationPolicy": "Background"})
 
 
 def owned_names(client: KubeClient, cluster: ClusterView, kinds: Sequence[str]) -> list[tuple[str, str]]:

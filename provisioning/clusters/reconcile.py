@@ -305,17 +305,24 @@ def _apply(claimed: Claimed, view: ClusterView, client: KubeClient, begins: Mapp
              "name": one["metadata"]["name"]}
             for one in rendered
         ]  # fmt: skip
-        # Written before as well: what a crash leaves half-applied must be known to the next one.
         gone = [entry for entry in cluster.inventory if entry not in inventory]
-        claimed.write(**(begins or {}), inventory=[*inventory, *gone])
         looked.result()
+    # Written before as well: what a crash leaves half-applied must be known to the next one. But after the namespace was
+    # looked at, which may take seconds: who has lost the cluster meanwhile must apply nothing.
+    claimed.write(**(begins or {}), inventory=[*inventory, *gone])
     owner_wish = door.owner_manifest(view)
     owner = client.apply(door.path_of("ConfigMap", view.namespace, owner_wish["metadata"]["name"]), owner_wish)
     door.apply_all(
         client, view, engine.secrets(view), door.dressed(view, rendered, owner, settings.IMAGE_REGISTRY), owner
     )
     door.prune(client, view, gone, {(entry["kind"], entry["name"]) for entry in inventory})
-    claimed.condition("Applied", True, "Applied", inventory=inventory, observed_generation=cluster.generation)
+    try:
+        claimed.condition("Applied", True, "Applied", inventory=inventory, observed_generation=cluster.generation)
+    except Lost:
+        # A deletion may have looked for the last time before all this arrived. Its owner takes it along.
+        if Cluster.objects.filter(pk=cluster.pk, phase__in=(Phase.DELETING, Phase.DELETED)).exists():
+            door.delete(client, "ConfigMap", view.namespace, owner["metadata"]["name"], uid=owner["metadata"]["uid"])
+        raise
 
 
 def _workloads_missing(cluster: Cluster, world: World) -> bool:
@@ -415,7 +422,10 @@ def _prove(
     progress.finish(OperationState.SUCCEEDED)
     with transaction.atomic():
         claimed.condition("Proven", True, "WroteAndRead", proof.summary)
-        claimed.write(phase=Phase.READY, reason="", ready_at=claimed.cluster.ready_at or timezone.now())
+        now = timezone.now()
+        # The next look is not due for another apply: this one was just made.
+        steady = now + timedelta(seconds=STEADY_LOOK_SECONDS)
+        claimed.write(phase=Phase.READY, reason="", ready_at=claimed.cluster.ready_at or now, next_look=steady)
         claimed.save(operation)
         quota.settle_as_wished(claimed.cluster, world.volumes, operation)
         claimed.event("Ready", proof.summary, operation=operation)

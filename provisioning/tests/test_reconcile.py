@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import secrets
+import time
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 from django.utils import timezone
 
+from provisioning.apply import door
 from provisioning.apply.client import KubeClient
-from provisioning.clusters.reconcile import Lost, claim, reconcile
+from provisioning.clusters.reconcile import Lost, claim, look, reconcile
 from provisioning.clusters.services import create_cluster, delete_cluster
 from provisioning.models import Cluster, Operation, OperationState, Phase, Target
 from sandbox import Sandbox
@@ -209,3 +212,40 @@ def test_a_deleted_cluster_leaves_nothing_behind(
     cluster.refresh_from_db()
     assert (cluster.phase, cluster.volumes_kept) == (Phase.DELETED, False)
     assert names(control_plane, "all,configmap,secret,pdb,pvc", cluster) == []
+
+
+def delete_wholly(cluster: Cluster, by: User) -> None:
+    """As another worker would, while this one is held up."""
+    delete_cluster(cluster=cluster, by=by, volumes="delete", confirm=cluster.name)
+    deadline = time.monotonic() + 60
+    while Cluster.objects.get(pk=cluster.pk).phase != Phase.DELETED:
+        assert time.monotonic() < deadline, "the cluster is deleted"
+        reconcile(cluster.pk)
+
+
+@pytest.mark.parametrize("moment", ["owner_manifest", "apply_all"])
+@pytest.mark.usefixtures("live")
+def test_what_a_slow_worker_applies_after_the_deletion_does_not_stay(
+    ordered: tuple[Cluster, Operation],
+    alice: User,
+    control_plane: Sandbox,
+    monkeypatch: pytest.MonkeyPatch,
+    moment: str,
+) -> None:  # fmt: skip
+    cluster, _ = ordered
+    slow = getattr(door, moment)
+
+    def held_up(*arguments: Any, **options: Any) -> Any:
+        monkeypatch.setattr(door, moment, slow)
+        delete_wholly(cluster, alice)
+        return slow(*arguments, **options)
+
+    monkeypatch.setattr(door, moment, held_up)
+    claimed = claim(cluster.pk)
+    assert claimed is not None
+    with pytest.raises(Lost):
+        look(claimed)
+    deadline = time.monotonic() + 60
+    while names(control_plane, "statefulset,pod,service,configmap,poddisruptionbudget", cluster):
+        assert time.monotonic() < deadline, "Kubernetes has removed what came too late"
+        time.sleep(0.1)

@@ -111,6 +111,7 @@ def test_deleting_keeps_volumes_unless_the_name_is_typed(stack: Stack, order: Or
     with pytest.raises(ApiError) as refused:
         placed.api.request("DELETE", f"{placed.path}?volumes=delete&confirm=another")
     assert refused.value.status == 422
+    cluster_id = placed.read()["id"]
     answer = placed.api.request("DELETE", placed.path)
     assert placed.api.follow(answer["operation"])["state"] == "succeeded"
     label = f"app.kubernetes.io/instance={placed.name}"
@@ -124,7 +125,10 @@ def test_deleting_keeps_volumes_unless_the_name_is_typed(stack: Stack, order: Or
     with pytest.raises(ApiError) as again:
         placed.api.request("POST", "/api/v1/tenants/demo/clusters", body, headers={"Idempotency-Key": placed.name})
     assert again.value.problem["code"] == "volumes_kept"
-    assert stack.kubectl("-n", "berth-demo", "delete", "pvc", "-l", label).returncode == 0
+    kept_path = f"/api/v1/tenants/demo/quota/kept-volumes/{cluster_id}?confirm={placed.name}"
+    removed = placed.api.request("DELETE", kept_path)
+    assert placed.api.follow(removed["operation"])["state"] == "succeeded"
+    assert stack.kubectl("-n", "berth-demo", "get", "pvc", "-l", label, "-o", "name").stdout == ""
 
 
 @pytest.mark.browser
