@@ -307,8 +307,8 @@ def _apply(claimed: Claimed, view: ClusterView, client: KubeClient, begins: Mapp
         ]  # fmt: skip
         gone = [entry for entry in cluster.inventory if entry not in inventory]
         looked.result()
-    # Written before as well: what a crash leaves half-applied must be known to the next one. But after the namespace was
-    # looked at, which may take seconds: who has lost the cluster meanwhile must apply nothing.
+    # Written before as well: what a crash leaves half-applied must be known to the next one. But after the namespace
+    # was looked at, which may take seconds: who has lost the cluster meanwhile must apply nothing.
     claimed.write(**(begins or {}), inventory=[*inventory, *gone])
     owner_wish = door.owner_manifest(view)
     owner = client.apply(door.path_of("ConfigMap", view.namespace, owner_wish["metadata"]["name"]), owner_wish)
