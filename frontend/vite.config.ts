@@ -13,7 +13,7 @@ export default defineConfig({
   },
   server: {
     // The Host header is kept, since Django compares it with Origin.
-    proxy: { "/api": { target: portal, changeOrigin: false } },
+    proxy: { "/api": { target: portal, changeOrigin: false }, "/auth": { target: portal, changeOrigin: false } },
   },
   test: {
     environment: "jsdom",

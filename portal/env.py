@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
+from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from django.core.exceptions import ImproperlyConfigured
+
+from tenants.ids import SLUG
 
 TRUE = {"1", "true", "yes", "on"}
 FALSE = {"0", "false", "no", "off"}
@@ -101,3 +105,74 @@ def database(name: str) -> dict[str, object]:
         "CONN_HEALTH_CHECKS": True,
         "OPTIONS": {**options, "application_name": "berth"},
     }
+
+
+LOOPBACK = {"localhost", "127.0.0.1", "::1"}
+ROLES = ("owner", "developer", "viewer")
+
+
+@dataclass(frozen=True)
+class OidcProvider:
+    """An OpenID Connect provider: `groups` maps a group to the memberships (tenant slug, role) it gives."""
+
+    issuer: str
+    name: str
+    client_id: str
+    client_secret: str = field(repr=False)
+    scopes: tuple[str, ...]
+    groups_claim: str
+    groups: tuple[tuple[str, str, str], ...]
+
+
+def oidc_provider() -> OidcProvider | None:
+    """The provider that the BERTH_OIDC_… variables describe, None without BERTH_OIDC_ISSUER.
+
+    Raises ImproperlyConfigured for half a configuration: nobody should find out at the first sign-in.
+    """
+    if not os.environ.get("BERTH_OIDC_ISSUER"):
+        others = sorted(name for name, value in os.environ.items() if name.startswith("BERTH_OIDC_") and value)
+        if others:
+            raise ImproperlyConfigured(f"{others[0]} is set, but BERTH_OIDC_ISSUER is not. Set both or neither.")
+        return None
+    issuer = text("BERTH_OIDC_ISSUER")
+    parts = urlsplit(issuer)
+    local = parts.scheme == "http" and parts.hostname in LOOPBACK
+    if not parts.hostname or not (parts.scheme == "https" or local) or parts.query or parts.fragment:
+        raise ImproperlyConfigured(
+            f"BERTH_OIDC_ISSUER={issuer!r} is not the address of an issuer. Use https://…, exactly as the provider "
+            "writes it, without ? and #; http:// is accepted on this machine only."
+        )
+    scopes = tuple(words("BERTH_OIDC_SCOPES", "openid,profile"))
+    if "openid" not in scopes:
+        raise ImproperlyConfigured("BERTH_OIDC_SCOPES lacks openid: without it there is no OpenID Connect.")
+    return OidcProvider(
+        issuer=issuer,
+        name=text("BERTH_OIDC_NAME", parts.hostname),
+        client_id=_filled("BERTH_OIDC_CLIENT_ID"),
+        client_secret=secret("BERTH_OIDC_CLIENT_SECRET"),
+        scopes=scopes,
+        groups_claim=text("BERTH_OIDC_GROUPS_CLAIM", "groups"),
+        groups=_group_map("BERTH_OIDC_GROUPS"),
+    )
+
+
+def _filled(name: str) -> str:
+    value = text(name).strip()
+    if not value:
+        raise ImproperlyConfigured(f"{name} is empty.")
+    return value
+
+
+def _group_map(name: str) -> tuple[tuple[str, str, str], ...]:
+    """`group=tenant:role; …`. Semicolons, and the last equals sign, since LDAP names hold commas and equals signs."""
+    found = []
+    for entry in filter(None, (part.strip() for part in os.environ.get(name, "").split(";"))):
+        group, _, membership = entry.rpartition("=")
+        tenant, _, role = membership.strip().partition(":")
+        if not group.strip() or not re.match(SLUG, tenant) or role not in ROLES:
+            raise ImproperlyConfigured(
+                f"{name} holds {entry!r}. Write group=tenant:role, entries separated by semicolons; "
+                f"the role is one of {', '.join(ROLES)}."
+            )
+        found.append((group.strip(), tenant, role))
+    return tuple(found)

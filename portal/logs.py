@@ -89,6 +89,8 @@ def configuration(format: str, level: str) -> dict[str, Any]:
             # Every 4xx would come twice: the access line has it already. 5xx are logged with their traceback as errors.
             "django.request": {"level": "ERROR"},
             "django.security.csrf": {"level": "ERROR"},
+            # At DEBUG it writes PKCE's verifier, a secret of the sign-in.
+            "authlib": {"level": "INFO"},
             "gunicorn.error": {"handlers": [], "propagate": True},
             "gunicorn.access": {"handlers": [], "propagate": False},
         },

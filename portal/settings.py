@@ -165,6 +165,8 @@ CELERY_BEAT_SCHEDULE = {
 TARGETS_DIR = Path(env.text("BERTH_TARGETS_DIR", "/etc/berth/targets"))
 # Replaces the registry host of every image, for installations with a mirror: registry.example.com/mirror.
 IMAGE_REGISTRY = env.text("BERTH_IMAGE_REGISTRY", "")
+# Where people sign in besides here; None without one.
+OIDC = env.oidc_provider()
 # Seconds an operation may take before it fails with the reason it was waiting for.
 OPERATION_DEADLINE_SECONDS = env.integer("BERTH_OPERATION_DEADLINE_SECONDS", 600, minimum=10, maximum=86_400)
 # Seconds a worker may hold a cluster without news of it; after that another takes over.

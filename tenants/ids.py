@@ -9,6 +9,9 @@ from __future__ import annotations
 import secrets
 import time
 
+# What a tenant's slug looks like: a DNS label short enough that "berth-<slug>" and everything named after it stays one.
+SLUG = r"^[a-z]([a-z0-9-]{0,28}[a-z0-9])?\Z"
+
 ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
 
 

@@ -6,11 +6,10 @@ from django.contrib.auth.models import AbstractUser, AnonymousUser
 from django.core.validators import RegexValidator
 from django.db import models
 
-from tenants.ids import new_id
+from tenants.ids import SLUG, new_id
 
-# A DNS label short enough that "berth-<slug>" and everything named after it stays one.
 SLUG_RULE = RegexValidator(
-    r"^[a-z]([a-z0-9-]{0,28}[a-z0-9])?\Z",
+    SLUG,
     "Use 1 to 30 lower-case letters, digits and hyphens; start with a letter, end with a letter or digit.",
 )
 
@@ -96,12 +95,32 @@ class Membership(models.Model):
     tenant = models.ForeignKey(Tenant, on_delete=models.CASCADE, related_name="memberships")
     user = models.ForeignKey(User, on_delete=models.CASCADE, related_name="memberships")
     role = models.CharField(max_length=16, choices=Role.choices)
+    # Given by a group of the identity provider, and taken away when the person is no longer in it (tenants/groups.py).
+    from_groups = models.BooleanField(default=False, db_default=False)
 
     class Meta:
         constraints = [models.UniqueConstraint(fields=["tenant", "user"], name="tenants_membership_unique")]
 
     def __str__(self) -> str:
         return f"{self.user_id} {self.role} of {self.tenant_id}"
+
+
+class Identity(models.Model):
+    """Who a person is at an identity provider. Names and e-mail addresses change hands there; this pair never does.
+
+    https://openid.net/specs/openid-connect-core-1_0.html#ClaimStability; `subject` has at most 255 characters.
+    """
+
+    user = models.ForeignKey(User, on_delete=models.CASCADE, related_name="identities")
+    issuer = models.CharField(max_length=500)
+    subject = models.CharField(max_length=255)
+    created = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["issuer", "subject"], name="tenants_identity_unique")]
+
+    def __str__(self) -> str:
+        return f"{self.user_id} at {self.issuer}"
 
 
 class QuotaLimit(models.Model):

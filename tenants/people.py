@@ -26,7 +26,7 @@ def _lock(tenant: Tenant) -> Tenant:
     return Tenant.objects.select_for_update().get(pk=tenant.pk)
 
 
-def _keep_an_owner(tenant: Tenant, leaving: Membership) -> None:
+def keep_an_owner(tenant: Tenant, leaving: Membership) -> None:
     """Refuse when `leaving` is the last person who owns the tenant. Services and people switched off do not count."""
     owners = tenant.memberships.filter(role=Role.OWNER, user__is_active=True, user__service_of=None)
     if leaving.role == Role.OWNER and not owners.exclude(pk=leaving.pk).exists():
@@ -119,7 +119,7 @@ def change_role(*, tenant: Tenant, username: str, role: Role) -> tuple[Membershi
         member = _member(_lock(tenant), username)
         before = member.role
         if role != Role.OWNER:
-            _keep_an_owner(tenant, member)
+            keep_an_owner(tenant, member)
         member.role = role
         member.save(update_fields=["role"])
     return member, before
@@ -129,7 +129,7 @@ def remove_member(*, tenant: Tenant, username: str) -> None:
     """End a membership: the person's next request sees nothing of the tenant. Raises Missing, Conflict last_owner."""
     with transaction.atomic():
         member = _member(_lock(tenant), username)
-        _keep_an_owner(tenant, member)
+        keep_an_owner(tenant, member)
         member.delete()
 
 

@@ -4,7 +4,7 @@ import { expect, test } from "vitest";
 
 import { alice, cluster, openPage, operation, page, problem } from "./test/portal";
 
-const nobody = { user: null, memberships: [] };
+const nobody = { user: null, memberships: [], oidc: null };
 
 test("a stranger signs in and lands on the page that was asked for", async () => {
   document.cookie = "csrftoken=tok";
@@ -67,4 +67,24 @@ test("the language can be changed and is remembered", async () => {
 test("somebody without a tenant is told whom to ask", async () => {
   openPage("/", { "GET /tenants": page() });
   expect(await screen.findByText(/to add you as alice/)).toBeVisible();
+});
+
+test("the identity provider is offered when there is one, and leads back to the page that was asked for", async () => {
+  openPage("/t/demo/clusters?phase=ready", { "GET /session": () => ({ body: { ...nobody, oidc: "Example ID" } }) });
+  const link = await screen.findByRole("link", { name: "Sign in with Example ID" });
+  expect(link).toHaveAttribute("href", "/auth/oidc/login?next=%2Ft%2Fdemo%2Fclusters%3Fphase%3Dready");
+  expect(screen.queryByRole("alert")).not.toBeInTheDocument();
+});
+
+test("without an identity provider only the password is asked for", async () => {
+  openPage("/", { "GET /session": () => ({ body: nobody }) });
+  expect(await screen.findByLabelText("Password")).toBeVisible();
+  expect(screen.queryByRole("link", { name: /Sign in with/ })).not.toBeInTheDocument();
+});
+
+test("a sign-in that failed at the identity provider says why, and is begun again without the reason", async () => {
+  openPage("/t/demo?sign_in_error=oidc_denied", { "GET /session": () => ({ body: { ...nobody, oidc: "Example ID" } }) });
+  expect(await screen.findByRole("alert")).toHaveTextContent("Example ID did not let you in");
+  const link = screen.getByRole("link", { name: "Sign in with Example ID" });
+  expect(link).toHaveAttribute("href", "/auth/oidc/login?next=%2Ft%2Fdemo");
 });

@@ -23,7 +23,7 @@ export function App() {
   if (session.data && !user)
     return (
       <Frame user={null} tenants={[]} tenant={undefined}>
-        <SignInPage hasEnded={wasSignedIn && location.state !== LEFT} />
+        <SignInPage hasEnded={wasSignedIn && location.state !== LEFT} oidc={session.data.oidc} />
       </Frame>
     );
   if (!user)

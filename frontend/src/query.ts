@@ -3,14 +3,14 @@ import { MutationCache, QueryCache, QueryClient } from "@tanstack/react-query";
 
 import { isSignedOut, isTemporary } from "./api/problem";
 import { keys } from "./hooks/keys";
-import { NOBODY } from "./hooks/session";
+import { nobody } from "./hooks/session";
 
 const REPEATS = 2;
 
 export function createQueryClient(): QueryClient {
   // The session ended while the page was open: the frame shows the sign-in form in the page's place.
   const onError = (error: unknown) => {
-    if (isSignedOut(error)) client.setQueryData(keys.session, NOBODY);
+    if (isSignedOut(error)) client.setQueryData(keys.session, nobody);
   };
   const client: QueryClient = new QueryClient({
     queryCache: new QueryCache({ onError }),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from django.conf import settings
 from django.contrib.auth import authenticate, login, logout
 from django.middleware.csrf import get_token
 from rest_framework import serializers
@@ -47,13 +48,18 @@ class UserOut(serializers.Serializer[Any]):
 class SessionOut(serializers.Serializer[Any]):
     user = UserOut(allow_null=True, help_text="null when nobody is signed in.")
     memberships = MembershipOut(many=True)
+    oidc = serializers.CharField(
+        allow_null=True,
+        help_text="Name of the OpenID Connect provider that signs people in at /auth/oidc/login; null without one.",
+    )
 
 
 def _session(user: object) -> dict[str, Any]:
+    oidc = settings.OIDC.name if settings.OIDC else None
     if not isinstance(user, User):
-        return {"user": None, "memberships": []}
+        return {"user": None, "memberships": [], "oidc": oidc}
     memberships = user.memberships.select_related("tenant").order_by("tenant__slug")
-    shown = SessionOut({"user": user, "memberships": memberships})
+    shown = SessionOut({"user": user, "memberships": memberships, "oidc": oidc})
     return dict(shown.data)
 
 

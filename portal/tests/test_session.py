@@ -38,7 +38,7 @@ def sign_in(client: APIClient, **sent: str) -> None:
 
 def test_nobody_is_signed_in_at_first_and_gets_the_csrf_cookie(db: None) -> None:
     answer = APIClient().get(SESSION)
-    assert answer.json() == {"user": None, "memberships": []}
+    assert answer.json() == {"user": None, "memberships": [], "oidc": None}
     assert answer.cookies["csrftoken"].value
 
 

@@ -1570,6 +1570,8 @@ export interface components {
             /** @description null when nobody is signed in. */
             user: components["schemas"]["User"] | null;
             memberships: components["schemas"]["Membership"][];
+            /** @description Name of the OpenID Connect provider that signs people in at /auth/oidc/login; null without one. */
+            oidc: string | null;
         };
         /** @description A user's name and password. */
         SignIn: {

@@ -4,7 +4,10 @@ import { getSession, signIn, signOut } from "../api/session";
 import type { Session, SignIn } from "../api/types";
 import { keys } from "./keys";
 
-export const NOBODY: Session = { user: null, memberships: [] };
+/** Nobody is signed in any more; how one can sign in stays as it was told before. */
+export function nobody(before: Session | undefined): Session {
+  return { user: null, memberships: [], oidc: before?.oidc ?? null };
+}
 
 /** Another person, or nobody: nothing that was shown to the one before stays. */
 function begin(cache: QueryClient, session: Session): void {
@@ -35,7 +38,7 @@ export function useSignOut(after: () => void) {
     mutationFn: () => signOut(),
     onSuccess: () => {
       after();
-      begin(cache, NOBODY);
+      begin(cache, nobody(cache.getQueryData<Session>(keys.session)));
     },
   });
 }

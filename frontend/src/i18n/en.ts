@@ -46,6 +46,16 @@ export const en = {
     busy: "Signing in…",
     needed: "Your session has ended. Sign in again to go on where you were.",
     missing: "Type your {{field}}.",
+    with: "Sign in with {{name}}",
+    provider: "the identity provider",
+    reason: {
+      oidc_off: "Signing in with an identity provider is not set up here. Use your user name and password.",
+      oidc_away: "{{name}} cannot be reached, or is not set up rightly. Try again in a minute; if it stays, tell your administrator.",
+      oidc_state: "The sign-in took too long, was used already, or was begun in another browser. Begin again.",
+      oidc_denied: "{{name}} did not let you in, or you cancelled. Begin again, or ask your administrator for access.",
+      oidc_refused: "What {{name}} answered could not be verified, so nobody was signed in. Begin again; if it stays, tell your administrator.",
+      oidc_switched_off: "Your account here is switched off. Ask your administrator.",
+    },
   },
   list: {
     title: "Clusters",

@@ -46,6 +46,16 @@ export const zhCN: Translation = {
     busy: "正在登录…",
     needed: "会话已结束。请重新登录,然后继续刚才的操作。",
     missing: "请输入{{field}}。",
+    with: "使用 {{name}} 登录",
+    provider: "身份提供方",
+    reason: {
+      oidc_off: "此处未配置身份提供方登录。请使用用户名和密码。",
+      oidc_away: "无法连接 {{name}},或其配置有误。请稍后重试;如果问题仍在,请告知管理员。",
+      oidc_state: "登录用时过长、已被使用,或是在另一个浏览器中开始的。请重新开始。",
+      oidc_denied: "{{name}} 未允许您登录,或您已取消。请重新开始,或向管理员申请访问权限。",
+      oidc_refused: "无法验证 {{name}} 的应答,因此没有登录。请重新开始;如果问题仍在,请告知管理员。",
+      oidc_switched_off: "您在此处的账户已停用。请联系管理员。",
+    },
   },
   list: {
     title: "集群",

@@ -1,13 +1,24 @@
 import { type SubmitEvent, useId, useState } from "react";
 import { useTranslation } from "react-i18next";
+import { useLocation } from "react-router";
 
 import { type Fault, FaultSummary } from "../components/FaultSummary";
 import { FormRow } from "../components/FormRow";
 import { useSignIn } from "../hooks/session";
 import { useTitle } from "./useTitle";
 
+/** What the portal may write into the address when signing in elsewhere failed (portal/oidc.py). */
+const REASONS = ["oidc_off", "oidc_away", "oidc_state", "oidc_denied", "oidc_refused", "oidc_switched_off"] as const;
+const REASON = "sign_in_error";
+
+interface Props {
+  hasEnded: boolean;
+  /** Name of the provider one can also sign in with. */
+  oidc: string | null;
+}
+
 /** Shown in the place of any page until somebody is signed in, so that the address asked for is kept. */
-export function SignInPage({ hasEnded }: { hasEnded: boolean }) {
+export function SignInPage({ hasEnded, oidc }: Props) {
   const { t } = useTranslation();
   useTitle(t("signIn.title"));
   const id = useId();
@@ -17,6 +28,13 @@ export function SignInPage({ hasEnded }: { hasEnded: boolean }) {
   const [faults, setFaults] = useState<readonly Fault[]>([]);
   const [attempt, setAttempt] = useState(0);
   const ids = { username: `${id}-username`, password: `${id}-password` };
+
+  const { pathname, search } = useLocation();
+  const query = new URLSearchParams(search);
+  const code = query.get(REASON);
+  const reason = code === null ? null : (REASONS.find((one) => one === code) ?? "oidc_refused");
+  query.delete(REASON);
+  const next = query.size > 0 ? `${pathname}?${query.toString()}` : pathname;
 
   const submit = (event: SubmitEvent) => {
     event.preventDefault();
@@ -33,6 +51,19 @@ export function SignInPage({ hasEnded }: { hasEnded: boolean }) {
     <div className="sign-in">
       <h1>{t("signIn.title")}</h1>
       <p className="muted">{hasEnded ? t("signIn.needed") : t("signIn.about")}</p>
+      {reason && (
+        <div className="notice notice--bad" role="alert">
+          {t(`signIn.reason.${reason}`, { name: oidc ?? t("signIn.provider") })}
+        </div>
+      )}
+      {oidc && (
+        // Not the router's link: this address is the portal's.
+        <p>
+          <a className="button button--main" href={`/auth/oidc/login?${new URLSearchParams({ next }).toString()}`}>
+            {t("signIn.with", { name: oidc })}
+          </a>
+        </p>
+      )}
       <form className="card" onSubmit={submit} noValidate>
         {(faults.length > 0 || signIn.isError) && (
           <FaultSummary faults={faults} error={signIn.isError ? signIn.error : null} attempt={attempt} />

@@ -34,6 +34,7 @@ const NOTHING: Answer = { body: { items: [], next: null } };
 export const alice: Session = {
   user: { id: 1, username: "alice", name: "Alice", admin: false },
   memberships: [{ tenant: "demo", name: "Demo", role: "owner", suspended: false }],
+  oidc: null,
 };
 export const demo: Tenant = { slug: "demo", name: "Demo", role: "owner", suspended: false, created: "2026-01-01T00:00:00Z" };
 
