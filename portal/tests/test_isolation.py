@@ -74,7 +74,7 @@ COMMON = {
 GUEST_READ = {"cluster", "cluster-events", "cluster-operations", "operation"}
 GUEST_USE = GUEST_READ | {"credentials", "snippets"}
 # Open to everybody, signed in or not, and the same for all.
-OPEN = {"openapi", "problems", "problem", "session", "reference", "application"}
+OPEN = {"openapi", "problems", "problem", "session", "reference", "application", "oidc-login", "oidc-callback"}
 
 
 def routes(patterns: list[URLPattern | URLResolver]) -> Iterator[URLPattern]:
