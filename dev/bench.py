@@ -22,13 +22,12 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from typing import Any
 
-from dev.stack import Stack, interruptible, running_stack
+from dev.stack import CLUSTERS, Stack, interruptible, running_stack
 from provisioning.engines.base import ClusterView, common_labels
 from provisioning.engines.registry import ENGINES
 from sandbox import Sandbox
 
 TENANT = "demo"
-CLUSTERS = f"/api/v1/tenants/{TENANT}/clusters"
 SPEC = {"shards": 3, "replicasPerShard": 1}
 HAND_NAMESPACE = "by-hand"
 READY_DEADLINE_SECONDS = 120.0

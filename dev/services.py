@@ -67,13 +67,13 @@ def _run(argv: Sequence[str], user: tuple[int, int] | None, cwd: Path) -> None:
         raise ServiceError(f"{argv[0]} failed: {done.stderr.decode(errors='replace').strip()[-2000:]}")
 
 
-def bound_to_us(argv: Sequence[str], *, by: str = "KILL") -> list[str]:
-    """The command line with which `argv` gets the signal `by` when this process dies, however it dies.
+def bound_to_us(argv: Sequence[str]) -> list[str]:
+    """The command line with which `argv` is killed when this process dies, however it dies.
 
     So a demo or test run that was killed leaves no process behind. Linux only; elsewhere `argv` as it is.
     """
     setpriv = shutil.which("setpriv")
-    return [setpriv, f"--pdeathsig={by}", "--", *argv] if setpriv else list(argv)
+    return [setpriv, "--pdeathsig=KILL", "--", *argv] if setpriv else list(argv)
 
 
 def _spawn(argv: Sequence[str], user: tuple[int, int] | None, cwd: Path, log: Path) -> subprocess.Popen[bytes]:

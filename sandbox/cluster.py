@@ -390,6 +390,10 @@ class Sandbox:
         (folder / "cni" / "10-berth.conflist").write_text(json.dumps(components.cni(self.layout, node)))
         self._start_inside(f"containerd-{node.name}", ["containerd", "--config", str(folder / "containerd.toml")])
 
+    def _await_containerd(self, node: Node) -> None:
+        answers = lambda: self._succeeds([*self.ctr(node), "version"])  # noqa: E731
+        self._await(f"containerd of {node.name} does not answer", 30, answers, piece=f"containerd-{node.name}")
+
     def _start_kubelet(self, kubernetes: programs.Programs, node: Node) -> None:
         folder = self.layout.node(node)
         configuration = components.kubelet_configuration(self.layout, node)
@@ -397,8 +401,7 @@ class Sandbox:
         argv = [*kubernetes.argv("kubelet"), *components.kubelet(self.layout, node)]
         name = f"kubelet-{node.name}"
         log = self.layout.logs / f"{name}.log"
-        answers = lambda: self._succeeds([*self.ctr(node), "version"])  # noqa: E731
-        self._await(f"containerd of {node.name} does not answer", 30, answers, piece=f"containerd-{node.name}")
+        self._await_containerd(node)
         # containerd's socket answers a moment before its CRI service does, and a kubelet that comes in between ends.
         for _ in range(KUBELET_TRIES):
             before = log.stat().st_size if log.exists() else 0
@@ -438,8 +441,7 @@ class Sandbox:
     def _load(self, made: Callable[[], Mapping[str, Path]]) -> None:
         paths = list(made().values())
         for node in self.nodes:
-            answers = lambda node=node: self._succeeds([*self.ctr(node), "version"])  # noqa: E731
-            self._await(f"containerd of {node.name} does not answer", 30, answers, piece=f"containerd-{node.name}")
+            self._await_containerd(node)
         images.load([self.ctr(node) for node in self.nodes], paths)
 
     def _succeeds(self, argv: Sequence[str]) -> bool:

@@ -8,13 +8,12 @@ from typing import Any
 
 from provisioning.catalog.specs import complete_spec
 from provisioning.clusters.quota import amounts_of
-from provisioning.clusters.services import check_draft
+from provisioning.clusters.services import check_draft, invalid_field
 from provisioning.engines.registry import ENGINES
 from provisioning.models import ClusterQuerySet
 from tenants import quota
 from tenants.models import Tenant
 from tenants.quota import OVERALL, Standing, Violation
-from tenants.refusals import FieldError, Invalid
 
 
 @dataclass(frozen=True)
@@ -34,7 +33,7 @@ def forecast_order(
 ) -> Forecast:
     """For a cluster that is not ordered yet. Raises Invalid for what an order would be refused for."""
     if engine is None:
-        raise _invalid("/engine", "required", "Name the engine, or the cluster that would change.")
+        raise invalid_field("/engine", "required", "Name the engine, or the cluster that would change.")
     draft = check_draft(engine=engine, plan=plan, version=None, target=target, spec=spec)
     return forecast(
         tenant_id=tenant.pk, target=draft.target.name, amounts=amounts_of(draft.engine.name, draft.spec), held={}
@@ -48,10 +47,10 @@ def forecast_change(
     """For a cluster of `clusters` whose spec would get these values. Raises Invalid."""
     cluster = clusters.filter(name=name).select_related("target", "plan").first()
     if cluster is None:
-        raise _invalid("/cluster", "unknown_cluster", f"There is no cluster {name[:60]!r} here.")
+        raise invalid_field("/cluster", "unknown_cluster", f"There is no cluster {name[:60]!r} here.")
     given = [pointer for pointer, value in (("/engine", engine), ("/plan", plan), ("/target", target)) if value]
     if given:
-        raise _invalid(given[0], "not_changeable", "With `cluster`, leave it out: it is the cluster's own.")
+        raise invalid_field(given[0], "not_changeable", "With `cluster`, leave it out: it is the cluster's own.")
     wished = complete_spec(ENGINES[cluster.engine], cluster.plan, {**cluster.spec, **spec}, cluster.target)
     return forecast(
         tenant_id=cluster.tenant_id, target=cluster.target_id, amounts=amounts_of(cluster.engine, wished),
@@ -68,8 +67,3 @@ def forecast(*, tenant_id: str, target: str, amounts: Mapping[str, int], held: M
         # Nobody holds any of it yet, and there is no limit: worth a line all the same.
         shown.setdefault((OVERALL, resource), Standing(resource, OVERALL, None, 0, 0))
     return Forecast(target, amounts, growth, tuple(shown.values()), tuple(quota.violations_of(found, target, growth)))
-
-
-def _invalid(pointer: str, code: str, message: str) -> Invalid:
-    return Invalid("invalid", message, suggestion="Change the fields named in errors.",
-                   errors=[FieldError(pointer, code, message)])  # fmt: skip

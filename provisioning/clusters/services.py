@@ -63,7 +63,8 @@ class Credential:
         return f"Credential(name={self.name!r})"
 
 
-def _invalid(pointer: str, code: str, message: str) -> Invalid:
+def invalid_field(pointer: str, code: str, message: str) -> Invalid:
+    """The refusal for one wrong field; `pointer` is an RFC 6901 JSON pointer into the request's body."""
     return Invalid("invalid", message, suggestion="Change the fields named in errors.",
                    errors=[FieldError(pointer, code, message)])  # fmt: skip
 
@@ -93,12 +94,14 @@ def _choose_target(name: str | None, plan: Plan | None) -> Target:
     if name is None:
         if len(offered) != 1:
             text = f"Choose a target: {names}." if offered else "There is no target yet; an administrator adds one."
-            raise _invalid("/target", "required", text)
+            raise invalid_field("/target", "required", text)
         return offered[0]
     for target in offered:
         if target.name == name:
             return target
-    raise _invalid("/target", "unknown_target", f"There is no target {name[:60]!r} to choose here. There are: {names}.")
+    raise invalid_field(
+        "/target", "unknown_target", f"There is no target {name[:60]!r} to choose here. There are: {names}."
+    )
 
 
 @dataclass(frozen=True)
@@ -117,7 +120,7 @@ def check_draft(
 ) -> Draft:
     """Find and check all an order says but its name. Raises Invalid."""
     if engine not in ENGINES:
-        raise _invalid(
+        raise invalid_field(
             "/engine", "unknown_engine", f"There is no engine {engine[:60]!r}. There are: {', '.join(ENGINES)}."
         )
     chosen = ENGINES[engine]
@@ -126,10 +129,14 @@ def check_draft(
         row = Plan.objects.filter(name=plan, engine=engine).first()
         if row is None:
             there = ", ".join(Plan.objects.filter(engine=engine).values_list("name", flat=True))
-            raise _invalid("/plan", "unknown_plan", f"There is no plan {plan[:60]!r} for {engine}. There are: {there}.")
+            raise invalid_field(
+                "/plan", "unknown_plan", f"There is no plan {plan[:60]!r} for {engine}. There are: {there}."
+            )
     if version is not None and version not in chosen.versions:
         there = ", ".join(chosen.versions)
-        raise _invalid("/version", "unknown_version", f"{chosen.title} is offered in {there}, not in {version[:40]!r}.")
+        raise invalid_field(
+            "/version", "unknown_version", f"{chosen.title} is offered in {there}, not in {version[:40]!r}."
+        )
     place = _choose_target(target, row)
     return Draft(chosen, row, version or chosen.versions[0], place, complete_spec(chosen, row, spec, place))
 
@@ -148,7 +155,7 @@ def create_cluster(
     try:
         CLUSTER_NAME_RULE(name)
     except ValidationError as error:
-        raise _invalid("/name", "bad_name", f"Name: {error.messages[0]}") from error
+        raise invalid_field("/name", "bad_name", f"Name: {error.messages[0]}") from error
     draft = check_draft(engine=engine, plan=plan, version=version, target=target, spec=spec or {})
     chosen, place = draft.engine, draft.target
     if Cluster.objects.filter(tenant=tenant, target=place, name=name, phase=Phase.DELETED, volumes_kept=True).exists():
@@ -230,7 +237,7 @@ def delete_cluster(
     Raises Invalid when volumes are to go and the name was not typed, Stale, Conflict while another change runs.
     """
     if volumes == "delete" and confirm != cluster.name:
-        raise _invalid(
+        raise invalid_field(
             "/confirm", "confirm_name", f"Deleting the volumes loses all data: repeat with confirm={cluster.name}."
         )
     with transaction.atomic():
@@ -267,7 +274,7 @@ def delete_kept_volumes(*, cluster: Cluster, by: User, confirm: str, request_id:
     Raises Invalid when the name was not typed, Conflict when there are none or the name is in use again.
     """
     if confirm != cluster.name:
-        raise _invalid("?confirm", "confirm_name", f"This loses all data: repeat with confirm={cluster.name}.")
+        raise invalid_field("?confirm", "confirm_name", f"This loses all data: repeat with confirm={cluster.name}.")
     try:
         with transaction.atomic():
             locked = Cluster.objects.select_for_update(of=("self",)).select_related("tenant").get(pk=cluster.pk)

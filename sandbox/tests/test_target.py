@@ -7,26 +7,18 @@ import os
 import secrets
 import signal
 import subprocess
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from sandbox import cgroups, faults
 from sandbox.cluster import Sandbox
+from sandbox.tests.waiting import eventually
 
 pytestmark = pytest.mark.sandbox
 
 IMAGE = "docker.io/library/redis:7.0.15"
-
-
-def eventually(condition: Callable[[], object], what: str, seconds: float = 90) -> None:
-    """Wait until `condition` holds; fails with `what` after `seconds`."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, f"not within {seconds:.0f} s: {what}"
-        time.sleep(0.1)
 
 
 class Space:

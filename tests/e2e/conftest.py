@@ -14,10 +14,8 @@ from typing import Any
 import pytest
 
 from dev.portal import Api, ApiError
-from dev.stack import Stack, running_stack
+from dev.stack import CLUSTERS, Stack, running_stack
 from sandbox import Sandbox
-
-CLUSTERS = "/api/v1/tenants/demo/clusters"
 
 
 @pytest.fixture(scope="session")

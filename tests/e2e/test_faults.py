@@ -11,8 +11,9 @@ import pytest
 
 from dev.stack import Stack
 from sandbox import Sandbox, faults
+from sandbox.tests.waiting import eventually
 from tests.e2e.conftest import Order, OrderCluster
-from tests.e2e.test_main_job import REDIS, eventually
+from tests.e2e.test_main_job import REDIS
 
 pytestmark = pytest.mark.sandbox
 

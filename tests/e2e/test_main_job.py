@@ -4,28 +4,19 @@ from __future__ import annotations
 
 import os
 import subprocess
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from dev.portal import ApiError
 from dev.stack import Stack, environment_for_browser
+from sandbox.tests.waiting import eventually
 from tests.e2e.conftest import OrderCluster
 
 pytestmark = pytest.mark.sandbox
 
 ROOT = Path(__file__).resolve().parents[2]
 REDIS = {"shards": 3, "replicasPerShard": 1}
-
-
-def eventually(condition: Callable[[], object], what: str, seconds: float = 90) -> None:
-    """Wait until `condition` holds; fails with `what` after `seconds`."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, f"not within {seconds:.0f} s: {what}"
-        time.sleep(0.1)
 
 
 def test_redis_is_delivered_and_proven_and_every_step_tells_its_times(order: OrderCluster) -> None:
