@@ -5,6 +5,7 @@ Required: BERTH_SECRET_KEY (or BERTH_SECRET_KEY_FILE), DATABASE_URL, BERTH_BROKE
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 from portal import env
@@ -153,6 +154,9 @@ CELERY_WORKER_PREFETCH_MULTIPLIER = 1
 CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
 CELERY_TASK_SERIALIZER = "json"
 CELERY_ACCEPT_CONTENT = ["json"]
+# Tasks of a thread share its database connection (making one takes longer than claiming a cluster): portal/celery.py
+# sees to connections that broke or grew old.
+CELERY_DB_REUSE_MAX = sys.maxsize
 # `expires` keeps beat's messages from piling up while no worker runs.
 CELERY_BEAT_SCHEDULE = {
     "sweep": {"task": "berth.sweep", "schedule": 2.0, "options": {"expires": 2.0}},

@@ -203,11 +203,12 @@ def accepted(view: ApiView, operation: Operation, made: Cluster | None = None) -
         raise Missing("not_found", "The cluster is gone.")
     if made is not None:
         setattr(made, "open_operations", [operation])  # noqa: B010  # as `complete` would fill it
-    # The operation was just opened, so it is the cluster's open one.
-    shown = next((one for one in getattr(cluster, "open_operations", []) if one.pk == operation.pk), operation)
-    shown.cluster = cluster
     view.audit_object = f"clusters/{cluster.name}"
-    body = {"operation": OperationOut(shown).data, "cluster": dict(ClusterOut(cluster).data)}
+    shown = dict(ClusterOut(cluster).data)
+    # The operation was just opened, so it usually is the cluster's open one, which need not be written out twice.
+    under_way = shown["operation"]
+    same = under_way is not None and under_way["id"] == operation.id
+    body = {"operation": under_way if same else OperationOut(operation).data, "cluster": shown}
     return Response(body, status=202, headers={"Location": f"/api/v1/operations/{operation.id}"})
 
 

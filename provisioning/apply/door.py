@@ -9,6 +9,7 @@ import string
 from base64 import b64decode
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from fractions import Fraction
 from typing import Any
@@ -54,8 +55,6 @@ KINDS: Mapping[str, tuple[str, str]] = {
     "RoleBinding": ("/apis/rbac.authorization.k8s.io/v1", "rolebindings"),
 }
 WORKLOADS = ("StatefulSet", "Deployment")
-# What a pod must find when it starts.
-MOUNTED = ("ConfigMap", "Secret", "ServiceAccount", "Role", "RoleBinding")
 # Everything a cluster may own besides its volumes, in the order to delete it.
 OWNED = (
     "StatefulSet", "Deployment", "PodDisruptionBudget", "NetworkPolicy", "Service", "Secret", "RoleBinding", "Role",
@@ -97,19 +96,34 @@ def moment(text: str | None) -> datetime:
     return datetime.fromisoformat(text.replace("Z", "+00:00")) if text else datetime.now(UTC)
 
 
-def ensure_namespace(
-    client: KubeClient, *, namespace: str, tenant: str, tenant_id: str, hard: Mapping[str, str]
-) -> None:
-    """Make the tenant's namespace with its guard rails. Raises NamespaceTaken when somebody else owns it.
+@dataclass(frozen=True)
+class NamespaceLook:
+    """A tenant's namespace and its ResourceQuota as they were found; None and empty when there is none."""
 
-    `hard` is what the namespace's ResourceQuota allows, as Kubernetes names and counts it.
-    """
+    namespace: Mapping[str, Any] | None
+    quota: Mapping[str, Any]
+
+
+def look_at_namespace(client: KubeClient, namespace: str) -> NamespaceLook:
+    """Read a namespace and its ResourceQuota, side by side."""
     with ThreadPoolExecutor(1) as pool:
         quota = pool.submit(_found_quota, client, namespace)
         try:
             found = client.get(path_of("Namespace", "", namespace))
         except errors.Absent:
             found = None
+    return NamespaceLook(found, quota.result())
+
+
+def ensure_namespace(
+    client: KubeClient, look: NamespaceLook, *, namespace: str, tenant: str, tenant_id: str, hard: Mapping[str, str]
+) -> None:
+    """Make the tenant's namespace with its guard rails. Raises NamespaceTaken when somebody else owns it.
+
+    `look` is how it was found just now. `hard` is what the namespace's ResourceQuota allows, as Kubernetes names and
+    counts it.
+    """
+    found = look.namespace
     if found is not None and found["metadata"].get("labels", {}).get(LABEL_TENANT_ID) != tenant_id:
         raise errors.NamespaceTaken(
             f"The namespace {namespace} exists on the target and does not belong to this tenant.",
@@ -130,8 +144,8 @@ def ensure_namespace(
     if found is None:
         for policy in network_policies(namespace):
             client.apply(path_of("NetworkPolicy", namespace, policy["metadata"]["name"]), policy)
-    if not _is_enforced(quota.result(), hard):
-        _apply_quota(client, namespace, hard, with_limits=not quota.result())
+    if not _is_enforced(look.quota, hard):
+        _apply_quota(client, namespace, hard, with_limits=not look.quota)
     if found is None:
         # Pods are refused until the controller has made it; the StatefulSet controller would back off meanwhile.
         _await_service_account(client, namespace)
@@ -312,8 +326,8 @@ def apply_all(
 ) -> None:  # fmt: skip
     """Create the missing Secrets and apply the objects, side by side. Raises a DoorError.
 
-    What pods mount comes first, since a kubelet that misses it tries again only after a pause. Workloads lead the rest:
-    they take longest, and all else is there long before a pod can start.
+    Workloads come last: their pods find what they mount (a kubelet that misses it tries again only after a pause), and
+    the requests of the controllers they set off do not stand in the way of ours.
     """
 
     def one(manifest: Manifest) -> None:
@@ -326,15 +340,14 @@ def apply_all(
             error.message = error.args[0]
             raise
 
-    mounted = [manifest for manifest in manifests if manifest["kind"] in MOUNTED]
-    rest = [manifest for manifest in manifests if manifest["kind"] not in MOUNTED]
-    rest.sort(key=lambda manifest: manifest["kind"] not in WORKLOADS)
+    first = [manifest for manifest in manifests if manifest["kind"] not in WORKLOADS]
+    workloads = [manifest for manifest in manifests if manifest["kind"] in WORKLOADS]
     with ThreadPoolExecutor(PARALLEL) as pool:
         secrets_made = pool.submit(create_secrets, client, cluster, wanted, owner)
-        for _ in pool.map(one, mounted):
+        for _ in pool.map(one, first):
             pass
         secrets_made.result()
-        for _ in pool.map(one, rest):
+        for _ in pool.map(one, workloads):
             pass
 
 

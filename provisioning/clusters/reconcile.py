@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import timedelta
@@ -143,11 +143,13 @@ def reconcile(cluster_id: str) -> float | None:
     until = time.monotonic() + SLICE_SECONDS
     try:
         while True:
-            wakes = Cluster.objects.values_list("wakes", flat=True).get(pk=cluster_id)
+            # As read after the claim, or again below: hints that came before are answered by this look.
+            wakes = claimed.cluster.wakes
             following = look(claimed)
             if following.soon is not None and time.monotonic() + following.soon < until:
                 time.sleep(following.soon)
                 claimed.write()
+                claimed.cluster.wakes = Cluster.objects.values_list("wakes", flat=True).get(pk=cluster_id)
                 continue
             if _let_go(claimed, wakes, following):
                 return following.soon
@@ -243,19 +245,23 @@ def _deliver(claimed: Claimed, operation: Operation | None, client: KubeClient) 
     begins = {}
     if operation is not None and progress is not None and progress.changed:
         begins = {"phase": Phase.PROVISIONING}
-        claimed.save(operation)
     if cluster.observed_generation < cluster.generation:
-        _apply(claimed, view, client, begins)
+        with ThreadPoolExecutor(1) as pool:
+            # A caller waits for this, so the namespace is looked at while the operation's beginning is written down.
+            looked = pool.submit(door.look_at_namespace, client, view.namespace)
+            if begins and operation is not None:
+                claimed.save(operation)
+            _apply(claimed, view, client, looked.result, begins, progress)
         if operation is not None and progress is not None:
-            progress.step("apply", "done")
             progress.step("schedule", "running", "waiting for the pods to be placed")
             claimed.save(operation)
         return Next(None, BUSY_LOOK_SECONDS)
-    if begins:
+    if begins and operation is not None:
+        claimed.save(operation)
         claimed.write(**begins)
     world = door.observe(client, view)
     if _workloads_missing(cluster, world) or (operation is None and _is_due_for_apply(claimed)):
-        _apply(claimed, view, client)
+        _apply(claimed, view, client, lambda: door.look_at_namespace(client, view.namespace))
         world = door.observe(client, view)
     if operation is not None and progress is not None:
         progress.step("apply", "done")
@@ -286,27 +292,28 @@ def _deliver(claimed: Claimed, operation: Operation | None, client: KubeClient) 
     return _prove(claimed, operation, progress, view, world, link)
 
 
-def _apply(claimed: Claimed, view: ClusterView, client: KubeClient, begins: Mapping[str, Any] | None = None) -> None:
-    """Apply every manifest of the cluster. `begins` is written with the inventory: one write instead of two.
+def _apply(
+    claimed: Claimed, view: ClusterView, client: KubeClient, look_at_namespace: Callable[[], door.NamespaceLook],
+    begins: Mapping[str, Any] | None = None, progress: Progress | None = None,
+) -> None:  # fmt: skip
+    """Apply every manifest of the cluster, which is the first step of `progress`; the caller saves that.
 
-    A caller waits for this, so what needs no answer of Kubernetes is done while the namespace is looked at.
+    `begins` is written with the inventory: one write instead of two.
     """
     cluster = claimed.cluster
     engine = ENGINES[cluster.engine]
     tenant = cluster.tenant
     hard = quota.hard_limits(standings(tenant.pk), cluster.target_id)
-    with ThreadPoolExecutor(1) as pool:
-        looked = pool.submit(
-            door.ensure_namespace, client, namespace=view.namespace, tenant=tenant.slug, tenant_id=tenant.pk, hard=hard
-        )
-        rendered = engine.render(view)
-        inventory = [
-            {"apiVersion": one["apiVersion"], "kind": one["kind"], "namespace": view.namespace,
-             "name": one["metadata"]["name"]}
-            for one in rendered
-        ]  # fmt: skip
-        gone = [entry for entry in cluster.inventory if entry not in inventory]
-        looked.result()
+    rendered = engine.render(view)
+    inventory = [
+        {"apiVersion": one["apiVersion"], "kind": one["kind"], "namespace": view.namespace,
+         "name": one["metadata"]["name"]}
+        for one in rendered
+    ]  # fmt: skip
+    gone = [entry for entry in cluster.inventory if entry not in inventory]
+    door.ensure_namespace(
+        client, look_at_namespace(), namespace=view.namespace, tenant=tenant.slug, tenant_id=tenant.pk, hard=hard
+    )
     # Written before as well: what a crash leaves half-applied must be known to the next one. But after the namespace
     # was looked at, which may take seconds: who has lost the cluster meanwhile must apply nothing.
     claimed.write(**(begins or {}), inventory=[*inventory, *gone])
@@ -316,6 +323,8 @@ def _apply(claimed: Claimed, view: ClusterView, client: KubeClient, begins: Mapp
         client, view, engine.secrets(view), door.dressed(view, rendered, owner, settings.IMAGE_REGISTRY), owner
     )
     door.prune(client, view, gone, {(entry["kind"], entry["name"]) for entry in inventory})
+    if progress is not None:
+        progress.step("apply", "done")
     try:
         claimed.condition("Applied", True, "Applied", inventory=inventory, observed_generation=cluster.generation)
     except Lost:
