@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
@@ -32,10 +33,16 @@ JsonObject = dict[str, Any]
 
 
 class KubeClient:
-    """Requests to one API server. Safe to share between threads."""
+    """Requests to one API server. Safe to share between threads.
+
+    `threads` runs requests side by side. They are the target's own, so that a target that does not answer holds up
+    nobody else, and kept, since starting them takes longer than a request. Only single requests go there: work that
+    waits for other work in it could wait for ever.
+    """
 
     def __init__(self, api: kubernetes_client.ApiClient) -> None:
         self.api = api
+        self.threads = ThreadPoolExecutor(POOL_SIZE, thread_name_prefix="target")
 
     @classmethod
     def from_kubeconfig(cls, path: Path) -> KubeClient:

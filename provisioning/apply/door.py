@@ -7,8 +7,8 @@ import re
 import secrets
 import string
 from base64 import b64decode
-from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import Future, wait
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from fractions import Fraction
@@ -33,7 +33,6 @@ from provisioning.engines.base import (
 
 LABEL_TENANT_ID = "berth.io/tenant-id"
 CHARACTERS = string.ascii_letters + string.digits
-PARALLEL = 12
 QUOTA_NAME, LIMITS_NAME = "berth-quota", "berth-limits"
 QUOTA_WAIT_SECONDS = 10
 # kind -> (path prefix, plural). Fixed for the kinds engines render, so that no discovery round trip is needed.
@@ -55,6 +54,8 @@ KINDS: Mapping[str, tuple[str, str]] = {
     "RoleBinding": ("/apis/rbac.authorization.k8s.io/v1", "rolebindings"),
 }
 WORKLOADS = ("StatefulSet", "Deployment")
+# What a pod must find when it starts.
+MOUNTED = ("ConfigMap", "Secret", "ServiceAccount", "Role", "RoleBinding")
 # Everything a cluster may own besides its volumes, in the order to delete it.
 OWNED = (
     "StatefulSet", "Deployment", "PodDisruptionBudget", "NetworkPolicy", "Service", "Secret", "RoleBinding", "Role",
@@ -104,15 +105,11 @@ class NamespaceLook:
     quota: Mapping[str, Any]
 
 
-def look_at_namespace(client: KubeClient, namespace: str) -> NamespaceLook:
-    """Read a namespace and its ResourceQuota, side by side."""
-    with ThreadPoolExecutor(1) as pool:
-        quota = pool.submit(_found_quota, client, namespace)
-        try:
-            found = client.get(path_of("Namespace", "", namespace))
-        except errors.Absent:
-            found = None
-    return NamespaceLook(found, quota.result())
+def look_at_namespace(client: KubeClient, namespace: str) -> Callable[[], NamespaceLook]:
+    """Begin to read a namespace and its ResourceQuota. Call what is returned to wait for both: may raise DoorError."""
+    found = client.threads.submit(_found_namespace, client, namespace)
+    quota = client.threads.submit(_found_quota, client, namespace)
+    return lambda: NamespaceLook(found.result(), quota.result())
 
 
 def ensure_namespace(
@@ -166,6 +163,13 @@ def ensure_quota(client: KubeClient, namespace: str, tenant_id: str, hard: Mappi
             raise errors.NamespaceTaken(f"The namespace {namespace} does not belong to this tenant.")
     _apply_quota(client, namespace, hard, with_limits=not found)
     return True
+
+
+def _found_namespace(client: KubeClient, namespace: str) -> dict[str, Any] | None:
+    try:
+        return client.get(path_of("Namespace", "", namespace))
+    except errors.Absent:
+        return None
 
 
 def _found_quota(client: KubeClient, namespace: str) -> dict[str, Any]:
@@ -326,11 +330,10 @@ def apply_all(
 ) -> None:  # fmt: skip
     """Create the missing Secrets and apply the objects, side by side. Raises a DoorError.
 
-    Workloads come last: their pods find what they mount (a kubelet that misses it tries again only after a pause), and
-    the requests of the controllers they set off do not stand in the way of ours.
+    Workloads wait for what their pods mount, since a kubelet that misses it tries again only after a pause.
     """
 
-    def one(manifest: Manifest) -> None:
+    def apply(manifest: Manifest) -> None:
         metadata = manifest["metadata"]
         path = path_of(manifest["kind"], metadata["namespace"], metadata["name"])
         try:
@@ -340,15 +343,19 @@ def apply_all(
             error.message = error.args[0]
             raise
 
-    first = [manifest for manifest in manifests if manifest["kind"] not in WORKLOADS]
-    workloads = [manifest for manifest in manifests if manifest["kind"] in WORKLOADS]
-    with ThreadPoolExecutor(PARALLEL) as pool:
-        secrets_made = pool.submit(create_secrets, client, cluster, wanted, owner)
-        for _ in pool.map(one, first):
-            pass
-        secrets_made.result()
-        for _ in pool.map(one, workloads):
-            pass
+    def begin(chosen: Callable[[str], bool]) -> list[Future[None]]:
+        return [client.threads.submit(apply, manifest) for manifest in manifests if chosen(manifest["kind"])]
+
+    mounted = [client.threads.submit(create_secrets, client, cluster, wanted, owner)]
+    mounted += begin(lambda kind: kind in MOUNTED)
+    begun = [*mounted, *begin(lambda kind: kind not in MOUNTED and kind not in WORKLOADS)]
+    wait(mounted)
+    if not any(one.exception() for one in mounted):
+        begun += begin(lambda kind: kind in WORKLOADS)
+    # All of them, also after an error: nothing goes on behind the caller's back.
+    wait(begun)
+    for one in begun:
+        one.result()
 
 
 def prune(
@@ -376,8 +383,7 @@ def owned_names(client: KubeClient, cluster: ClusterView, kinds: Sequence[str]) 
         found = client.get(path_of(kind, cluster.namespace), labelSelector=selector)
         return [(kind, item["metadata"]["name"]) for item in found["items"]]
 
-    with ThreadPoolExecutor(PARALLEL) as pool:
-        return [entry for entries in pool.map(names, kinds) for entry in entries]
+    return [entry for entries in client.threads.map(names, kinds) for entry in entries]
 
 
 def read_secret(client: KubeClient, namespace: str, name: str) -> dict[str, str]:
@@ -471,11 +477,10 @@ def observe(client: KubeClient, cluster: ClusterView) -> World:
         found: list[dict[str, Any]] = client.get(path_of(kind, cluster.namespace), labelSelector=selector)["items"]
         return found
 
-    with ThreadPoolExecutor(5) as pool:
-        some_nodes = pool.submit(nodes, client)
-        kinds = ("Pod", "PersistentVolumeClaim", *WORKLOADS)
-        pods, claims, sets, deployments = pool.map(listing, kinds)
-        node_entries = some_nodes.result()
+    some_nodes = client.threads.submit(nodes, client)
+    kinds = ("Pod", "PersistentVolumeClaim", *WORKLOADS)
+    pods, claims, sets, deployments = client.threads.map(listing, kinds)
+    node_entries = some_nodes.result()
     zones = {node["name"]: node["zone"] for node in node_entries}
     return World(
         now=datetime.now(UTC),

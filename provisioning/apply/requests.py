@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
 from math import ceil
 from typing import Any
@@ -86,9 +85,8 @@ def requested(client: KubeClient, namespace: str) -> dict[str, dict[str, int]]:
     the namespace accounts for count by themselves; volumes count as they are. Raises a DoorError.
     """
     kinds = ("StatefulSet", "Deployment", "Pod", "PersistentVolumeClaim")
-    with ThreadPoolExecutor(len(kinds)) as pool:
-        listed = pool.map(lambda kind: client.get(path_of(kind, namespace))["items"], kinds)
-        sets, deployments, pods, claims = listed
+    listed = client.threads.map(lambda kind: client.get(path_of(kind, namespace))["items"], kinds)
+    sets, deployments, pods, claims = listed
     found: dict[str, dict[str, int]] = {}
 
     def count(item: Mapping[str, Any], amounts: Mapping[str, int]) -> None:

@@ -11,8 +11,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -184,8 +183,8 @@ def look(claimed: Claimed) -> Next:
         client = client_for(claimed.cluster.target)
         if operation is not None and operation.kind == "delete":
             following = _delete(claimed, operation, client)
-        elif claimed.cluster.phase == Phase.DELETING:
-            return STEADY  # a delete that failed: it waits to be asked again
+        elif claimed.cluster.phase in (Phase.DELETING, Phase.DELETED):
+            return STEADY  # a delete that failed waits to be asked again; one that ended may still be hinted at
         else:
             following = _deliver(claimed, operation, client)
         if claimed.cluster.phase != Phase.DELETED:
@@ -242,26 +241,19 @@ def _deliver(claimed: Claimed, operation: Operation | None, client: KubeClient) 
     cluster = claimed.cluster
     view = cluster_view(cluster)
     progress = Progress(operation) if operation is not None else None
-    begins = {}
-    if operation is not None and progress is not None and progress.changed:
-        begins = {"phase": Phase.PROVISIONING}
+    begins = operation is not None and progress is not None and progress.changed
     if cluster.observed_generation < cluster.generation:
-        with ThreadPoolExecutor(1) as pool:
-            # A caller waits for this, so the namespace is looked at while the operation's beginning is written down.
-            looked = pool.submit(door.look_at_namespace, client, view.namespace)
-            if begins and operation is not None:
-                claimed.save(operation)
-            _apply(claimed, view, client, looked.result, begins, progress)
+        _apply(claimed, view, client, operation if begins else None, progress)
         if operation is not None and progress is not None:
             progress.step("schedule", "running", "waiting for the pods to be placed")
             claimed.save(operation)
         return Next(None, BUSY_LOOK_SECONDS)
     if begins and operation is not None:
         claimed.save(operation)
-        claimed.write(**begins)
+        claimed.write(phase=Phase.PROVISIONING)
     world = door.observe(client, view)
     if _workloads_missing(cluster, world) or (operation is None and _is_due_for_apply(claimed)):
-        _apply(claimed, view, client, lambda: door.look_at_namespace(client, view.namespace))
+        _apply(claimed, view, client)
         world = door.observe(client, view)
     if operation is not None and progress is not None:
         progress.step("apply", "done")
@@ -293,13 +285,15 @@ def _deliver(claimed: Claimed, operation: Operation | None, client: KubeClient) 
 
 
 def _apply(
-    claimed: Claimed, view: ClusterView, client: KubeClient, look_at_namespace: Callable[[], door.NamespaceLook],
-    begins: Mapping[str, Any] | None = None, progress: Progress | None = None,
+    claimed: Claimed, view: ClusterView, client: KubeClient, begun: Operation | None = None,
+    progress: Progress | None = None,
 ) -> None:  # fmt: skip
     """Apply every manifest of the cluster, which is the first step of `progress`; the caller saves that.
 
-    `begins` is written with the inventory: one write instead of two.
+    `begun` is an operation that begins with this, and is not written down as begun yet. A caller waits for this, so
+    what needs no answer of Kubernetes is done while the namespace is looked at.
     """
+    looked = door.look_at_namespace(client, view.namespace)
     cluster = claimed.cluster
     engine = ENGINES[cluster.engine]
     tenant = cluster.tenant
@@ -312,11 +306,14 @@ def _apply(
     ]  # fmt: skip
     gone = [entry for entry in cluster.inventory if entry not in inventory]
     door.ensure_namespace(
-        client, look_at_namespace(), namespace=view.namespace, tenant=tenant.slug, tenant_id=tenant.pk, hard=hard
+        client, looked(), namespace=view.namespace, tenant=tenant.slug, tenant_id=tenant.pk, hard=hard
     )
     # Written before as well: what a crash leaves half-applied must be known to the next one. But after the namespace
     # was looked at, which may take seconds: who has lost the cluster meanwhile must apply nothing.
-    claimed.write(**(begins or {}), inventory=[*inventory, *gone])
+    with transaction.atomic():
+        if begun is not None:
+            claimed.save(begun)
+        claimed.write(**({"phase": Phase.PROVISIONING} if begun else {}), inventory=[*inventory, *gone])
     owner_wish = door.owner_manifest(view)
     owner = client.apply(door.path_of("ConfigMap", view.namespace, owner_wish["metadata"]["name"]), owner_wish)
     door.apply_all(

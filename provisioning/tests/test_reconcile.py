@@ -249,3 +249,22 @@ def test_what_a_slow_worker_applies_after_the_deletion_does_not_stay(
     while names(control_plane, "statefulset,pod,service,configmap,poddisruptionbudget", cluster):
         assert time.monotonic() < deadline, "Kubernetes has removed what came too late"
         time.sleep(0.1)
+
+
+@pytest.mark.usefixtures("live")
+def test_a_hint_during_the_last_look_of_a_deletion_does_not_deliver_the_cluster_again(
+    ordered: tuple[Cluster, Operation], alice: User, control_plane: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cluster, _ = ordered
+    volumes = door.volumes
+
+    def hinted(*arguments: Any) -> Any:
+        # As the watcher's news of the pods' end, in the moment before the worker lets go.
+        assert claim(cluster.pk) is None
+        return volumes(*arguments)
+
+    monkeypatch.setattr(door, "volumes", hinted)
+    delete_wholly(cluster, alice)
+    assert names(control_plane, "statefulset,pod,service,configmap,poddisruptionbudget", cluster) == []
+    cluster.refresh_from_db()
+    assert (cluster.phase, cluster.inventory, cluster.claimed_until) == (Phase.DELETED, [], None)
