@@ -1,4 +1,4 @@
-"""The Celery application. Tasks live in provisioning/tasks.py."""
+"""The Celery application. Tasks live in provisioning/tasks.py and portal/tasks.py."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ os.environ.setdefault("DJANGO_SETTINGS_MODULE", "portal.settings")
 
 app = Celery("berth")
 app.config_from_object("django.conf:settings", namespace="CELERY")
-app.autodiscover_tasks(["provisioning"])
+app.autodiscover_tasks(["provisioning", "portal"])
 
 
 @task_prerun.connect

@@ -59,10 +59,13 @@ def _claim(caller: str, key: str, fingerprint: str) -> IdempotencyKey:
     try:
         with connection.cursor() as cursor:
             cursor.execute("SELECT set_config('lock_timeout', %s, true)", [f"{WAIT_SECONDS}s"])
-            IdempotencyKey.objects.bulk_create(
-                [IdempotencyKey(caller=caller, key=key, fingerprint=fingerprint)], ignore_conflicts=True
-            )
-            row = IdempotencyKey.objects.select_for_update().get(caller=caller, key=key)
+            row = None
+            while row is None:
+                IdempotencyKey.objects.bulk_create(
+                    [IdempotencyKey(caller=caller, key=key, fingerprint=fingerprint)], ignore_conflicts=True
+                )
+                # None: the row that stood in the way grew too old and was deleted in this moment; the key is free.
+                row = IdempotencyKey.objects.select_for_update().filter(caller=caller, key=key).first()
             cursor.execute("SELECT set_config('lock_timeout', '0', true)")
     except OperationalError as error:
         if getattr(error.__cause__, "sqlstate", "") != "55P03":  # lock_not_available
@@ -116,6 +119,6 @@ def idempotent(*, required_from_tokens: bool) -> Callable[[Handler], Handler]:
 
 
 def forget_old_keys() -> int:
-    """Delete the keys older than KEPT_FOR; returns how many. For beat, once an hour or so."""
+    """Delete the keys older than KEPT_FOR; returns how many. Beat calls it, see portal/tasks.py."""
     deleted, _ = IdempotencyKey.objects.filter(created__lt=timezone.now() - KEPT_FOR).delete()
     return deleted

@@ -162,6 +162,11 @@ CELERY_BEAT_SCHEDULE = {
     "sweep": {"task": "berth.sweep", "schedule": 2.0, "options": {"expires": 2.0}},
     "enforce-quota": {"task": "berth.enforce_quota", "schedule": 60.0, "options": {"expires": 60.0}},
     "prove-quota": {"task": "berth.prove_quota", "schedule": 60.0, "options": {"expires": 60.0}},
+    "forget-idempotency-keys": {
+        "task": "berth.forget_idempotency_keys",
+        "schedule": 3600.0,
+        "options": {"expires": 3600.0},
+    },
     "discover-targets": {"task": "berth.discover_targets", "schedule": 30.0, "options": {"expires": 30.0}},
 }
 

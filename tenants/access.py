@@ -35,10 +35,22 @@ def require_role(*, tenant: Tenant, user: User, least: Role) -> None:
 
 
 def require_active(*, tenant: Tenant, user: User) -> None:
-    """Refuse changes in a suspended tenant, except by platform administrators. Raises Forbidden tenant_suspended."""
+    """Refuse changes in a suspended tenant, except by platform administrators: they end or mend what is left in it.
+
+    Raises Forbidden tenant_suspended.
+    """
     if tenant.suspended and not user.is_superuser:
         raise Forbidden(
             "tenant_suspended",
             f"The tenant {tenant.slug} is suspended: its clusters run on, but nothing can be changed.",
             suggestion="Ask a platform administrator why, and to lift the suspension.",
         )
+
+
+def hold_active(*, tenant_id: str, user: User) -> None:
+    """The same for a change about to be committed, with the tenant's row locked until then: a suspension either comes
+    before and refuses it, or waits for it.
+
+    Call it after locking the cluster, so that all take the two locks in one order. Raises Forbidden tenant_suspended.
+    """
+    require_active(tenant=Tenant.objects.select_for_update(no_key=True).get(pk=tenant_id), user=user)

@@ -36,8 +36,9 @@ from provisioning.models import (
     Target,
 )
 from provisioning.operations import steps
+from tenants.access import hold_active, require_active
 from tenants.models import Tenant, User
-from tenants.refusals import Conflict, FieldError, Forbidden, Invalid, Missing, Stale, Unavailable
+from tenants.refusals import Conflict, FieldError, Invalid, Missing, Stale, Unavailable
 
 __all__ = [
     "Credential",
@@ -79,12 +80,6 @@ def _hint(cluster_id: str) -> None:
             log.warning("no hint could be sent, beat will find it", extra={"cluster_id": cluster_id, "why": str(error)})
 
     transaction.on_commit(send)
-
-
-def _must_be_active(tenant: Tenant) -> None:
-    if tenant.suspended:
-        raise Forbidden("tenant_suspended", f"The tenant {tenant.slug} is suspended: nothing can be changed.",
-                        suggestion="Ask a platform administrator to lift the suspension.")  # fmt: skip
 
 
 def _choose_target(name: str | None, plan: Plan | None) -> Target:
@@ -151,7 +146,7 @@ def create_cluster(
     Raises Invalid for anything wrong in the request, Conflict for a name in use or kept volumes, QuotaExceeded (a
     Conflict) when it does not fit the tenant's limits, Forbidden in a suspended tenant.
     """
-    _must_be_active(tenant)
+    require_active(tenant=tenant, user=by)
     try:
         CLUSTER_NAME_RULE(name)
     except ValidationError as error:
@@ -183,7 +178,8 @@ def create_cluster(
                 for one in chosen.secrets(view)
                 if one.principal
             )
-            # Last, since it takes the tenant's lock: orders of one tenant wait for each other from here to the commit.
+            # Last, since they take the tenant's lock: orders of one tenant wait for each other from here to the commit.
+            hold_active(tenant_id=tenant.pk, user=by)
             quota.reserve(cluster, operation)
     except IntegrityError as error:
         raise Conflict(
@@ -213,7 +209,7 @@ def edit_cluster(
     """Change what does not touch the running cluster. Raises Stale when somebody else was faster."""
     with transaction.atomic():
         locked = Cluster.objects.select_for_update(of=("self",)).select_related("tenant").get(pk=cluster.pk)
-        _must_be_active(locked.tenant)
+        hold_active(tenant_id=locked.tenant_id, user=by)
         if expected_revision is not None and locked.revision != expected_revision:
             raise Stale(locked.revision)
         changed = ["revision"]
@@ -242,7 +238,7 @@ def delete_cluster(
         )
     with transaction.atomic():
         locked = Cluster.objects.select_for_update(of=("self",)).select_related("tenant").get(pk=cluster.pk)
-        _must_be_active(locked.tenant)
+        hold_active(tenant_id=locked.tenant_id, user=by)
         if expected_revision is not None and locked.revision != expected_revision:
             raise Stale(locked.revision)
         if locked.phase == Phase.DELETED:
@@ -278,7 +274,7 @@ def delete_kept_volumes(*, cluster: Cluster, by: User, confirm: str, request_id:
     try:
         with transaction.atomic():
             locked = Cluster.objects.select_for_update(of=("self",)).select_related("tenant").get(pk=cluster.pk)
-            _must_be_active(locked.tenant)
+            hold_active(tenant_id=locked.tenant_id, user=by)
             if locked.phase != Phase.DELETED or not locked.volumes_kept:
                 raise Conflict("volumes_gone", f"The deleted cluster {locked.name} has no volumes left.")
             operation = _open_operation(locked, "delete", steps.fresh(steps.DELETE), by, request_id, volumes="delete")

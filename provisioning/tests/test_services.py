@@ -6,15 +6,17 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
-from django.db import connection
+from django.db import connection, transaction
 from django.utils import timezone
 
 from provisioning.clusters.quota import amounts_of, reserve, settle_as_wished, take_stock
 from provisioning.clusters.services import check_draft, create_cluster, delete_cluster, edit_cluster
 from provisioning.engines.base import VolumeView
 from provisioning.models import Cluster, Operation, OperationState, Phase, Target
+from sandbox.tests.waiting import eventually
 from tenants import quota
 from tenants.models import Tenant, User
+from tenants.people import set_suspended
 from tenants.quota import QuotaExceeded
 from tenants.refusals import Conflict, Forbidden, Invalid, Stale
 
@@ -81,14 +83,49 @@ def test_a_name_in_use_is_a_conflict(acme: Tenant, alice: User, target: Target) 
     assert refused.value.code == "name_taken"
 
 
-def test_a_suspended_tenant_changes_nothing(acme: Tenant, alice: User, target: Target) -> None:
+def test_only_an_administrator_changes_anything_in_a_suspended_tenant(
+    acme: Tenant, alice: User, target: Target
+) -> None:
     cluster, _ = order(acme, alice)
     acme.suspended = True
     acme.save()
-    with pytest.raises(Forbidden):
-        order(acme, alice, name="other")
-    with pytest.raises(Forbidden):
-        delete_cluster(cluster=cluster, by=alice)
+    for change in (
+        lambda by: order(acme, by, name="other"),
+        lambda by: edit_cluster(cluster=cluster, by=by, description="new"),
+        lambda by: delete_cluster(cluster=cluster, by=by),
+    ):
+        with pytest.raises(Forbidden) as refused:
+            change(alice)
+        assert refused.value.code == "tenant_suspended"
+    admin = User.objects.create_superuser("root")
+    assert delete_cluster(cluster=cluster, by=admin).kind == "delete"
+
+
+def others_wait_for_a_lock() -> bool:
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT 1 FROM pg_locks WHERE NOT granted")
+        return cursor.fetchone() is not None
+
+
+@pytest.mark.django_db(transaction=True)
+def test_an_order_in_the_instant_of_a_suspension_is_refused(acme: Tenant, alice: User, target: Target) -> None:
+    def late() -> str:
+        try:
+            order(acme, alice)
+        except Forbidden as refused:
+            return refused.code
+        finally:
+            connection.close()
+        return "ordered"
+
+    with ThreadPoolExecutor(1) as pool:
+        with transaction.atomic():
+            set_suspended(tenant=Tenant.objects.get(pk=acme.pk), suspended=True)
+            # It has read the tenant as active by now: the suspension is not committed.
+            answer = pool.submit(late)
+            eventually(others_wait_for_a_lock, "the order waits for the suspension")
+        assert answer.result() == "tenant_suspended"
+    assert not Cluster.objects.exists()
 
 
 def test_an_edit_on_an_old_revision_is_refused(acme: Tenant, alice: User, target: Target) -> None:
