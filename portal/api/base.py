@@ -17,6 +17,7 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from portal.api.audited import CHANGING, audited, changes, note_refusal
+from portal.api.serializers import refuse_query
 from portal.auth import SAFE
 from provisioning.clusters.grants import may
 from provisioning.models import Cluster, ClusterQuerySet, Operation, OperationQuerySet
@@ -123,6 +124,13 @@ class ApiView(APIView):
         if any("\0" in str(value) for value in self.kwargs.values()):
             # The database cannot even be asked for such a name.
             raise Missing("not_found", "There is nothing at this address.")
+        self._settle_access(request)
+        handler = getattr(self, str(request.method).lower(), None)
+        if not getattr(handler, "takes_query", True):
+            refuse_query(request)
+
+    def _settle_access(self, request: Request) -> None:
+        """Refuse what the caller's role, right or a suspension does not allow in the addressed tenant."""
         if "tenant" not in self.kwargs:
             return
         tenant = self.tenant

@@ -63,12 +63,14 @@ def described(
     body. 401 comes unless `anonymous`.
 
     The operation id is also the action in the audit. `changes=False` marks a POST that only asks: it is not audited.
+    A method without `query` takes no query parameters, see ApiView.
     """
     responses: dict[int, Any] = {
         status: serializer if serializer is not None else OpenApiResponse(description="Done; no body.")
         for status, serializer in answers.items()
     }
-    for status in sorted({*problems, *([] if anonymous else [401])}):
+    # 422 always: a query parameter that is not known is refused everywhere.
+    for status in sorted({*problems, 422, *([] if anonymous else [401])}):
         responses[status] = OpenApiResponse(Problem, description=PROBLEMS[status])
     schema = extend_schema(
         operation_id=operation_id,
@@ -83,6 +85,7 @@ def described(
 
     def decorate(handler: F) -> F:
         handler.action, handler.changes = operation_id, changes  # type: ignore[attr-defined]
+        handler.takes_query = query is not None  # type: ignore[attr-defined]
         return schema(handler)
 
     return decorate

@@ -59,6 +59,13 @@ def read_body(kind: type[Body], request: Request) -> dict[str, Any]:
     return dict(serializer.validated_data)
 
 
+def refuse_query(request: Request) -> None:
+    """For a method without parameters: one it would ignore may have been meant, such as a dry run. Raises Invalid."""
+    if request.query_params:
+        message = "There is no such parameter: this takes none."
+        raise invalid([FieldError(f"?{name}", "unknown_parameter", message) for name in request.query_params])
+
+
 def read_query(kind: type[Query], request: Request) -> dict[str, Any]:
     """The checked query parameters. Raises Invalid with pointers such as "?limit"."""
     serializer = kind(data=request.query_params.dict())

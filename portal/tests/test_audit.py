@@ -162,10 +162,11 @@ def test_every_handler_that_changes_something_has_a_name_for_the_audit() -> None
 
 
 @pytest.mark.parametrize("query", ["dry_run=true", "dry_run=1"])
-def test_asking_for_a_dry_run_where_there_is_none_does_not_avoid_the_audit(alice: APIClient, query: str) -> None:
-    with patch.object(credentials, "reveal_credential", return_value=Credential("default", PASSWORD)):
-        assert alice.post(f"{ORDERS}/credentials/default/reveal?{query}").status_code == 200
-    assert only().action == "revealCredential"
+def test_asking_for_a_dry_run_where_there_is_none_is_refused_and_noted(alice: APIClient, query: str) -> None:
+    with patch.object(credentials, "reveal_credential", return_value=Credential("default", PASSWORD)) as revealed:
+        assert alice.post(f"{ORDERS}/credentials/default/reveal?{query}").status_code == 422
+    assert not revealed.called
+    assert (only().action, only().result) == ("revealCredential", "refused")
 
 
 def test_a_handler_that_rehearses_changes_nothing_and_leaves_no_row(alice: APIClient, world: World) -> None:

@@ -262,3 +262,21 @@ def test_a_grant_does_not_reach_through_a_token_limited_to_another_tenant(world:
     client = client_of(world.charlie, tenant=world.theirs.tenant)
     assert client.get(address("cluster", world)).status_code == 404
     assert client.get("/api/v1/shared-clusters").json()["items"] == []
+
+
+@pytest.mark.parametrize(
+    ("name", "method"),
+    [
+        (name, method)
+        for name in sorted(OWNED | ADMIN | COMMON)
+        for method in METHODS
+        if hasattr(vars(NAMED[name].callback)["cls"], method)
+    ],
+)
+def test_no_route_ignores_a_parameter_it_does_not_know(world: World, client_of: Client, name: str, method: str) -> None:
+    world.alice.is_superuser = True
+    world.alice.save(update_fields=["is_superuser"])
+    path = f"{address(name, world)}?no_such_parameter=true"
+    answer = client_of(world.alice).generic(method.upper(), path, "{}", "application/json")
+    assert answer.status_code == 422, answer.content
+    assert "?no_such_parameter" in [error["pointer"] for error in answer.json()["errors"]]

@@ -39,7 +39,7 @@ def test_the_access_line_has_no_query(client: Client, db: None, caplog: pytest.L
         client.get("/api/v1/session?password=hidden", headers={"X-Request-Id": "here"})
     (record,) = [record for record in caplog.records if record.name == "berth.access"]
     line = json.loads(logs.JsonFormatter().format(record))
-    assert (line["method"], line["path"], line["status"]) == ("GET", "/api/v1/session", 200)
+    assert (line["method"], line["path"], line["status"]) == ("GET", "/api/v1/session", 422)
     assert line["ms"] >= 0
     assert "hidden" not in str(line)
 

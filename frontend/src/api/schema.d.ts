@@ -1796,6 +1796,17 @@ export interface operations {
                     "application/json": components["schemas"]["Session"];
                 };
             };
+            /** @description A rule is broken; `errors` names every wrong field. */
+            422: {
+                headers: {
+                    /** @description Id of this request, also in the log. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
         };
     };
     signIn: {
@@ -1909,6 +1920,17 @@ export interface operations {
             };
             /** @description You may see this but not do it: the problem names the role or scope that may. */
             403: {
+                headers: {
+                    /** @description Id of this request, also in the log. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description A rule is broken; `errors` names every wrong field. */
+            422: {
                 headers: {
                     /** @description Id of this request, also in the log. */
                     "X-Request-Id"?: string;
@@ -2093,6 +2115,17 @@ export interface operations {
             };
             /** @description There is no such thing, or you may not see it. */
             404: {
+                headers: {
+                    /** @description Id of this request, also in the log. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description A rule is broken; `errors` names every wrong field. */
+            422: {
                 headers: {
                     /** @description Id of this request, also in the log. */
                     "X-Request-Id"?: string;
@@ -2287,6 +2320,17 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
+            /** @description A rule is broken; `errors` names every wrong field. */
+            422: {
+                headers: {
+                    /** @description Id of this request, also in the log. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
         };
     };
     deleteTenant: {
@@ -2345,6 +2389,17 @@ export interface operations {
             };
             /** @description It does not fit the present state, such as a name in use or another change under way. */
             409: {
+                headers: {
+                    /** @description Id of this request, also in the log. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description A rule is broken; `errors` names every wrong field. */
+            422: {
                 headers: {
                     /** @description Id of this request, also in the log. */
                     "X-Request-Id"?: string;
@@ -2505,6 +2560,17 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
+            /** @description A rule is broken; `errors` names every wrong field. */
+            422: {
+                headers: {
+                    /** @description Id of this request, also in the log. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
         };
     };
     unsuspendTenant: {
@@ -2553,6 +2619,17 @@ export interface operations {
             };
             /** @description There is no such thing, or you may not see it. */
             404: {
+                headers: {
+                    /** @description Id of this request, also in the log. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description A rule is broken; `errors` names every wrong field. */
+            422: {
                 headers: {
                     /** @description Id of this request, also in the log. */
                     "X-Request-Id"?: string;
@@ -2789,6 +2866,17 @@ export interface operations {
             };
             /** @description It does not fit the present state, such as a name in use or another change under way. */
             409: {
+                headers: {
+                    /** @description Id of this request, also in the log. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description A rule is broken; `errors` names every wrong field. */
+            422: {
                 headers: {
                     /** @description Id of this request, also in the log. */
                     "X-Request-Id"?: string;
@@ -3130,6 +3218,17 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
+            /** @description A rule is broken; `errors` names every wrong field. */
+            422: {
+                headers: {
+                    /** @description Id of this request, also in the log. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
         };
     };
     listServiceTokens: {
@@ -3346,6 +3445,17 @@ export interface operations {
             };
             /** @description There is no such thing, or you may not see it. */
             404: {
+                headers: {
+                    /** @description Id of this request, also in the log. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description A rule is broken; `errors` names every wrong field. */
+            422: {
                 headers: {
                     /** @description Id of this request, also in the log. */
                     "X-Request-Id"?: string;
@@ -3736,6 +3846,17 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
+            /** @description A rule is broken; `errors` names every wrong field. */
+            422: {
+                headers: {
+                    /** @description Id of this request, also in the log. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
         };
     };
     listEngines: {
@@ -3759,6 +3880,17 @@ export interface operations {
             };
             /** @description Not signed in, or the token is unknown, expired or revoked. */
             401: {
+                headers: {
+                    /** @description Id of this request, also in the log. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description A rule is broken; `errors` names every wrong field. */
+            422: {
                 headers: {
                     /** @description Id of this request, also in the log. */
                     "X-Request-Id"?: string;
@@ -3805,6 +3937,17 @@ export interface operations {
             };
             /** @description There is no such thing, or you may not see it. */
             404: {
+                headers: {
+                    /** @description Id of this request, also in the log. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description A rule is broken; `errors` names every wrong field. */
+            422: {
                 headers: {
                     /** @description Id of this request, also in the log. */
                     "X-Request-Id"?: string;
@@ -4146,6 +4289,17 @@ export interface operations {
             };
             /** @description There is no such thing, or you may not see it. */
             404: {
+                headers: {
+                    /** @description Id of this request, also in the log. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description A rule is broken; `errors` names every wrong field. */
+            422: {
                 headers: {
                     /** @description Id of this request, also in the log. */
                     "X-Request-Id"?: string;
@@ -4636,6 +4790,17 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
+            /** @description A rule is broken; `errors` names every wrong field. */
+            422: {
+                headers: {
+                    /** @description Id of this request, also in the log. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
             /** @description A piece this needs does not answer; repeating can help. */
             503: {
                 headers: {
@@ -4686,6 +4851,17 @@ export interface operations {
             };
             /** @description There is no such thing, or you may not see it. */
             404: {
+                headers: {
+                    /** @description Id of this request, also in the log. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description A rule is broken; `errors` names every wrong field. */
+            422: {
                 headers: {
                     /** @description Id of this request, also in the log. */
                     "X-Request-Id"?: string;
@@ -5148,6 +5324,17 @@ export interface operations {
             };
             /** @description There is no such thing, or you may not see it. */
             404: {
+                headers: {
+                    /** @description Id of this request, also in the log. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description A rule is broken; `errors` names every wrong field. */
+            422: {
                 headers: {
                     /** @description Id of this request, also in the log. */
                     "X-Request-Id"?: string;
