@@ -16,8 +16,8 @@ from portal.models import IdempotencyKey
 from portal.tasks import forget_idempotency_keys
 from portal.tests.conftest import Client, World
 from provisioning.models import Cluster, Operation
-from sandbox.tests.waiting import eventually
 from tenants.models import AuditEvent, LedgerEntry
+from tenants.tests.locks import await_a_waiter
 from tenants.tokens import create_token
 
 CLUSTERS = "/api/v1/tenants/acme/clusters"
@@ -78,12 +78,6 @@ def test_answers_are_forgotten_after_a_day_and_not_before(world: World, client_o
     assert list(IdempotencyKey.objects.values_list("key", flat=True)) == ["young"]
 
 
-def locks_are_waited_for() -> bool:
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT 1 FROM pg_locks WHERE NOT granted")
-        return cursor.fetchone() is not None
-
-
 def test_a_key_that_is_forgotten_in_the_moment_of_its_repeat_is_free(world: World, client_of: Client) -> None:
     alice = client_of(world.alice)
     post(alice, "first", "key")
@@ -92,5 +86,5 @@ def test_a_key_that_is_forgotten_in_the_moment_of_its_repeat_is_free(world: Worl
         with transaction.atomic():
             forget_idempotency_keys()
             repeat = pool.submit(post, alice, "second", "key")
-            eventually(locks_are_waited_for, "the repeat waits for the deletion")
+            await_a_waiter()
         assert repeat.result()[0] == 202

@@ -13,12 +13,12 @@ from provisioning.clusters.quota import amounts_of, reserve, settle_as_wished, t
 from provisioning.clusters.services import check_draft, create_cluster, delete_cluster, edit_cluster
 from provisioning.engines.base import VolumeView
 from provisioning.models import Cluster, Operation, OperationState, Phase, Target
-from sandbox.tests.waiting import eventually
 from tenants import quota
 from tenants.models import Tenant, User
 from tenants.people import set_suspended
 from tenants.quota import QuotaExceeded
 from tenants.refusals import Conflict, Forbidden, Invalid, Stale
+from tenants.tests.locks import await_a_waiter
 
 
 def order(tenant: Tenant, by: User, **changes: Any) -> tuple[Cluster, Operation]:
@@ -101,12 +101,6 @@ def test_only_an_administrator_changes_anything_in_a_suspended_tenant(
     assert delete_cluster(cluster=cluster, by=admin).kind == "delete"
 
 
-def others_wait_for_a_lock() -> bool:
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT 1 FROM pg_locks WHERE NOT granted")
-        return cursor.fetchone() is not None
-
-
 @pytest.mark.django_db(transaction=True)
 def test_an_order_in_the_instant_of_a_suspension_is_refused(acme: Tenant, alice: User, target: Target) -> None:
     def late() -> str:
@@ -123,7 +117,7 @@ def test_an_order_in_the_instant_of_a_suspension_is_refused(acme: Tenant, alice:
             set_suspended(tenant=Tenant.objects.get(pk=acme.pk), suspended=True)
             # It has read the tenant as active by now: the suspension is not committed.
             answer = pool.submit(late)
-            eventually(others_wait_for_a_lock, "the order waits for the suspension")
+            await_a_waiter()
         assert answer.result() == "tenant_suspended"
     assert not Cluster.objects.exists()
 
