@@ -8,6 +8,7 @@ or a kubeconfig with a certificate or a token; login programs are for people, an
 from __future__ import annotations
 
 import base64
+import contextlib
 import email.utils
 import json
 import logging
@@ -168,14 +169,20 @@ class Kube:
                 return items, str(page["metadata"].get("resourceVersion", ""))
             more = {"continue": token}
 
-    def watch(self, path: str, version: str) -> Iterator[JsonObject]:
-        """Events from a resourceVersion on, for some minutes. Raises Expired when it is too old."""
+    def watch(
+        self, path: str, version: str, *, opened: Callable[[Callable[[], None]], None] = lambda _: None
+    ) -> Iterator[JsonObject]:
+        """Events from a resourceVersion on, for some minutes. Raises Expired when it is too old.
+
+        `opened` is given what ends it from another thread: events come rarely, so waiting for the next is no way out.
+        """
         query = {"watch": "1", "resourceVersion": version, "allowWatchBookmarks": "true"}
         query["timeoutSeconds"] = str(WATCH_SECONDS)
         answer = self._open("GET", path, None, query, "application/json", SILENCE_SECONDS, stream=True)
         try:
             if answer.status >= 400:
                 raise refusal(answer.status, answer.read(), f"watch {path}")
+            opened(answer.shutdown)
             rest = b""
             for chunk in answer.stream(1 << 16, decode_content=True):
                 *lines, rest = (rest + chunk).split(b"\n")
@@ -348,6 +355,7 @@ class Mirror(Generic[Row]):
         self._stop = threading.Event()
         self._listed = threading.Event()
         self._thread = threading.Thread(target=self._run, name=f"mirror {path}", daemon=True)
+        self._end_watch: Callable[[], None] | None = None
         self.error: str | None = None
 
     def start(self) -> None:
@@ -355,8 +363,24 @@ class Mirror(Generic[Row]):
         self._thread.start()
 
     def stop(self) -> None:
-        """Ends with the next event, or with the process."""
+        """End the watch and its thread; returns when both have ended, at the latest when a request has timed out."""
         self._stop.set()
+        self._shut()
+        if self._thread.is_alive():
+            self._thread.join(CONNECT_SECONDS + READ_SECONDS)
+
+    def _opened(self, end_watch: Callable[[], None]) -> None:
+        self._end_watch = end_watch
+        # Either this sees that it is to stop, or `stop` sees the watch.
+        if self._stop.is_set():
+            self._shut()
+
+    def _shut(self) -> None:
+        end_watch = self._end_watch
+        if end_watch is not None:
+            # It may have ended by itself at this moment.
+            with contextlib.suppress(ValueError, RuntimeError, OSError):
+                end_watch()
 
     def wait(self, seconds: float) -> bool:
         """Whether the first list came within so many seconds."""
@@ -393,7 +417,7 @@ class Mirror(Generic[Row]):
             try:
                 version = version or self.relist()
                 self.error = None
-                for event in self.kube.watch(self.path, version):
+                for event in self.kube.watch(self.path, version, opened=self._opened):
                     if self._stop.is_set():
                         return
                     version = self._take(event)

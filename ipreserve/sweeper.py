@@ -643,6 +643,9 @@ def main(options: settings.Settings) -> int:
     sweeper = Sweeper(options, kube.connect(options.kubeconfig))
     if options.metrics is not None:
         metrics.serve(options.metrics, sweeper.metrics.registry, sweeper.healthy)
-    sweeper.start()
-    sweeper.run(ended)
+    try:
+        sweeper.start()
+        sweeper.run(ended)
+    finally:
+        sweeper.stop()
     return 0

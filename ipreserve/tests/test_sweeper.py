@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -280,3 +281,13 @@ def test_the_sweeper_process_sweeps_under_its_own_account(
     assert "forbidden" not in service.said()
     assert world.barred() == frozenset()
     assert service.process.returncode == 0
+
+
+def test_a_stopped_sweeper_leaves_no_thread_that_watches(quiet_world: World, sweeper_kubeconfig: Path) -> None:
+    before = {one for one in threading.enumerate() if one.name.startswith("mirror ")}
+    found = quiet_world.sweeper(sweeper_kubeconfig)
+    found.sweep()
+    mine = {one for one in threading.enumerate() if one.name.startswith("mirror ")} - before
+    assert {one.name for one in mine} == {"mirror /api/v1/pods", "mirror /apis/crd.projectcalico.org/v1/ipamblocks"}
+    found.stop()
+    assert not any(one.is_alive() for one in mine)
