@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import os
 
 from celery import Celery
-from celery.signals import task_prerun
+from celery.signals import task_prerun, worker_ready
 from django.db import close_old_connections
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "portal.settings")
@@ -19,3 +20,10 @@ app.autodiscover_tasks(["provisioning", "portal"])
 def check_connections(**_: object) -> None:
     """As at the beginning of a request: a connection that broke or is too old is not used again."""
     close_old_connections()
+
+
+@worker_ready.connect
+def settle_memory(**_: object) -> None:
+    """What was loaded at the start stays for good: searching it for garbage again and again only makes tasks wait."""
+    gc.collect()
+    gc.freeze()

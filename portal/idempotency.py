@@ -4,8 +4,7 @@ How it holds under races, in one transaction around the handler:
 
 1. insert the key's row, or do nothing if it is there. PostgreSQL makes the second of two concurrent inserts wait until
    the first one's transaction ends;
-2. lock the row and look: answered already -> compare the fingerprint and replay; new -> run the handler, store its
-   answer;
+2. inserted -> run the handler, store its answer. There already -> lock the row, compare the fingerprint and replay;
 3. commit. The change and the stored answer appear together or not at all, so a crash in between cannot lose the answer.
 
 A refusal (4xx) rolls everything back, the row too: nothing was changed, so a repeat may be executed. A handler must do
@@ -41,6 +40,12 @@ WAIT_SECONDS = 30
 USABLE = re.compile(r"[\x21-\x7e][\x20-\x7e]{0,199}")
 STORED_HEADERS = ("Location", "ETag")
 
+# By hand, since the ORM does not tell whether it inserted; a second query would.
+INSERT = """
+INSERT INTO portal_idempotencykey (caller, key, fingerprint, status, headers, created)
+VALUES (%s, %s, %s, 0, '{}', %s) ON CONFLICT (caller, key) DO NOTHING RETURNING id
+"""
+
 V = TypeVar("V", bound=ApiView)
 Handler = Callable[..., Response]
 
@@ -58,15 +63,16 @@ def _claim(caller: str, key: str, fingerprint: str) -> IdempotencyKey:
     """The locked row of this key, new (status 0) or answered. Raises Conflict when the first request takes too long."""
     try:
         with connection.cursor() as cursor:
+            # For the rest of the transaction: what waits longer for a lock is answered 503.
             cursor.execute("SELECT set_config('lock_timeout', %s, true)", [f"{WAIT_SECONDS}s"])
             row = None
             while row is None:
-                IdempotencyKey.objects.bulk_create(
-                    [IdempotencyKey(caller=caller, key=key, fingerprint=fingerprint)], ignore_conflicts=True
-                )
+                cursor.execute(INSERT, [caller, key, fingerprint, timezone.now()])
+                inserted = cursor.fetchone()
+                if inserted is not None:
+                    return IdempotencyKey(pk=inserted[0], caller=caller, key=key, fingerprint=fingerprint)
                 # None: the row that stood in the way grew too old and was deleted in this moment; the key is free.
                 row = IdempotencyKey.objects.select_for_update().filter(caller=caller, key=key).first()
-            cursor.execute("SELECT set_config('lock_timeout', '0', true)")
     except OperationalError as error:
         if getattr(error.__cause__, "sqlstate", "") != "55P03":  # lock_not_available
             raise
@@ -94,7 +100,8 @@ def idempotent(*, required_from_tokens: bool) -> Callable[[Handler], Handler]:
             if not USABLE.fullmatch(key):
                 raise Malformed("idempotency_key_invalid", "Idempotency-Key must be 1 to 200 printable ASCII letters.")
             fingerprint = _fingerprint(request)
-            with transaction.atomic():
+            # Without a savepoint of its own: a refusal goes on to the transaction around this one, and undoes that.
+            with transaction.atomic(savepoint=False):
                 row = _claim(_caller(view), key, fingerprint)
                 if row.status and row.fingerprint != fingerprint:
                     raise Invalid(

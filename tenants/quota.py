@@ -30,7 +30,8 @@ from dataclasses import dataclass
 from django.db import transaction
 from django.db.models import Sum
 
-from tenants.models import EntryKind, LedgerEntry, QuotaHold, QuotaLimit, Tenant
+from tenants.access import require_active
+from tenants.models import EntryKind, LedgerEntry, QuotaHold, QuotaLimit, Tenant, User
 from tenants.refusals import Conflict
 
 log = logging.getLogger(__name__)
@@ -110,20 +111,23 @@ class QuotaExceeded(Conflict):
         self.violations = tuple(violations)
 
 
-def reserve(*, tenant_id: str, holder: str, place: str, wanted: Amounts, cause: str) -> None:
+def reserve(*, tenant_id: str, holder: str, place: str, wanted: Amounts, cause: str, by: User | None = None) -> None:
     """Promise `holder` what `wanted` exceeds of what it has; less is not given back here (see `settle`).
 
-    Raises QuotaExceeded when a limit would be passed by a resource that grows; nothing is written then.
+    `by` is who asks, if it is a person's change: refused in a suspended tenant, under the same lock as the numbers.
+    Raises QuotaExceeded when a limit would be passed by a resource that grows, Forbidden; nothing is written then.
     """
     with transaction.atomic():
-        slug = _lock(tenant_id)
+        tenant = _lock(tenant_id)
+        if by is not None:
+            require_active(tenant=tenant, user=by)
         held = _held(holder)
         growth = growth_over(wanted, {resource: hold.used + hold.reserved for resource, hold in held.items()})
         if not growth:
             return
         violations = violations_of(standings(tenant_id), place, growth)
         if violations:
-            raise QuotaExceeded(slug, violations)
+            raise QuotaExceeded(tenant.slug, violations)
         changes = {resource: (0, amount) for resource, amount in growth.items()}
         _write(EntryKind.RESERVE, tenant_id, holder, place, cause, held, changes)
 
@@ -244,11 +248,9 @@ def replace_limits(*, tenant_id: str, limits: Mapping[tuple[str, str], int]) -> 
         )
 
 
-def _lock(tenant_id: str) -> str:
-    """Take the tenant's row; returns its slug. What is read after this is what the last movement left."""
-    rows = Tenant.objects.select_for_update(no_key=True).filter(pk=tenant_id)
-    slug: str = rows.values_list("slug", flat=True).get()
-    return slug
+def _lock(tenant_id: str) -> Tenant:
+    """Take the tenant's row. What is read after this is what the last movement left."""
+    return Tenant.objects.select_for_update(no_key=True).get(pk=tenant_id)
 
 
 def _held(holder: str) -> dict[str, QuotaHold]:

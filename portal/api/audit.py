@@ -17,7 +17,7 @@ from rest_framework.utils.encoders import JSONEncoder
 from portal.api.base import ApiView
 from portal.api.pagination import PageQuery, page
 from portal.api.schema import described
-from portal.api.serializers import Query, read_query
+from portal.api.serializers import Query, read_query, wire, wire_list
 from portal.problems import invalid
 from tenants.models import AuditEvent, AuditResult, Role
 from tenants.refusals import FieldError, Missing
@@ -90,13 +90,13 @@ def _filtered(rows: QuerySet[AuditEvent], query: dict[str, Any]) -> QuerySet[Aud
 
 
 def _shown(rows: list[AuditEvent]) -> list[Any]:
-    return list(AuditEventOut(rows, many=True).data)
+    return wire_list(AuditEventOut, rows)
 
 
 def _export(rows: QuerySet[AuditEvent]) -> StreamingHttpResponse:
     def lines() -> Iterator[str]:
         for row in rows.order_by("id").iterator(chunk_size=EXPORT_CHUNK_ROWS):
-            yield json.dumps(AuditEventOut(row).data, cls=JSONEncoder, ensure_ascii=False) + "\n"
+            yield json.dumps(wire(AuditEventOut, row), cls=JSONEncoder, ensure_ascii=False) + "\n"
 
     headers = {"Content-Disposition": 'attachment; filename="audit.jsonl"', "Cache-Control": "no-store"}
     return StreamingHttpResponse(lines(), content_type=JSON_LINES, headers=headers)

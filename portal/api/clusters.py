@@ -17,7 +17,7 @@ from portal.api.operations import OperationOut, OperationPage, OperationsQuery, 
 from portal.api.pagination import PageQuery, page
 from portal.api.parsers import JsonParser, MergePatchParser
 from portal.api.schema import ETAG, IDEMPOTENCY_KEY, IF_MATCH, LOCATION, REPLAYED, described
-from portal.api.serializers import Body, Query, Text, read_body, read_query
+from portal.api.serializers import Body, Query, Text, read_body, read_query, wire, wire_list
 from portal.idempotency import idempotent
 from portal.problems import invalid
 from provisioning.clusters.services import create_cluster, delete_cluster, edit_cluster
@@ -146,7 +146,7 @@ class ClusterOut(serializers.Serializer[Any]):
     @extend_schema_field(OperationOut(allow_null=True))
     def get_operation(self, cluster: Cluster) -> dict[str, Any] | None:
         found: list[Operation] = getattr(cluster, "open_operations", [])
-        return dict(OperationOut(found[0]).data) if found else None
+        return wire(OperationOut, found[0]) if found else None
 
 
 class ClusterPage(serializers.Serializer[Any]):
@@ -189,7 +189,7 @@ def show_cluster(view: ApiView, cluster_id: str) -> dict[str, Any]:
     cluster = complete(view.clusters()).filter(pk=cluster_id).first()
     if cluster is None:
         raise Missing("not_found", "The cluster is gone.")
-    return dict(ClusterOut(cluster).data)
+    return wire(ClusterOut, cluster)
 
 
 def accepted(view: ApiView, operation: Operation, made: Cluster | None = None) -> Response:
@@ -204,11 +204,11 @@ def accepted(view: ApiView, operation: Operation, made: Cluster | None = None) -
     if made is not None:
         setattr(made, "open_operations", [operation])  # noqa: B010  # as `complete` would fill it
     view.audit_object = f"clusters/{cluster.name}"
-    shown = dict(ClusterOut(cluster).data)
+    shown = wire(ClusterOut, cluster)
     # The operation was just opened, so it usually is the cluster's open one, which need not be written out twice.
     under_way = shown["operation"]
     same = under_way is not None and under_way["id"] == operation.id
-    body = {"operation": under_way if same else OperationOut(operation).data, "cluster": shown}
+    body = {"operation": under_way if same else wire(OperationOut, operation), "cluster": shown}
     return Response(body, status=202, headers={"Location": f"/api/v1/operations/{operation.id}"})
 
 
@@ -223,9 +223,7 @@ class ClustersView(ApiView):
                 clusters = clusters.filter(**{lookup: query[parameter]})
         # Ids grow with time, so they order by creation without ties.
         order = query["order"].replace("created", "id")
-        return page(
-            request, complete(clusters), query, lambda rows: list(ClusterOut(rows, many=True).data), order=order
-        )
+        return page(request, complete(clusters), query, lambda rows: wire_list(ClusterOut, rows), order=order)
 
     @described("createCluster", tag="Clusters", summary="Order a cluster", request=ClusterOrder,
                answers={202: AcceptedOut}, problems=(400, 403, 404, 409, 415, 422, 503),
@@ -287,7 +285,7 @@ class EventsView(ApiView):
     def get(self, request: Request, tenant: str, name: str) -> Response:
         query = read_query(PageQuery, request)
         rows = self.cluster.events.all()
-        return page(request, rows, query, lambda found: list(EventOut(found, many=True).data), order="-id")
+        return page(request, rows, query, lambda found: wire_list(EventOut, found), order="-id")
 
 
 class ClusterOperationsView(ApiView):

@@ -11,7 +11,7 @@ from rest_framework.response import Response
 from portal.api.base import ApiView
 from portal.api.pagination import PageQuery, page
 from portal.api.schema import described
-from portal.api.serializers import read_query
+from portal.api.serializers import read_query, wire_list
 from provisioning.clusters.services import cluster_view, reveal_credential
 from provisioning.engines.registry import ENGINES
 
@@ -53,7 +53,7 @@ class CredentialsView(ApiView):
     def get(self, request: Request, tenant: str, name: str) -> Response:
         query = read_query(PageQuery, request)
         rows = self.cluster.principals.all()
-        return page(request, rows, query, lambda found: list(CredentialOut(found, many=True).data), order="name")
+        return page(request, rows, query, lambda found: wire_list(CredentialOut, found), order="name")
 
 
 class RevealView(ApiView):
@@ -79,4 +79,4 @@ class SnippetsView(ApiView):
                problems=(404,), about="For several languages, with `{password}` in the password's place.")  # fmt: skip
     def get(self, request: Request, tenant: str, name: str) -> Response:
         snippets = ENGINES[self.cluster.engine].snippets(cluster_view(self.cluster))
-        return Response({"items": SnippetOut(snippets, many=True).data, "next": None})
+        return Response({"items": wire_list(SnippetOut, snippets), "next": None})

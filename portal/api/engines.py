@@ -11,6 +11,7 @@ from rest_framework.response import Response
 
 from portal.api.base import ApiView
 from portal.api.schema import described
+from portal.api.serializers import wire
 from provisioning.engines.base import Effect, Engine, FieldKind
 from provisioning.engines.registry import ENGINES
 from tenants.refusals import Missing
@@ -61,7 +62,7 @@ class EnginePage(serializers.Serializer[Any]):
 
 def show(engine: Engine) -> dict[str, Any]:
     """An engine's wire form."""
-    return dict(EngineOut(engine).data)
+    return wire(EngineOut, engine)
 
 
 class EnginesView(ApiView):

@@ -12,7 +12,7 @@ from portal.api.base import ApiView
 from portal.api.clusters import ClusterOut, ClusterPage, complete
 from portal.api.pagination import PageQuery, page
 from portal.api.schema import described
-from portal.api.serializers import Body, Text, read_body, read_query
+from portal.api.serializers import Body, Text, read_body, read_query, wire, wire_list
 from provisioning.clusters.grants import share, unshare
 from provisioning.models import Cluster, ClusterGrant
 from tenants.models import Role
@@ -48,7 +48,7 @@ class GrantsView(ApiView):
     def get(self, request: Request, tenant: str, name: str) -> Response:
         query = read_query(PageQuery, request)
         rows = ClusterGrant.objects.filter(content_object=self.cluster).select_related("user", "permission")
-        return page(request, rows, query, lambda found: list(GrantOut(found, many=True).data))
+        return page(request, rows, query, lambda found: wire_list(GrantOut, found))
 
     @described("shareCluster", tag="People", summary="Share a cluster with a person of another tenant",
                request=GrantOrder, answers={201: GrantOut}, problems=(400, 403, 404, 409, 415, 422),
@@ -58,7 +58,7 @@ class GrantsView(ApiView):
         grant = share(cluster=self.cluster, username=sent["username"], right=sent["right"])
         self.audit_object = f"clusters/{self.cluster.name}/grants/{sent['username']}"
         self.audit_detail = {"right": sent["right"]}
-        return Response(GrantOut(grant).data, status=201)
+        return Response(wire(GrantOut, grant), status=201)
 
 
 class GrantView(ApiView):
@@ -78,4 +78,4 @@ class SharedClustersView(ApiView):
     def get(self, request: Request) -> Response:
         query = read_query(PageQuery, request)
         rows = complete(self.clusters().filter(pk__in=Cluster.objects.shared_with(self.user).values("pk")).present())
-        return page(request, rows, query, lambda found: list(ClusterOut(found, many=True).data), order="-id")
+        return page(request, rows, query, lambda found: wire_list(ClusterOut, found), order="-id")

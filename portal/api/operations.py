@@ -11,7 +11,7 @@ from rest_framework.response import Response
 from portal.api.base import ApiView
 from portal.api.pagination import PageQuery, page
 from portal.api.schema import described
-from portal.api.serializers import Query, read_query
+from portal.api.serializers import Query, read_query, wire, wire_list
 from provisioning.models import TERMINAL_STATES, Operation, OperationState
 from provisioning.operations.waiting import wait_for_operation
 from tenants.refusals import Missing
@@ -99,7 +99,7 @@ class WaitQuery(Query):
 
 def show_operations(rows: list[Operation]) -> list[Any]:
     """The wire form of operations, read with cluster, tenant and actor."""
-    return list(OperationOut(rows, many=True).data)
+    return wire_list(OperationOut, rows)
 
 
 def operations_page(view: ApiView, request: Request, *, cluster_id: str | None = None) -> Response:
@@ -126,7 +126,7 @@ class OperationView(ApiView):
             wait_for_operation(found.id, revision=seen, timeout=min(query["wait"], LONGEST_WAIT_SECONDS))
             # Read again through the caller's own sight: it may have lost it while waiting.
             found = self._find(operation)
-        return Response(OperationOut(found).data)
+        return Response(wire(OperationOut, found))
 
     def _find(self, operation: str) -> Operation:
         found = self.operations().filter(pk=operation).first()

@@ -11,7 +11,7 @@ from rest_framework.response import Response
 from portal.api.base import ApiView
 from portal.api.pagination import PageQuery, page
 from portal.api.schema import described
-from portal.api.serializers import Body, Text, read_body, read_query
+from portal.api.serializers import Body, Text, read_body, read_query, wire, wire_list
 from portal.api.tokens import SCOPE_CHOICES, TokenOut
 from tenants.models import ApiToken, Invitation, Membership, Role
 from tenants.people import (
@@ -130,7 +130,7 @@ class MembersView(PeopleView):
     def get(self, request: Request, tenant: str) -> Response:
         query = read_query(PageQuery, request)
         rows = Membership.objects.filter(tenant=self.tenant, user__service_of=None).select_related("user")
-        return page(request, rows, query, lambda found: list(TenantMemberOut(found, many=True).data))
+        return page(request, rows, query, lambda found: wire_list(TenantMemberOut, found))
 
     @described("addMember", tag="People", summary="Add a member", request=MemberOrder, answers={201: TenantMemberOut},
                problems=(400, 403, 404, 409, 415, 422), about="Needs the role owner.")  # fmt: skip
@@ -138,7 +138,7 @@ class MembersView(PeopleView):
         sent = read_body(MemberOrder, request)
         member = add_member(tenant=self.tenant, username=sent["username"], role=Role(sent["role"]))
         self.audit_object, self.audit_detail = f"members/{sent['username']}", {"role": sent["role"]}
-        return Response(TenantMemberOut(member).data, status=201)
+        return Response(wire(TenantMemberOut, member), status=201)
 
 
 class MemberView(PeopleView):
@@ -149,7 +149,7 @@ class MemberView(PeopleView):
         sent = read_body(RoleBody, request)
         member, before = change_role(tenant=self.tenant, username=username, role=Role(sent["role"]))
         self.audit_detail = {"role": sent["role"], "before": before}
-        return Response(TenantMemberOut(member).data)
+        return Response(wire(TenantMemberOut, member))
 
     @described("removeMember", tag="People", summary="Remove a member", answers={204: None}, problems=(403, 404, 409),
                about="Needs the role owner. Works at once, tokens included. The last owner stays.")  # fmt: skip
@@ -166,7 +166,7 @@ class InvitationsView(PeopleView):
     def get(self, request: Request, tenant: str) -> Response:
         query = read_query(PageQuery, request)
         rows = Invitation.objects.filter(tenant=self.tenant).select_related("invited_by", "accepted_by")
-        return page(request, rows, query, lambda found: list(InvitationOut(found, many=True).data), order="-id")
+        return page(request, rows, query, lambda found: wire_list(InvitationOut, found), order="-id")
 
     @described("invite", tag="People", summary="Invite a person", request=InvitationOrder,
                answers={201: NewInvitationOut}, problems=(400, 403, 404, 415, 422),
@@ -178,7 +178,7 @@ class InvitationsView(PeopleView):
             tenant=self.tenant, by=self.user, role=Role(sent["role"]), note=sent["note"], days=sent["expires_in_days"]
         )
         self.audit_object, self.audit_detail = f"invitations/{invitation.pk}", {"role": sent["role"]}
-        return Response({**InvitationOut(invitation).data, "secret": secret}, status=201)
+        return Response({**wire(InvitationOut, invitation), "secret": secret}, status=201)
 
 
 class InvitationView(PeopleView):
@@ -202,7 +202,7 @@ class AcceptView(ApiView):
         sent = read_body(AcceptBody, request)
         member = accept(secret=sent["secret"], by=self.user)
         self.audit_tenant, self.audit_detail = member.tenant, {"role": member.role}
-        return Response(AcceptedMembershipOut(member).data)
+        return Response(wire(AcceptedMembershipOut, member))
 
 
 class ServiceTokensBase(PeopleView):
@@ -223,7 +223,7 @@ class ServiceTokensView(ServiceTokensBase):
     def get(self, request: Request, tenant: str) -> Response:
         query = read_query(PageQuery, request)
         rows = ApiToken.objects.service_tokens(self.tenant)
-        return page(request, rows, query, lambda found: list(ServiceTokenOut(found, many=True).data), order="-id")
+        return page(request, rows, query, lambda found: wire_list(ServiceTokenOut, found), order="-id")
 
     @described("createServiceToken", tag="Tokens", summary="Make a service token", request=ServiceTokenOrder,
                answers={201: NewServiceTokenOut}, problems=(400, 403, 404, 415, 422),
@@ -240,7 +240,7 @@ class ServiceTokensView(ServiceTokensBase):
         self.audit_object = f"service-tokens/{token.pk}"
         self.audit_detail = {"role": sent["role"], "scopes": token.scopes}
         shown = ApiToken.objects.service_tokens(self.tenant).get(pk=token.pk)
-        return Response({**ServiceTokenOut(shown).data, "secret": secret}, status=201)
+        return Response({**wire(ServiceTokenOut, shown), "secret": secret}, status=201)
 
 
 class ServiceTokenView(ServiceTokensBase):

@@ -11,7 +11,7 @@ from rest_framework.response import Response
 from portal.api.base import ApiView
 from portal.api.pagination import PageQuery, page
 from portal.api.schema import described
-from portal.api.serializers import read_query
+from portal.api.serializers import read_query, wire_list
 from provisioning.models import Plan, Target
 
 
@@ -44,4 +44,4 @@ class PlansView(ApiView):
         plans = Plan.objects.prefetch_related("targets")
         if "engine" in query:
             plans = plans.filter(engine=query["engine"])
-        return page(request, plans, query, lambda rows: list(PlanOut(rows, many=True).data), order="position")
+        return page(request, plans, query, lambda rows: wire_list(PlanOut, rows), order="position")

@@ -15,7 +15,7 @@ from portal.api.base import ApiView
 from portal.api.clusters import AcceptedOut, accepted
 from portal.api.pagination import PageQuery, page
 from portal.api.schema import LOCATION, described
-from portal.api.serializers import Body, Query, Text, ViolationOut, Whole, read_body, read_query
+from portal.api.serializers import Body, Query, Text, ViolationOut, Whole, read_body, read_query, wire, wire_list
 from portal.problems import violation_body
 from provisioning.clusters import limits as limits_service
 from provisioning.clusters.forecast import Forecast, forecast_change, forecast_order
@@ -233,7 +233,7 @@ class FindingsView(ApiView):
 
 
 def _shown_finding(finding: QuotaFinding) -> dict[str, Any]:
-    return dict(FindingOut(_finding_body(finding)).data)
+    return wire(FindingOut, _finding_body(finding))
 
 
 class QuotaView(ApiView):
@@ -273,7 +273,7 @@ class EntriesView(ApiView):
     def get(self, request: Request, tenant: str) -> Response:
         query = read_query(PageQuery, request)
         rows = LedgerEntry.objects.filter(tenant=self.tenant)
-        return page(request, rows, query, lambda found: list(EntryOut(found, many=True).data), order="-id")
+        return page(request, rows, query, lambda found: wire_list(EntryOut, found), order="-id")
 
 
 class ForecastView(ApiView):
@@ -288,7 +288,7 @@ class ForecastView(ApiView):
             found = forecast_order(tenant=self.tenant, **sent)
         else:
             found = forecast_change(clusters=self.clusters().present(), name=name, **sent)
-        return Response(ForecastOut(_forecast_body(found)).data)
+        return Response(wire(ForecastOut, _forecast_body(found)))
 
 
 def _forecast_body(found: Forecast) -> dict[str, Any]:
@@ -342,4 +342,4 @@ class LimitsView(ApiView):
             {"resource": row.resource, "target": row.place or None, "unit": unit_of(row.resource), "limit": row.limit}
             for row in rows
         ]
-        return dict(LimitsOut({"limits": limits}).data)
+        return wire(LimitsOut, {"limits": limits})

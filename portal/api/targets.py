@@ -11,7 +11,7 @@ from rest_framework.response import Response
 from portal.api.base import ApiView
 from portal.api.pagination import PageQuery, page
 from portal.api.schema import described
-from portal.api.serializers import read_query
+from portal.api.serializers import read_query, wire_list
 from provisioning.models import Target
 
 
@@ -55,6 +55,4 @@ class TargetsView(ApiView):
                problems=(422,), about="By name. Clusters can only be ordered on reachable ones.")  # fmt: skip
     def get(self, request: Request) -> Response:
         query = read_query(PageQuery, request)
-        return page(
-            request, Target.objects.all(), query, lambda rows: list(TargetOut(rows, many=True).data), order="id"
-        )
+        return page(request, Target.objects.all(), query, lambda rows: wire_list(TargetOut, rows), order="id")

@@ -11,7 +11,7 @@ from rest_framework.response import Response
 from portal.api.base import ApiView
 from portal.api.pagination import PageQuery, page
 from portal.api.schema import described
-from portal.api.serializers import Body, Text, read_body, read_query
+from portal.api.serializers import Body, Text, read_body, read_query, wire, wire_list
 from portal.auth import SAFE
 from tenants.models import SLUG_RULE, Role, Tenant
 from tenants.people import create_tenant, delete_tenant, rename_tenant, set_suspended
@@ -64,7 +64,7 @@ class AdminView(ApiView):
 
     def shown(self) -> dict[str, Any]:
         """The tenant in the address, read again."""
-        return dict(TenantOut(Tenant.objects.with_role_of(self.user).get(pk=self.tenant.pk)).data)
+        return wire(TenantOut, Tenant.objects.with_role_of(self.user).get(pk=self.tenant.pk))
 
 
 class TenantsView(AdminView):
@@ -72,7 +72,7 @@ class TenantsView(AdminView):
                problems=(422,), about="By slug. A platform administrator sees all of them.")  # fmt: skip
     def get(self, request: Request) -> Response:
         query = read_query(PageQuery, request)
-        return page(request, self.tenants(), query, lambda rows: list(TenantOut(rows, many=True).data), order="slug")
+        return page(request, self.tenants(), query, lambda rows: wire_list(TenantOut, rows), order="slug")
 
     @described("createTenant", tag="Tenants", summary="Make a tenant", request=TenantOrder, answers={201: TenantOut},
                problems=(400, 403, 409, 415, 422), about="For platform administrators.")  # fmt: skip
@@ -82,13 +82,13 @@ class TenantsView(AdminView):
             raise Forbidden("scope_required", "This needs a token that is not limited to a tenant.")
         made = create_tenant(**sent)
         self.audit_tenant, self.audit_object, self.audit_detail = made, "tenant", {"owner": sent["owner"]}
-        return Response(TenantOut(Tenant.objects.with_role_of(self.user).get(pk=made.pk)).data, status=201)
+        return Response(wire(TenantOut, Tenant.objects.with_role_of(self.user).get(pk=made.pk)), status=201)
 
 
 class TenantView(AdminView):
     @described("getTenant", tag="Tenants", summary="Show a tenant", answers={200: TenantOut}, problems=(404,))
     def get(self, request: Request, tenant: str) -> Response:
-        return Response(TenantOut(self.tenant).data)
+        return Response(wire(TenantOut, self.tenant))
 
     @described("renameTenant", tag="Tenants", summary="Rename a tenant", request=TenantPatch, answers={200: TenantOut},
                problems=(400, 403, 404, 415, 422), about="For platform administrators. Its slug stays.")  # fmt: skip

@@ -12,7 +12,7 @@ from rest_framework.response import Response
 from portal.api.base import ApiView
 from portal.api.pagination import PageQuery, page
 from portal.api.schema import described
-from portal.api.serializers import Body, Text, read_body, read_query
+from portal.api.serializers import Body, Text, read_body, read_query, wire, wire_list
 from portal.problems import invalid
 from tenants.models import ApiToken
 from tenants.refusals import FieldError, Forbidden, Missing
@@ -75,7 +75,7 @@ class TokensView(TokensBase):
                problems=(422,), about="Newest first, expired and revoked ones too. Never their secrets.")  # fmt: skip
     def get(self, request: Request) -> Response:
         query = read_query(PageQuery, request)
-        return page(request, self.tokens(), query, lambda rows: list(TokenOut(rows, many=True).data), order="-id")
+        return page(request, self.tokens(), query, lambda rows: wire_list(TokenOut, rows), order="-id")
 
     @described("createToken", tag="Tokens", summary="Make a token", request=TokenOrder, answers={201: NewTokenOut},
                problems=(400, 403, 415, 422),
@@ -94,7 +94,7 @@ class TokensView(TokensBase):
             user=self.user, name=sent["name"], scopes=sent.get("scopes", ["read"]), days=sent["expires_in_days"],
             tenant=tenant,
         )  # fmt: skip
-        return Response({**TokenOut(token).data, "secret": secret}, status=201)
+        return Response({**wire(TokenOut, token), "secret": secret}, status=201)
 
 
 class TokenView(TokensBase):

@@ -19,7 +19,7 @@ from provisioning.engines.base import Demand, Spec, VolumeView
 from provisioning.engines.registry import ENGINES
 from provisioning.models import Cluster, Operation
 from tenants import quota
-from tenants.models import LedgerEntry
+from tenants.models import LedgerEntry, User
 from tenants.quota import OVERALL, Standing
 
 # The ledger's resources that Kubernetes can enforce, as ResourceQuota names them, and how it writes their units.
@@ -58,14 +58,15 @@ def storage_of(volumes: Iterable[VolumeView]) -> dict[str, int]:
     return {"storage": sum(classes.values())} | {f"storage:{name}": size for name, size in classes.items()}
 
 
-def reserve(cluster: Cluster, operation: Operation) -> None:
-    """Reserve what the cluster's spec asks for beyond what it has. Raises QuotaExceeded.
+def reserve(cluster: Cluster, operation: Operation, by: User | None = None) -> None:
+    """Reserve what the cluster's spec asks for beyond what it has. Raises QuotaExceeded, and Forbidden when `by` asks
+    for it in a suspended tenant.
 
     Serves orders and changes alike: call it with the new spec set, in the transaction that opens `operation`.
     """
     quota.reserve(
         tenant_id=cluster.tenant_id, holder=cluster.id, place=cluster.target_id,
-        wanted=amounts_of(cluster.engine, cluster.spec), cause=operation.id,
+        wanted=amounts_of(cluster.engine, cluster.spec), cause=operation.id, by=by,
     )  # fmt: skip
 
 

@@ -178,9 +178,8 @@ def create_cluster(
                 for one in chosen.secrets(view)
                 if one.principal
             )
-            # Last, since they take the tenant's lock: orders of one tenant wait for each other from here to the commit.
-            hold_active(tenant_id=tenant.pk, user=by)
-            quota.reserve(cluster, operation)
+            # Last, since it takes the tenant's lock: orders of one tenant wait for each other from here to the commit.
+            quota.reserve(cluster, operation, by)
     except IntegrityError as error:
         raise Conflict(
             "name_taken",
