@@ -153,6 +153,12 @@ CODES: Mapping[str, Code] = {
         "Berth failed to answer. The cause is in its log under the request id.",
         "Repeat it; with an Idempotency-Key a repeat is safe. If it stays, give the request id to your administrator.",
     ),
+    "too_many_streams": Code(
+        503,
+        "Too many streams of changes",
+        "Each stream of /changes holds a thread of the portal, so their number is bounded, in all and per person.",
+        "Close other tabs or programs that listen, or ask now and then instead of listening.",
+    ),
     "database_unavailable": Code(
         503,
         "The database does not answer",

@@ -40,6 +40,8 @@ PACKAGES = {
     "initdb": ("postgresql", "postgresql-server"),
     "chromium": ("chromium", "chromium"),
     "git": ("git", "git"),
+    "curl": ("curl", "curl"),
+    "jq": ("jq", "jq"),
     "java": ("openjdk-17-jre-headless", "java-17-openjdk-headless"),
 }
 # What `Sandbox.up` runs.

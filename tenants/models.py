@@ -5,6 +5,7 @@ from __future__ import annotations
 from django.contrib.auth.models import AbstractUser, AnonymousUser
 from django.core.validators import RegexValidator
 from django.db import models
+from django.utils import timezone
 
 from tenants.ids import SLUG, new_id
 
@@ -252,6 +253,10 @@ class SignInCounter(models.Model):
 
 
 class ApiTokenQuerySet(models.QuerySet["ApiToken"]):
+    def usable(self) -> ApiTokenQuerySet:
+        """Neither revoked nor expired, and of a user who may sign in."""
+        return self.filter(revoked=None, expires__gt=timezone.now(), user__is_active=True)
+
     def service_tokens(self, tenant: Tenant) -> ApiTokenQuerySet:
         """The service tokens of a tenant, with their role in `service_role`."""
         roles = Membership.objects.filter(tenant=tenant, user=models.OuterRef("user")).values("role")[:1]

@@ -81,10 +81,10 @@ def find_token(secret: str) -> ApiToken | None:
 
     Notes the use in `last_used`, at most once a minute.
     """
-    token = ApiToken.objects.select_related("user").filter(sha256=_digest(secret)).first()
-    now = timezone.now()
-    if token is None or token.revoked is not None or token.expires <= now or not token.user.is_active:
+    token = ApiToken.objects.usable().select_related("user").filter(sha256=_digest(secret)).first()
+    if token is None:
         return None
+    now = timezone.now()
     if token.last_used is None or token.last_used <= now - LAST_USED_STEP:
         stale = Q(last_used__isnull=True) | Q(last_used__lte=now - LAST_USED_STEP)
         ApiToken.objects.filter(stale, pk=token.pk).update(last_used=now)

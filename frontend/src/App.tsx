@@ -6,6 +6,7 @@ import { Frame, LEFT } from "./components/Frame";
 import { Loading } from "./components/Loading";
 import { ProblemNotice } from "./components/ProblemNotice";
 import { useTenants } from "./hooks/catalogue";
+import { useChanges } from "./hooks/changes";
 import { useSession } from "./hooks/session";
 import { ClusterPage } from "./pages/cluster/ClusterPage";
 import { ClusterListPage } from "./pages/ClusterListPage";
@@ -18,6 +19,7 @@ export function App() {
   const session = useSession();
   const user = session.data?.user ?? null;
   const location = useLocation();
+  useChanges(user !== null);
   const [wasSignedIn, setWasSignedIn] = useState(false);
   if (user && !wasSignedIn) setWasSignedIn(true);
   if (session.data && !user)

@@ -6,6 +6,7 @@ from django.urls import path
 
 from portal.api import (
     audit,
+    changes,
     clusters,
     credentials,
     engines,
@@ -69,5 +70,6 @@ urlpatterns = [
     path("tenants/<str:tenant>/audit/export", audit.TenantAuditExportView.as_view(), name="tenant-audit-export"),
     path("audit", audit.AuditView.as_view(), name="audit"),
     path("audit/export", audit.AuditExportView.as_view(), name="audit-export"),
+    path("changes", changes.ChangesView.as_view(), name="changes"),
     path("operations/<str:operation>", operations.OperationView.as_view(), name="operation"),
 ]

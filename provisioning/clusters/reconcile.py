@@ -308,25 +308,29 @@ def _apply(
     door.ensure_namespace(
         client, looked(), namespace=view.namespace, tenant=tenant.slug, tenant_id=tenant.pk, hard=hard
     )
-    # Written before as well: what a crash leaves half-applied must be known to the next one. But after the namespace
-    # was looked at, which may take seconds: who has lost the cluster meanwhile must apply nothing.
-    with transaction.atomic():
-        if begun is not None:
-            claimed.save(begun)
-        claimed.write(**({"phase": Phase.PROVISIONING} if begun else {}), inventory=[*inventory, *gone])
+    # Side by side with the fence: if this worker has lost the cluster, the owner object is taken back below.
     owner_wish = door.owner_manifest(view)
-    owner = client.apply(door.path_of("ConfigMap", view.namespace, owner_wish["metadata"]["name"]), owner_wish)
-    door.apply_all(
-        client, view, engine.secrets(view), door.dressed(view, rendered, owner, settings.IMAGE_REGISTRY), owner
-    )
-    door.prune(client, view, gone, {(entry["kind"], entry["name"]) for entry in inventory})
-    if progress is not None:
-        progress.step("apply", "done")
+    path = door.path_of("ConfigMap", view.namespace, owner_wish["metadata"]["name"])
+    owning = client.threads.submit(client.apply, path, owner_wish)
     try:
+        # Written before as well: what a crash leaves half-applied must be known to the next one. But after the
+        # namespace was looked at, which may take seconds: who has lost the cluster meanwhile must apply nothing.
+        with transaction.atomic():
+            if begun is not None:
+                claimed.save(begun)
+            claimed.write(**({"phase": Phase.PROVISIONING} if begun else {}), inventory=[*inventory, *gone])
+        owner = owning.result()
+        door.apply_all(
+            client, view, engine.secrets(view), door.dressed(view, rendered, owner, settings.IMAGE_REGISTRY), owner
+        )
+        door.prune(client, view, gone, {(entry["kind"], entry["name"]) for entry in inventory})
+        if progress is not None:
+            progress.step("apply", "done")
         claimed.condition("Applied", True, "Applied", inventory=inventory, observed_generation=cluster.generation)
     except Lost:
         # A deletion may have looked for the last time before all this arrived. Its owner takes it along.
         if Cluster.objects.filter(pk=cluster.pk, phase__in=(Phase.DELETING, Phase.DELETED)).exists():
+            owner = owning.result()
             door.delete(client, "ConfigMap", view.namespace, owner["metadata"]["name"], uid=owner["metadata"]["uid"])
         raise
 

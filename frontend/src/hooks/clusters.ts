@@ -5,10 +5,9 @@ import type { ClusterPath } from "../api/clusters";
 import { createCluster, deleteCluster, getCluster, getDeletedCluster, listClusters, listEvents } from "../api/clusters";
 import { isGone, isTemporary } from "../api/problem";
 import type { Accepted, ClusterOrder, VolumesChoice } from "../api/types";
+import { refreshMs } from "./changes";
 import { keys } from "./keys";
 
-// How often what nobody changes right now is looked at again: phases and health change by themselves.
-export const REFRESH_MS = 5_000;
 const EVENTS_SHOWN = 50;
 const REPEATS_OF_AN_ORDER = 2;
 
@@ -18,7 +17,7 @@ export function useClusters(tenant: string) {
     queryFn: ({ pageParam, signal }) => listClusters(tenant, pageParam, signal),
     initialPageParam: "",
     getNextPageParam: (page) => page.next,
-    refetchInterval: REFRESH_MS,
+    refetchInterval: refreshMs,
   });
 }
 
@@ -28,7 +27,7 @@ export function useCluster(path: ClusterPath, isEnabled: boolean) {
     queryKey: keys.cluster(path),
     queryFn: ({ signal }) => getCluster(path, signal),
     enabled: isEnabled,
-    refetchInterval: ({ state }) => (isGone(state.error) ? false : REFRESH_MS),
+    refetchInterval: ({ state }) => (isGone(state.error) ? false : refreshMs()),
   });
 }
 
@@ -45,7 +44,7 @@ export function useEvents(path: ClusterPath, isEnabled: boolean) {
     queryKey: keys.events(path),
     queryFn: ({ signal }) => listEvents(path, EVENTS_SHOWN, signal),
     enabled: isEnabled,
-    refetchInterval: ({ state }) => (isGone(state.error) ? false : REFRESH_MS),
+    refetchInterval: ({ state }) => (isGone(state.error) ? false : refreshMs()),
   });
 }
 
