@@ -1,7 +1,7 @@
 """gunicorn's settings for the web process: gunicorn portal.wsgi:application --config deploy/gunicorn.conf.py
 
-Threads, because a long poll (GET /operations/{id}?wait=60) or a stream (GET /changes) holds one. Each keeps one database
-connection, so PostgreSQL must allow workers x threads for web, besides what workers, beat and watchers use: 2 x 32 by
+Threads, because a long poll (GET /operations/{id}?wait=60) or a stream (GET /changes) holds one. Each keeps a
+database connection, so PostgreSQL must allow workers x threads for web, besides what workers, beat and watchers use: 2 x 32 by
 default. Behind a TLS proxy set FORWARDED_ALLOW_IPS to the proxy's address.
 """
 
