@@ -1,8 +1,8 @@
 """gunicorn's settings for the web process: gunicorn portal.wsgi:application --config deploy/gunicorn.conf.py
 
-Threads, because a long poll (GET /operations/{id}?wait=60) or a stream (GET /changes) holds one. Each keeps a
-database connection, so PostgreSQL must allow workers x threads for web, besides what workers, beat and watchers use: 2 x 32 by
-default. Behind a TLS proxy set FORWARDED_ALLOW_IPS to the proxy's address.
+Threads, because a long poll (GET /operations/{id}?wait=60) or a stream (GET /changes) holds one. Each keeps a database
+connection, so PostgreSQL must allow workers x threads for web (2 x 32 by default), besides what workers, beat and
+watchers use. Behind a TLS proxy set FORWARDED_ALLOW_IPS to the proxy's address.
 """
 
 import gc
