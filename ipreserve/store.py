@@ -195,12 +195,12 @@ class Store:
                 raw = None
             data = dict((raw or {}).get("data") or {})
             for one, record in ended.items():
-                entry = {**json.loads(records.to_json(record)), "released": records.iso(at)}
+                entry = _entry(record, at)
                 before = [e for e in _entries(data.get(records.key(one))) if _same_hold(e) != _same_hold(entry)]
                 kept_entries = [*before, entry][-HISTORY_PER_ADDRESS:]
                 # The newest last, also among addresses: the first are dropped when the object is full.
                 data.pop(records.key(one), None)
-                data[records.key(one)] = json.dumps(kept_entries, separators=(",", ":"))
+                data[records.key(one)] = _text(kept_entries)
             _trim(data)
             try:
                 self._put(path, raw, self._manifest(raw, name, "history") | {"data": data})
@@ -265,6 +265,19 @@ def _entries(text: str | None) -> list[JsonObject]:
     except ValueError:
         return []
     return [one for one in found if isinstance(one, dict)] if isinstance(found, list) else []
+
+
+def _entry(record: Record, at: float) -> JsonObject:
+    return {**json.loads(records.to_json(record)), "released": records.iso(at)}
+
+
+def _text(entries: list[JsonObject]) -> str:
+    return json.dumps(entries, separators=(",", ":"))
+
+
+def history_text(ended: Iterable[Record], *, at: float) -> str:
+    """What the history holds for one address when these have ended at that time, oldest first."""
+    return _text([_entry(record, at) for record in ended])
 
 
 def _same_hold(entry: Mapping[str, Any]) -> tuple[object, ...]:

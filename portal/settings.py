@@ -174,6 +174,8 @@ CELERY_BEAT_SCHEDULE = {
 TARGETS_DIR = Path(env.text("BERTH_TARGETS_DIR", "/etc/berth/targets"))
 # Replaces the registry host of every image, for installations with a mirror: registry.example.com/mirror.
 IMAGE_REGISTRY = env.text("BERTH_IMAGE_REGISTRY", "")
+# Where ipreserve keeps its ledger on the targets.
+IPRESERVE_NAMESPACE = env.text("BERTH_IPRESERVE_NAMESPACE", "ip-reserve")
 # Where people sign in besides here; None without one.
 OIDC = env.oidc_provider()
 # Seconds an operation may take before it fails with the reason it was waiting for.

@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from ipreserve import certs, errors, install, kube, records, review, settings
 from ipreserve.records import Address, End, Ledger, Record, State
 from ipreserve.settings import Live
+from ipreserve.tests import wire
 from ipreserve.tests.world import ROOT
 
 # --- selectors ------------------------------------------------------------------------------------------------------
@@ -91,6 +92,10 @@ def test_record_of_another_form_is_quarantined_and_not_skipped(text: str) -> Non
     assert ledger.broken == {"10.0.0.1": text}
     assert set(ledger.records) == {"fd00::1"}
     assert records.write(ledger)["10.0.0.1.bad"] == text
+
+
+def test_records_are_written_as_the_example_that_their_readers_test_against() -> None:
+    assert wire.content() == json.loads(wire.FILE.read_text())
 
 
 def test_large_hand_written_range_is_left_as_it_is() -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import base64
 import binascii
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 from django.db.models import Model, Q, QuerySet
@@ -24,6 +24,7 @@ DEFAULT_LIMIT = 50
 MAXIMUM_LIMIT = 200
 
 M = TypeVar("M", bound=Model)
+T = TypeVar("T")
 
 
 class PageQuery(Query):
@@ -85,4 +86,22 @@ def page(
     if more:
         last = found[-1]
         following = _encode(order, "" if field == "id" else str(getattr(last, field)), last.pk)
+    return Response({"items": show(found), "next": following})
+
+
+def page_of(
+    rows: Sequence[T], query: dict[str, Any], show: Callable[[list[T]], list[Any]],
+    *, order: str, key: Callable[[T], tuple[str, str]],
+) -> Response:  # fmt: skip
+    """One page, last first, of rows that are not in the database.
+
+    `key` gives a row's place: its sort value, and what is unique among equals; both as text. `order` names the sort
+    value, so that cursors of other lists are refused. Raises Invalid for a strange cursor.
+    """
+    found = sorted(rows, key=key, reverse=True)
+    if query["cursor"]:
+        value, tie = _decode(query["cursor"], order)
+        found = [one for one in found if key(one) < (value, str(tie))]
+    more, found = len(found) > query["limit"], found[: query["limit"]]
+    following = _encode(order, *key(found[-1])) if more else None
     return Response({"items": show(found), "next": following})

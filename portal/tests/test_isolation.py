@@ -50,6 +50,7 @@ OWNED = {
     "service-token": "/api/v1/tenants/acme/service-tokens/tok_1",
     "grants": "/api/v1/tenants/acme/clusters/orders/grants",
     "grant": "/api/v1/tenants/acme/clusters/orders/grants/bob",
+    "ip-reservations": "/api/v1/tenants/acme/ip-reservations",
     "tenant-audit": "/api/v1/tenants/acme/audit",
     "tenant-audit-export": "/api/v1/tenants/acme/audit/export",
 }

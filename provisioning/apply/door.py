@@ -32,6 +32,9 @@ from provisioning.engines.base import (
 )
 
 LABEL_TENANT_ID = "berth.io/tenant-id"
+# How ipreserve selects: StatefulSets' pods in namespaces with this label, unless the pod says no.
+RESERVED_NAMESPACE = {"ip-reserve": "enabled"}
+ANNOTATION_RESERVE = "ipreserve.berth.io/reserve"
 CHARACTERS = string.ascii_letters + string.digits
 QUOTA_NAME, LIMITS_NAME = "berth-quota", "berth-limits"
 QUOTA_WAIT_SECONDS = 10
@@ -134,6 +137,7 @@ def ensure_namespace(
         "berth.io/tenant": tenant,
         "pod-security.kubernetes.io/enforce": "restricted",
         "pod-security.kubernetes.io/enforce-version": "latest",
+        **RESERVED_NAMESPACE,
     }
     wished = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace, "labels": labels}}
     if found is None or not labels.items() <= found["metadata"].get("labels", {}).items():
@@ -278,9 +282,14 @@ def _readable(cluster: ClusterView) -> str:
 
 
 def dressed(
-    cluster: ClusterView, manifests: Iterable[Manifest], owner: Mapping[str, Any], registry: str
-) -> list[Manifest]:
-    """The engine's manifests with namespace, common labels, owner and, if asked for, another registry."""
+    cluster: ClusterView, manifests: Iterable[Manifest], owner: Mapping[str, Any], registry: str,
+    *, reserves_addresses: bool = True,
+) -> list[Manifest]:  # fmt: skip
+    """The engine's manifests with namespace, common labels, owner and, if asked for, another registry.
+
+    Without `reserves_addresses` the pods of StatefulSets say that their addresses need no rest; with it they say
+    nothing, since the namespace's label selects them.
+    """
     reference = {
         "apiVersion": "v1", "kind": "ConfigMap", "name": owner["metadata"]["name"], "uid": owner["metadata"]["uid"],
     }  # fmt: skip
@@ -291,7 +300,17 @@ def dressed(
         metadata["labels"] = {**common_labels(cluster), **metadata.get("labels", {})}
         metadata["ownerReferences"] = [reference]
         finished.append(_mirrored({**manifest, "metadata": metadata}, registry))
-    return finished
+    return finished if reserves_addresses else [_unreserved(manifest) for manifest in finished]
+
+
+def _unreserved(manifest: Manifest) -> Manifest:
+    if manifest["kind"] != "StatefulSet":
+        return manifest
+    template = manifest["spec"]["template"]
+    metadata = template["metadata"]
+    annotations = {**metadata.get("annotations", {}), ANNOTATION_RESERVE: "false"}
+    template = {**template, "metadata": {**metadata, "annotations": annotations}}
+    return {**manifest, "spec": {**manifest["spec"], "template": template}}
 
 
 def _mirrored(manifest: Manifest, registry: str) -> Manifest:

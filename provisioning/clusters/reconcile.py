@@ -320,9 +320,10 @@ def _apply(
                 claimed.save(begun)
             claimed.write(**({"phase": Phase.PROVISIONING} if begun else {}), inventory=[*inventory, *gone])
         owner = owning.result()
-        door.apply_all(
-            client, view, engine.secrets(view), door.dressed(view, rendered, owner, settings.IMAGE_REGISTRY), owner
+        manifests = door.dressed(
+            view, rendered, owner, settings.IMAGE_REGISTRY, reserves_addresses=engine.reserves_addresses
         )
+        door.apply_all(client, view, engine.secrets(view), manifests, owner)
         door.prune(client, view, gone, {(entry["kind"], entry["name"]) for entry in inventory})
         if progress is not None:
             progress.step("apply", "done")

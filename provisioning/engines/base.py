@@ -330,6 +330,13 @@ class Engine(Protocol):
         """Versions on offer, the default first."""
 
     @property
+    def reserves_addresses(self) -> bool:
+        """Whether an address of its pods must rest before a pod of somebody else gets it, see docs/ip-reservation.md.
+
+        True where a peer or client that still dials an old address does harm: members that know each other by address.
+        """
+
+    @property
     def fields(self) -> tuple[Field, ...]:
         """The plan fields, in form order."""
 

@@ -764,6 +764,26 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/tenants/{tenant}/ip-reservations": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * List addresses that rest, and who had them
+         * @description An address of a deleted pod is held back for a while, so that clients and members that still dial it do not reach somebody else's pod. Read from the targets at this moment; ended holds as far back as ipreserve remembers. Where ipreserve is not installed, `targets[].installed` is false.
+         */
+        get: operations["listIpReservations"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/tenants/{tenant}/audit": {
         parameters: {
             query?: never;
@@ -1060,6 +1080,8 @@ export interface components {
         };
         /** @enum {string} */
         Effect: "live" | "roll" | "move" | "fixed" | "loss";
+        /** @enum {string} */
+        EndEnum: "expired" | "crowded" | "pressure" | "cancelled" | "returned" | "skipped";
         Endpoint: {
             name: string;
             host: string;
@@ -1417,6 +1439,8 @@ export interface components {
             /** @description The token itself. This answer is the only one that holds it. */
             secret: string;
         };
+        /** @enum {string} */
+        NoticedEnum: "delete" | "evict" | "status" | "foreign" | "found";
         OperationError: {
             code: string;
             message: string;
@@ -1532,6 +1556,63 @@ export interface components {
             /** @description What every number is made of, oldest cluster first. */
             items: components["schemas"]["Holder"][];
             next: string | null;
+        };
+        Reservation: {
+            /** @description IPv4 or IPv6. */
+            address: string;
+            /** @description Name; null when it cannot be told. */
+            cluster: string | null;
+            target: string;
+            /** @description Who had the address. */
+            pod: string;
+            /** @description Where that pod ran. */
+            node: string;
+            /** @description Anything but released: nobody else gets the address. */
+            state: components["schemas"]["ReservationOutStateEnum"];
+            /**
+             * Format: date-time
+             * @description When it was taken note of that the pod goes.
+             */
+            since: string;
+            /**
+             * Format: date-time
+             * @description When the pod had let go of it: the rest begins.
+             */
+            freed: string | null;
+            /**
+             * Format: date-time
+             * @description When the rest ends by time; null while that is not known.
+             */
+            until: string | null;
+            /**
+             * Format: date-time
+             * @description When the rest ended; null while it is held.
+             */
+            released: string | null;
+            /** @description By a deletion, an eviction, a pod's report; or found barred, or written by other tools. */
+            noticed: components["schemas"]["NoticedEnum"];
+            /** @description Why it was released. */
+            end: components["schemas"]["EndEnum"] | null;
+            /** @description Why it is held, or why it was released, in a sentence. */
+            why: string;
+        };
+        /** @enum {string} */
+        ReservationOutStateEnum: "claimed" | "terminating" | "freed" | "releasing" | "released";
+        ReservationPage: {
+            /** @description The targets that were asked; the same on every page. */
+            targets: components["schemas"]["ReservingTarget"][];
+            /** @description Newest first. With `cluster`, this is the cluster's timeline. */
+            items: components["schemas"]["Reservation"][];
+            next: string | null;
+        };
+        ReservingTarget: {
+            target: string;
+            /** @description Whether ipreserve watches deletions there. */
+            installed: boolean;
+            /** @description Whether a deletion that cannot be recorded is refused for the moment. */
+            armed: boolean;
+            /** @description What to do; empty when all is well. */
+            remedy: string;
         };
         Revealed: {
             name: string;
@@ -5449,6 +5530,85 @@ export interface operations {
             };
             /** @description A rule is broken; `errors` names every wrong field. */
             422: {
+                headers: {
+                    /** @description Id of this request, also in the log. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    listIpReservations: {
+        parameters: {
+            query?: {
+                /** @description All who had this address. */
+                address?: string;
+                /** @description Name; only its target is asked. */
+                cluster?: string;
+                /** @description `next` of the page before; leave out for the first page. */
+                cursor?: string;
+                /** @description Rows per page. */
+                limit?: number;
+                /** @description `held`: every state but released. */
+                state?: "held" | "claimed" | "terminating" | "freed" | "releasing" | "released";
+            };
+            header?: never;
+            path: {
+                /** @description Slug of the tenant. */
+                tenant: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            200: {
+                headers: {
+                    /** @description Id of this request, also in the log. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ReservationPage"];
+                };
+            };
+            /** @description Not signed in, or the token is unknown, expired or revoked. */
+            401: {
+                headers: {
+                    /** @description Id of this request, also in the log. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description There is no such thing, or you may not see it. */
+            404: {
+                headers: {
+                    /** @description Id of this request, also in the log. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description A rule is broken; `errors` names every wrong field. */
+            422: {
+                headers: {
+                    /** @description Id of this request, also in the log. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description A piece this needs does not answer; repeating can help. */
+            503: {
                 headers: {
                     /** @description Id of this request, also in the log. */
                     "X-Request-Id"?: string;

@@ -13,6 +13,7 @@ export const keys = {
   cluster: ({ tenant, name }: ClusterPath) => ["tenant", tenant, "cluster", name] as const,
   deletedCluster: (tenant: string, id: string) => ["tenant", tenant, "deleted-cluster", id] as const,
   events: (path: ClusterPath) => [...keys.cluster(path), "events"] as const,
+  reservations: (path: ClusterPath) => [...keys.cluster(path), "reservations"] as const,
   credentials: (path: ClusterPath) => [...keys.cluster(path), "credentials"] as const,
   snippets: (path: ClusterPath) => [...keys.cluster(path), "snippets"] as const,
   /** The newest operation of a cluster. */

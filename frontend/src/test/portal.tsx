@@ -43,6 +43,7 @@ export function openPage(address: string, answers: Answers = {}): Call[] {
   const calls: Call[] = [];
   const all: Answers = {
     "GET /session": () => ({ body: alice }),
+    "GET /tenants/demo/ip-reservations": () => ({ body: { targets: [], items: [], next: null } }),
     "GET /tenants": () => ({ body: { items: [demo], next: null } }),
     ...answers,
   };

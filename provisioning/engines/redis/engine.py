@@ -34,6 +34,7 @@ class RedisEngine:
     title = "Redis Cluster"
     summary = "In-memory keys and values, spread over shards with replicas; fails over by itself."
     versions = spec.VERSIONS
+    reserves_addresses = True
     fields: tuple[Field, ...] = spec.FIELDS
 
     def check(self, spec_: Spec) -> Sequence[Problem]:

@@ -34,6 +34,7 @@ class ZooKeeperEngine:
     title = "ZooKeeper"
     summary = "Coordination: small data, ordered, kept by an ensemble behind one stable address."
     versions = spec.VERSIONS
+    reserves_addresses = True
     fields: tuple[Field, ...] = spec.FIELDS
 
     def check(self, spec_: Spec) -> Sequence[Problem]:

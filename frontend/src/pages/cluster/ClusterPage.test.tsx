@@ -140,3 +140,35 @@ test("an ended session shows the sign-in form and says why", async () => {
   await userEvent.click(await screen.findByRole("button", { name: "Reveal the password" }));
   expect(await screen.findByText(/Your session has ended/)).toBeVisible();
 });
+
+const RESTING = {
+  address: "10.60.0.1", cluster: "orders", target: "main", pod: "orders-s0-0", node: "n1", state: "freed",
+  since: "2026-01-01T00:00:00Z", freed: "2026-01-01T00:00:05Z", until: "2026-01-01T01:00:05Z", released: null,
+  noticed: "delete", end: null, why: "It rests.",
+};
+const OPENED = { ...RESTING, address: "10.60.0.2", pod: "orders-s0-1", state: "released", end: "crowded", released: "2026-01-01T00:30:00Z" };
+
+test("addresses are a list: who had it, whether it is held, until when, and why it was opened", async () => {
+  const targets = [{ target: "main", installed: true, armed: true, remedy: "" }];
+  const calls = openPage(ADDRESS, { ...ready, "GET /tenants/demo/ip-reservations": () => ({ body: { targets, items: [RESTING, OPENED], next: null } }) });
+  const rows = within(await screen.findByRole("list", { name: "Resting addresses" })).getAllByRole("listitem");
+  expect(rows).toHaveLength(2);
+  expect(rows[0]).toHaveTextContent(/10\.60\.0\.1.*Held.*orders-s0-0 had it, on n1 · it rests · until/);
+  expect(rows[1]).toHaveTextContent(/10\.60\.0\.2.*Open again.*more addresses rested than are allowed · since/);
+  expect(screen.queryByRole("note")).not.toBeInTheDocument();
+  const [call] = calls.filter(({ path }) => path === "/tenants/demo/ip-reservations");
+  expect(call?.query.get("cluster")).toBe("orders");
+});
+
+test("a target without the service says so, and what to do", async () => {
+  const targets = [{ target: "main", installed: false, armed: false, remedy: "An administrator installs it." }];
+  openPage(ADDRESS, { ...ready, "GET /tenants/demo/ip-reservations": () => ({ body: { targets, items: [], next: null } }) });
+  expect(await screen.findByRole("note")).toHaveTextContent(/not installed there.*An administrator installs it\./);
+  expect(screen.getByText(/No address of this cluster rests/)).toBeVisible();
+});
+
+test("a target that does not answer is told in the addresses' place only", async () => {
+  openPage(ADDRESS, { ...ready, "GET /tenants/demo/ip-reservations": () => problem(503, "target_unreachable", "Target main: no answer.") });
+  expect(await screen.findByText("Target main: no answer.", undefined, { timeout: 8000 })).toBeVisible();
+  expect(screen.getByRole("heading", { name: "Members" })).toBeVisible();
+}, 10_000);

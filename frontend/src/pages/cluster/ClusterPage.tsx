@@ -14,6 +14,7 @@ import { useCluster, useDeletedCluster } from "../../hooks/clusters";
 import { useFollowOperation, useLatestOperation } from "../../hooks/operations";
 import { canChange, useTenant } from "../tenant";
 import { useTitle } from "../useTitle";
+import { Addresses } from "./Addresses";
 import { Connect } from "./Connect";
 import { DeleteDialog } from "./DeleteDialog";
 import { Events } from "./Events";
@@ -81,6 +82,7 @@ function ClusterView({ name }: { name: string }) {
       <Connect cluster={cluster.data} mayReveal={canChange(tenant)} />
       <Members members={cluster.data.members} />
       <Settings cluster={cluster.data} engine={engine} />
+      <Addresses path={path} isEnabled={!hasVanished} />
       <Events path={path} isEnabled={!hasVanished} />
     </>
   );
