@@ -773,7 +773,7 @@ export interface paths {
         };
         /**
          * List addresses that rest, and who had them
-         * @description An address of a deleted pod is held back for a while, so that clients and members that still dial it do not reach somebody else's pod. Read from the targets at this moment; ended holds as far back as ipreserve remembers. Where ipreserve is not installed, `targets[].installed` is false.
+         * @description An address of a deleted pod is held back for a while, so that clients and members that still dial it do not reach somebody else's pod. Read from the targets at this moment; ended holds as far back as ipreserve remembers. Where ipreserve is missing, `targets[].installed` is false.
          */
         get: operations["listIpReservations"];
         put?: never;
