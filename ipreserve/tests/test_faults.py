@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import ssl
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -10,9 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from ipreserve import errors, install, kube, store
+from ipreserve import errors, install, kube, settings, store
 from ipreserve.metrics import WebhookMetrics
 from ipreserve.records import State, address
+from ipreserve.sweeper import Sweeper
 from ipreserve.tests.conftest import armed
 from ipreserve.tests.proxy import Faults, proxy
 from ipreserve.tests.test_sweeper import claim, reserve
@@ -245,3 +247,88 @@ def test_installed_but_not_yet_served_blocks_no_deletion(quiet_world: World) -> 
     finally:
         install.uninstall(world.kube, None, namespace=NAMESPACE, purge=False)
         _restore(world, before)
+
+
+def test_webhook_that_cannot_write_a_reservation_is_not_ready_and_arms_nothing(
+    quiet_world: World, webhook_door: Path, faults: Faults, tmp_path: Path
+) -> None:
+    world = quiet_world
+    faults.refuse = lambda method, path: RESERVATION in path
+    service = Service("webhook", webhook_door, tmp_path / "log", deny_seconds=600, deadline=0.5)
+    before = _configuration(world)
+    install.install(world.kube, namespace=NAMESPACE, url=service.url, give_back=False)
+    try:
+        eventually(lambda: "probe: " in service.said(), "it has tried")
+        assert not service.is_ready()
+        assert not armed(world.kube)
+        world.pod("cache-0", world.address(1), node="n1")
+        world.delete("cache-0")
+        faults.refuse = lambda method, path: False
+        eventually(lambda: service.is_ready() and armed(world.kube), "ready, then armed")
+    finally:
+        install.uninstall(world.kube, None, namespace=NAMESPACE, purge=False)
+        service.stop()
+        _restore(world, before)
+
+
+def test_sweeps_without_anything_new_write_nothing(quiet_world: World, sweeper_door: Path, faults: Faults) -> None:
+    world = quiet_world
+    reserve(world, claim(world, "cache-0", 1), state=State.FREED, freed=world.kube.clock.now())
+    sweeper = world.sweeper(sweeper_door)
+    sweeper.sweep()
+    faults.seen.clear()
+    sweeper.sweep()
+    sweeper.sweep()
+    assert faults.seen == []
+
+
+@pytest.mark.parametrize("part", [LEDGER, RESERVATION], ids=["marking", "opening"])
+def test_address_claimed_anew_while_its_hold_is_ended_keeps_record_and_protection(
+    quiet_world: World, sweeper_door: Path, faults: Faults, part: str
+) -> None:
+    world = quiet_world
+    one = address(world.address(1))
+    reserve(world, claim(world, "cache-0", 1), state=State.FREED, freed=world.kube.clock.now() - 7200)
+    sweeper = world.sweeper(sweeper_door)
+    faults.before = once(lambda: reserve(world, claim(world, "cache-0", 1, uid="new")), part)
+    sweeper.sweep()
+    assert (world.records()[one].uid, world.records()[one].state) == ("new", State.CLAIMED)
+    assert one in world.barred()
+
+
+def test_a_release_that_had_to_be_tried_again_is_counted_once(
+    quiet_world: World, sweeper_door: Path, faults: Faults
+) -> None:
+    world = quiet_world
+    reserve(world, claim(world, "cache-0", 1), state=State.FREED, freed=world.kube.clock.now() - 7200)
+    sweeper = world.sweeper(sweeper_door)
+    # Somebody else writes the ledger at the moment the record is dropped.
+    faults.before = once(lambda: reserve(world, claim(world, "cache-1", 2)), LEDGER, skip=1)
+    sweeper.sweep()
+    assert sweeper.metrics.registry.get_sample_value("ipreserve_released_total", {"reason": "expired"}) == 1
+    assert set(world.records()) == world.barred() == {address(world.address(2))}
+
+
+def test_errors_never_stretch_the_time_between_sweeps() -> None:
+    nowhere = kube.Kube("https://127.0.0.1:1", context=ssl.create_default_context())
+    found = Sweeper(settings.Settings(namespace=NAMESPACE, identity="alone", period=1000.0), nowhere)
+    ended = Turns(6)
+    found.run(ended)
+    failed = found.metrics.registry.get_sample_value("ipreserve_sweeps_total", {"outcome": "failed"})
+    assert failed == len(ended.waits) == 6
+    # Nobody really waits here, so each wait ends one period after the one before, and not later.
+    assert all(1000 * turn < seconds <= 1000 * (turn + 1) for turn, seconds in enumerate(ended.waits))
+
+
+class Turns(threading.Event):
+    """Ends a loop after so many turns, and tells how long it would have waited after each."""
+
+    def __init__(self, most: int) -> None:
+        super().__init__()
+        self.most = most
+        self.waits: list[float] = []
+
+    def wait(self, timeout: float | None = None) -> bool:
+        self.waits.append(timeout or 0.0)
+        (self.set if len(self.waits) >= self.most else self.clear)()
+        return self.is_set()

@@ -1,0 +1,105 @@
+"""The shipped kustomize base on a real API server: accepted, fail-open, and removed without a deletion blocked."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+
+from ipreserve import errors, install, kube
+from ipreserve.kube import Kube
+from ipreserve.tests.waiting import eventually
+from ipreserve.tests.world import World
+from sandbox import Sandbox
+
+pytestmark = pytest.mark.control_plane
+DEPLOY = Path(__file__).resolve().parents[1] / "deploy" / "ipreserve"
+CONFIGURATION = f"{install.VALIDATING}/{install.CONFIGURATION}"
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Sandbox]:
+    """An API server of its own: what is installed here asks for every deletion."""
+    sandbox = Sandbox(f"test-kust-{os.getpid()}", control_plane_only=True)
+    try:
+        sandbox.up()
+        yield sandbox
+    finally:
+        sandbox.down(wipe=True)
+
+
+@pytest.fixture
+def overlay(tmp_path: Path) -> Path:
+    """As a platform engineer writes it: the base, with the component for addresses that come back."""
+    content = {
+        "apiVersion": "kustomize.config.k8s.io/v1beta1", "kind": "Kustomization",
+        "resources": [os.path.relpath(DEPLOY / "base", tmp_path)],
+        "components": [os.path.relpath(DEPLOY / "give-back", tmp_path)],
+    }  # fmt: skip
+    (tmp_path / "kustomization.yaml").write_text(yaml.safe_dump(content))
+    return tmp_path
+
+
+def done(ended: subprocess.CompletedProcess[str]) -> str:
+    """What it said. Fails when it did not succeed, or when the API server warned."""
+    assert ended.returncode == 0, ended.stderr
+    assert "Warning" not in ended.stderr
+    return ended.stdout
+
+
+def test_the_base_is_accepted_blocks_nothing_and_goes_in_the_documented_order(server: Sandbox, overlay: Path) -> None:
+    rendered = list(yaml.safe_load_all(done(server.kubectl("kustomize", str(overlay)))))
+    applied = done(server.kubectl("apply", "--server-side", "-k", str(overlay))).splitlines()
+    assert len(applied) == len(rendered)
+    assert all(line.endswith("serverside-applied") for line in applied)
+    # Again, as every deployment does: nobody else owns a field by now.
+    done(server.kubectl("apply", "--server-side", "-k", str(overlay)))
+
+    door = kube.connect(server.kubeconfig_path)
+    world = World(door)
+    world.pod("cache-0", "10.0.0.1")
+    # Nobody serves yet, and deletions pass.
+    world.delete("cache-0")
+
+    # As an armed webhook leaves it, and then all of them are gone.
+    fail_closed(door)
+    # The API server takes a changed configuration up a moment later.
+    assert "failed calling webhook" in eventually(lambda: refused(world, "cache-1"), "the deletion is refused")
+
+    done(server.kubectl("delete", "validatingwebhookconfiguration", "ipreserve"))
+    eventually(lambda: not refused(world, "cache-1"), "the deletion passes")
+    left = server.kubectl("delete", "--ignore-not-found", "--timeout=60s", "-k", str(overlay))
+    assert left.returncode == 0, left.stderr
+    eventually(lambda: "ip-reserve" not in names(door, "/api/v1/namespaces"), "its namespace is gone")
+    roles = names(door, "/apis/rbac.authorization.k8s.io/v1/clusterroles")
+    assert not [one for one in roles if "ipreserve" in one]
+    assert names(door, install.VALIDATING) == names(door, install.MUTATING) == []
+
+
+def fail_closed(door: Kube) -> None:
+    """What arming does to the entries that may refuse, without a webhook behind them."""
+    found = door.get(CONFIGURATION)
+    for entry in found["webhooks"]:
+        entry["failurePolicy"] = "Ignore" if "status" in entry["name"] else "Fail"
+    door.request("PUT", CONFIGURATION, found)
+
+
+def refused(world: World, pod: str) -> str:
+    """Why the deletion of a pod is refused; empty when it passes."""
+    # An earlier try may have passed.
+    with contextlib.suppress(errors.Conflict):
+        world.pod(pod, "10.0.0.2")
+    try:
+        world.delete(pod)
+    except errors.ApiError as error:
+        return str(error)
+    return ""
+
+
+def names(door: Kube, path: str) -> list[str]:
+    return [one["metadata"]["name"] for one in door.list(path)[0]]
