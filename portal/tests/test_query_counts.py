@@ -17,6 +17,7 @@ from rest_framework.test import APIClient
 
 from portal.api.schema import document
 from portal.tests.conftest import Client, World
+from provisioning.apply.reservations import Standing
 from provisioning.clusters.grants import share
 from provisioning.models import (
     Cluster,
@@ -217,6 +218,7 @@ FILL: dict[str, Callable[[World, range], None]] = {
     f"{T}/quota": clusters,
     f"{T}/quota/entries": entries,
     f"{T}/audit": audit,
+    f"{T}/ip-reservations": clusters,
     "/api/v1/audit": audit,
     "/api/v1/engines": nothing,
     "/api/v1/plans": plans,
@@ -243,6 +245,7 @@ SNAPSHOT = {
     f"{T}/quota": 8,
     f"{T}/quota/entries": 3,
     f"{T}/audit": 3,
+    f"{T}/ip-reservations": 4,
     "/api/v1/audit": 2,
     "/api/v1/engines": 1,
     "/api/v1/plans": 3,
@@ -252,6 +255,15 @@ SNAPSHOT = {
     "/api/v1/tenants": 2,
     "/api/v1/tokens": 2,
 }
+
+
+@pytest.fixture(autouse=True)
+def _target(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A target where nothing rests: what Kubernetes is asked is no query, and no target can be reached here."""
+    asked = "provisioning.clusters.reservations"
+    monkeypatch.setattr(f"{asked}.client_for", lambda target: None)
+    monkeypatch.setattr(f"{asked}.standing", lambda client: Standing(installed=True, armed=True))
+    monkeypatch.setattr(f"{asked}.holds_of_tenant", lambda client, **named: [])
 
 
 def lists() -> set[str]:
