@@ -78,7 +78,7 @@ e2e: setup ## the end-to-end tests; KUBECONFIG=... runs them on any cluster, REG
 
 bench: setup ## speed, side by side with kubectl and redis-cli
 	@$(PY) -m dev.bench
-	@$(PY) -m dev.bench_quota
+	@$(PY) -m dev.bench_api
 
 types: $(VENV)/.stamp frontend/node_modules/.stamp ## regenerate the OpenAPI document and the frontend's types
 	@$(PY) -m dev.openapi --write
