@@ -101,6 +101,8 @@ REST_FRAMEWORK = {
     "DEFAULT_AUTHENTICATION_CLASSES": ["portal.auth.TokenAuthentication", "portal.auth.SessionAuthentication"],
     "DEFAULT_PERMISSION_CLASSES": ["portal.auth.SignedInWithinScope"],
     "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
+    # The Accept header chooses; ?format= is one parameter too many.
+    "URL_FORMAT_OVERRIDE": None,
     "DEFAULT_PARSER_CLASSES": ["portal.api.parsers.JsonParser"],
     "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",
     "EXCEPTION_HANDLER": "portal.problems.handle_exception",

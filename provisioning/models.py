@@ -10,7 +10,6 @@ from django.core.validators import RegexValidator
 from django.db import models
 from django.utils import timezone
 from guardian.models import UserObjectPermissionBase
-from guardian.shortcuts import get_objects_for_user
 
 from tenants.ids import new_id
 from tenants.models import Tenant, User
@@ -106,15 +105,11 @@ class ClusterQuerySet(models.QuerySet["Cluster"]):
         if user.is_superuser:
             return self
         members = models.Q(tenant__in=Tenant.objects.visible_to(user))
-        return self.filter(members | models.Q(pk__in=Cluster.objects.shared_with(user).values("pk")))
+        return self.filter(members | models.Q(pk__in=_shared_ids(user)))
 
     def shared_with(self, user: User) -> ClusterQuerySet:
-        """Clusters with a grant for `user`: the one place that asks django-guardian."""
-        shared = get_objects_for_user(
-            user, list(RIGHTS.values()), klass=Cluster, any_perm=True, use_groups=False, with_superuser=False,
-            accept_global_perms=False,
-        )  # fmt: skip
-        return self.filter(pk__in=shared.values("pk"))
+        """Clusters with a grant for `user`."""
+        return self.filter(pk__in=_shared_ids(user))
 
     def present(self) -> ClusterQuerySet:
         """Clusters that are not deleted."""
@@ -192,6 +187,16 @@ class ClusterGrant(UserObjectPermissionBase):
     def right(self) -> str:
         """ "read" or "use". Wants `permission` loaded."""
         return next(right for right, codename in RIGHTS.items() if codename == self.permission.codename)
+
+
+def _shared_ids(user: User) -> models.QuerySet[ClusterGrant, dict[str, str]]:
+    """Ids of the clusters shared with `user`, as a subquery: the one place that asks for them.
+
+    The rows themselves and not guardian's get_objects_for_user, whose nested subqueries the planner of a database with
+    old statistics may work off row by row for minutes.
+    """
+    grants = ClusterGrant.objects.filter(user=user, permission__codename__in=RIGHTS.values())
+    return grants.values("content_object")
 
 
 class OperationState(models.TextChoices):

@@ -5931,7 +5931,6 @@ export interface operations {
     streamChanges: {
         parameters: {
             query?: {
-                format?: "event-stream" | "json";
                 /** @description Only this tenant (slug). Default: all. */
                 tenant?: string;
             };
