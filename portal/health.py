@@ -10,10 +10,10 @@ from collections.abc import Callable
 from typing import Any
 
 import redis
-from django.conf import settings
 from django.db import DatabaseError, connection
 from django.http import HttpRequest, HttpResponse, JsonResponse
 
+from portal.broker import client_url
 from provisioning.models import Target
 
 PATHS = ("/healthz", "/readyz")
@@ -28,10 +28,8 @@ def _ask_database() -> None:
 
 
 def _ask_broker() -> None:
-    # Celery's name for a unix socket is not the Redis client's.
-    url = settings.CELERY_BROKER_URL.replace("redis+socket://", "unix://", 1)
     with redis.Redis.from_url(
-        url, socket_timeout=BROKER_TIMEOUT_SECONDS, socket_connect_timeout=BROKER_TIMEOUT_SECONDS
+        client_url(), socket_timeout=BROKER_TIMEOUT_SECONDS, socket_connect_timeout=BROKER_TIMEOUT_SECONDS
     ) as client:
         client.ping()
 

@@ -39,6 +39,16 @@ class Malformed(Refusal):
     status = 400
 
 
+class TooMany(Refusal):
+    """Too many attempts or requests: 429. `wait` is the seconds after which one more is sure to be taken."""
+
+    status = 429
+
+    def __init__(self, detail: str, wait: int) -> None:
+        super().__init__("rate_limited", f"{detail} Wait {wait} s.")
+        self.wait = wait
+
+
 class TooLarge(Refusal):
     """The body is over the limit: 413."""
 
@@ -103,6 +113,8 @@ def _translate(error: Exception) -> tuple[Refusal, dict[str, str]] | None:
     if isinstance(error, Refusal):
         if isinstance(error, Stale):
             headers["ETag"] = f'"{error.current}"'
+        if isinstance(error, TooMany):
+            headers["Retry-After"] = str(error.wait)
         if isinstance(error, SessionRequired):
             headers.setdefault("WWW-Authenticate", 'Bearer realm="berth"')
         return error, headers
@@ -122,9 +134,6 @@ def _translate(error: Exception) -> tuple[Refusal, dict[str, str]] | None:
         return _refusal("not_acceptable", "The Accept header leaves no room for JSON."), headers
     if isinstance(error, exceptions.UnsupportedMediaType):
         return _refusal("unsupported_media_type", str(error.detail)), headers
-    if isinstance(error, exceptions.Throttled):
-        headers["Retry-After"] = str(int(getattr(error, "wait", None) or 60))
-        return _refusal("rate_limited", f"Too many attempts. Wait {headers['Retry-After']} s."), headers
     if isinstance(error, OperationalError | InterfaceError):
         log.error("The database did not answer", exc_info=error)
         return Unavailable("database_unavailable", "The database does not answer right now."), headers

@@ -16,9 +16,12 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
+from portal.address import client_address
 from portal.api.audited import CHANGING, audited, changes, note_refusal
 from portal.api.serializers import refuse_query
 from portal.auth import SAFE
+from portal.problems import TooMany
+from portal.rates import WINDOW_SECONDS, Count, count_request
 from provisioning.clusters.grants import may
 from provisioning.models import Cluster, ClusterQuerySet, Operation, OperationQuerySet
 from tenants.access import require_active, require_role
@@ -49,6 +52,8 @@ class ApiView(APIView):
     rehearsal = False
     # Who was recognised: for the audit of requests that were refused before `user` could be asked for.
     caller: User | None = None
+    # How the caller stands with its limit of requests; None when nobody counts.
+    rate: Count | None = None
     # What the address does not say: the object a POST made, its tenant, and facts about the change. Never a secret.
     audit_object = ""
     audit_tenant: Tenant | None = None
@@ -116,8 +121,22 @@ class ApiView(APIView):
         return cluster
 
     def perform_authentication(self, request: Request) -> None:
-        super().perform_authentication(request)
-        self.caller = request.user if isinstance(request.user, User) else None
+        try:
+            super().perform_authentication(request)
+            self.caller = request.user if isinstance(request.user, User) else None
+        finally:
+            # Also who was not recognised: tokens that do not count are counted for the address they come from.
+            self._count(request)
+
+    def _count(self, request: Request) -> None:
+        """Refuse the request of a caller who has sent too many lately. Raises TooMany."""
+        caller = None
+        if self.caller:
+            caller = f"token:{request.auth.pk}" if isinstance(request.auth, ApiToken) else f"user:{self.caller.pk}"
+        self.rate = count_request(caller=caller, address=client_address(request._request))
+        if self.rate and not self.rate.allowed:
+            whose = "You" if caller else "Callers of your address who are not signed in"
+            raise TooMany(f"{whose} may send {self.rate.limit} requests in {WINDOW_SECONDS} s.", self.rate.reset)
 
     def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
         super().initial(request, *args, **kwargs)
@@ -163,4 +182,6 @@ class ApiView(APIView):
     def finalize_response(self, request: Request, response: Response, *args: Any, **kwargs: Any) -> Response:
         # Answers depend on who asks and change all the time; some hold secrets.
         response.headers.setdefault("Cache-Control", "no-store")
+        for name, value in (self.rate.headers() if self.rate else {}).items():
+            response.headers[name] = value
         return super().finalize_response(request, response, *args, **kwargs)

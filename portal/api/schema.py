@@ -31,7 +31,7 @@ PROBLEMS = {
     413: "The body is too large.",
     415: "The body is not JSON.",
     422: "A rule is broken; `errors` names every wrong field.",
-    429: "Too many failed attempts; see Retry-After.",
+    429: "Too many requests or failed attempts; see Retry-After.",
     503: "A piece this needs does not answer; repeating can help.",
 }
 
@@ -69,8 +69,8 @@ def described(
         status: serializer if serializer is not None else OpenApiResponse(description="Done; no body.")
         for status, serializer in answers.items()
     }
-    # 422 always: a query parameter that is not known is refused everywhere.
-    for status in sorted({*problems, 422, *([] if anonymous else [401])}):
+    # 422 always: a query parameter that is not known is refused everywhere. 429 too: everybody's requests are counted.
+    for status in sorted({*problems, 422, 429, *([] if anonymous else [401])}):
         responses[status] = OpenApiResponse(Problem, description=PROBLEMS[status])
     schema = extend_schema(
         operation_id=operation_id,
@@ -134,6 +134,22 @@ PATH_PARAMETERS = {
 }
 
 
+# Of every answer. The fields of rate limits are those of draft-ietf-httpapi-ratelimit-headers-10.
+HEADERS = {
+    "X-Request-Id": {"schema": {"type": "string"}, "description": "Id of this request, also in the log."},
+    "RateLimit-Policy": {
+        "schema": {"type": "string"},
+        "description": "Whose requests are counted (`caller`: the token or person; `address`: who is not signed in), "
+        "how many (`q`) are allowed in how many seconds (`w`). Absent while nothing is counted.",
+    },
+    "RateLimit": {
+        "schema": {"type": "string"},
+        "description": "How many requests remain (`r`), and after how many seconds (`t`) all are there again.",
+    },
+    "Retry-After": {"schema": {"type": "integer"}, "description": "Seconds to wait; then it helps. With 429 only."},
+}
+
+
 def _shorten_names(node: Any) -> None:
     """Serializers of answers end in Out, to keep them apart from the models; readers of the document need not see that.
 
@@ -162,7 +178,6 @@ def finish(result: dict[str, Any], generator: Any, request: Any, public: bool) -
             # Answers always hold every field, but for the extensions of single problem codes.
             schema["required"] = [field for field in schema["properties"] if field not in PROBLEM_EXTENSIONS]
         schemas[name.removesuffix("Out")] = schema
-    request_id = {"schema": {"type": "string"}, "description": "Id of this request, also in the log."}
     for path in result["paths"].values():
         for operation in path.values():
             for parameter in operation.get("parameters", []):
@@ -171,7 +186,10 @@ def finish(result: dict[str, Any], generator: Any, request: Any, public: bool) -
             for status, response in operation["responses"].items():
                 if int(status) >= 400:
                     response["content"] = {"application/problem+json": next(iter(response["content"].values()))}
-                response.setdefault("headers", {})["X-Request-Id"] = request_id
+                told = [name for name in HEADERS if name != "Retry-After" or int(status) == 429]
+                references = {name: {"$ref": f"#/components/headers/{name}"} for name in told}
+                response.setdefault("headers", {}).update(references)
+    result["components"]["headers"] = HEADERS
     return result
 
 

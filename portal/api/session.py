@@ -8,7 +8,6 @@ from django.conf import settings
 from django.contrib.auth import authenticate, login, logout
 from django.middleware.csrf import get_token
 from rest_framework import serializers
-from rest_framework.exceptions import Throttled
 from rest_framework.permissions import AllowAny
 from rest_framework.request import Request
 from rest_framework.response import Response
@@ -19,7 +18,7 @@ from portal.api.base import ApiView
 from portal.api.schema import described
 from portal.api.serializers import Body, Text, read_body
 from portal.auth import require_csrf
-from portal.problems import SessionRequired
+from portal.problems import SessionRequired, TooMany
 from tenants.models import Role, User
 from tenants.throttle import count_attempt, count_success
 
@@ -87,7 +86,7 @@ class SessionView(ApiView):
         sent = read_body(SignIn, request)
         caller = {"username": sent["username"], "address": client_address(request._request)}
         if wait := count_attempt(**caller):
-            raise Throttled(wait=wait)
+            raise TooMany("Too many attempts.", wait)
         user = authenticate(request._request, username=sent["username"], password=sent["password"])
         if not isinstance(user, User):
             raise SessionRequired("sign_in_failed", "There is no user with this name and password.")

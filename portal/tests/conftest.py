@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
 import pytest
-from django.core.cache import cache
 from django.utils import timezone
 from rest_framework.test import APIClient
 
@@ -48,14 +47,6 @@ def make_operation(cluster: Cluster, **values: Any) -> Operation:
         cluster=cluster, generation=1, deadline=timezone.now() + timedelta(minutes=10),
         **{"kind": "create", "state": OperationState.SUCCEEDED, "percent": 100, **values},
     )  # fmt: skip
-
-
-@pytest.fixture(autouse=True)
-def _no_old_attempts() -> Iterator[None]:
-    """Failed sign-ins of one test must not count in the next."""
-    cache.clear()
-    yield
-    cache.clear()
 
 
 @pytest.fixture

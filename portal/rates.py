@@ -1,0 +1,115 @@
+"""How many requests one caller may send in a minute, counted in the broker's Redis: all replicas see one number.
+
+A caller is a token, or a person with a session; who is not signed in, or sends a token that does not count, is the
+address it comes from. The window is fixed: it begins with the first request and ends a minute later, so its end can be
+told exactly, and waiting until then always helps. At its edge a caller may send twice the number in a short time.
+
+This is for fairness between callers, not for safety: guessing passwords is slowed by tenants/throttle.py, in the
+database. So a Redis that does not answer stops no request: they go on uncounted, and the log says so once.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import math
+import threading
+import time
+from dataclasses import dataclass
+
+import redis
+from django.conf import settings
+from limits import RateLimitItemPerMinute
+from limits.storage import RedisStorage
+from limits.strategies import FixedWindowRateLimiter
+
+from portal.broker import client_url
+
+WINDOW_SECONDS = 60
+# A request waits no longer than this for its number.
+TIMEOUT_SECONDS = 0.2
+# After Redis did not answer, requests go on uncounted for so long before one asks again.
+PAUSE_SECONDS = 5.0
+PREFIX = "berth-rate"
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Count:
+    """How one caller stands: `remaining` requests until `reset` seconds from now; `allowed` is this request itself."""
+
+    policy: str
+    limit: int
+    remaining: int
+    reset: int
+    allowed: bool
+
+    def headers(self) -> dict[str, str]:
+        """RateLimit-Policy and RateLimit, draft-ietf-httpapi-ratelimit-headers-10."""
+        return {
+            "RateLimit-Policy": f'"{self.policy}";q={self.limit};w={WINDOW_SECONDS}',
+            "RateLimit": f'"{self.policy}";r={self.remaining};t={self.reset}',
+        }
+
+
+class Counter:
+    """Counts on one Redis. Safe for threads; survives the Redis being away."""
+
+    def __init__(self, url: str) -> None:
+        # limits has a name of its own for unix sockets.
+        self._limiter = FixedWindowRateLimiter(
+            RedisStorage(
+                url.replace("unix://", "redis+unix://", 1), key_prefix=PREFIX, socket_timeout=TIMEOUT_SECONDS,
+                socket_connect_timeout=TIMEOUT_SECONDS,
+            )
+        )  # fmt: skip
+        self._lock = threading.Lock()
+        self._away_until = 0.0
+        self._away = False
+
+    def count(self, policy: str, caller: str, limit: int) -> Count | None:
+        """Count one request of `caller` under `policy`; None when Redis does not answer, or lately did not."""
+        if time.monotonic() < self._away_until:
+            return None
+        item = RateLimitItemPerMinute(limit)
+        try:
+            allowed = self._limiter.hit(item, policy, caller)
+            window = self._limiter.get_window_stats(item, policy, caller)
+        except (redis.RedisError, OSError) as error:
+            self._note_away(error)
+            return None
+        self._note_back()
+        # Redis rounds to whole seconds, maybe down; who waits as long as told must not come too early.
+        reset = min(WINDOW_SECONDS, max(0, math.ceil(window.reset_time - time.time())) + 1)
+        return Count(policy, limit, window.remaining, reset, allowed)
+
+    def _note_away(self, error: Exception) -> None:
+        with self._lock:
+            self._away_until = time.monotonic() + PAUSE_SECONDS
+            first, self._away = not self._away, True
+        if first:
+            log.warning("requests go on without rate limits: Redis does not answer", extra={"why": str(error)})
+
+    def _note_back(self) -> None:
+        if not self._away:
+            return
+        with self._lock:
+            was, self._away = self._away, False
+        if was:
+            log.info("requests are counted again: Redis answers")
+
+
+@functools.cache
+def _counter(url: str) -> Counter:
+    return Counter(url)
+
+
+def count_request(*, caller: str | None, address: str | None) -> Count | None:
+    """Count one request: for `caller` if there is one ("token:…", "user:…"), otherwise for the address.
+
+    None when the limit is switched off (0), or Redis does not answer: the request goes on.
+    """
+    policy, who = ("caller", caller) if caller else ("address", address or "unknown")
+    limit = settings.RATE_LIMITS[policy]
+    return _counter(client_url()).count(policy, who, limit) if limit else None
