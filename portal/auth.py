@@ -68,15 +68,18 @@ class TokenAuthentication(authentication.BaseAuthentication):
         return 'Bearer realm="berth"' + (', error="invalid_token"' if sent else "")
 
 
+def require_scope(*, token: ApiToken | None, method: str, scope: str) -> None:
+    """Refuse a change by a token without `scope`; sessions have all. Raises Forbidden."""
+    if token is not None and method not in SAFE and not covers(token=token, scope=scope):
+        raise Forbidden("scope_required", f"This needs a token with the scope {scope}.")
+
+
 class SignedInWithinScope(permissions.BasePermission):
     """Somebody is signed in and, with a token, its scope covers the method."""
 
     def has_permission(self, request: Request, view: APIView) -> bool:
         if isinstance(request.user, AnonymousUser):
             return False
-        token = request.auth
-        if isinstance(token, ApiToken) and request.method not in SAFE:
-            scope = getattr(view, "scope", "write")
-            if not covers(token=token, scope=scope):
-                raise Forbidden("scope_required", f"This needs a token with the scope {scope}.")
+        token = request.auth if isinstance(request.auth, ApiToken) else None
+        require_scope(token=token, method=str(request.method), scope=getattr(view, "scope", "write"))
         return True

@@ -143,28 +143,33 @@ class ApiView(APIView):
         if any("\0" in str(value) for value in self.kwargs.values()):
             # The database cannot even be asked for such a name.
             raise Missing("not_found", "There is nothing at this address.")
-        self._settle_access(request)
+        if "tenant" in self.kwargs:
+            self.require_access(type(self), str(request.method))
         handler = getattr(self, str(request.method).lower(), None)
         if not getattr(handler, "takes_query", True):
             refuse_query(request)
 
-    def _settle_access(self, request: Request) -> None:
-        """Refuse what the caller's role, right or a suspension does not allow in the addressed tenant."""
-        if "tenant" not in self.kwargs:
-            return
+    def require_access(self, view: type[ApiView], method: str) -> None:
+        """Refuse `method` of `view` where the caller's role, right or a suspension does not allow it in the addressed
+        tenant. `view` is the one that was called, or one that GET …/capabilities tells about.
+
+        Raises Missing, Forbidden.
+        """
         tenant = self.tenant
         guest = tenant.my_role is None and not self.user.is_superuser
-        right = self.guest_rights.get("GET" if request.method in SAFE else str(request.method))
+        if guest and not view.guest_rights:
+            raise Missing("not_found", f"There is no tenant {tenant.slug} that you may see.")
+        right = view.guest_rights.get("GET" if method in SAFE else method)
         if guest and right is not None:
             if not may(user=self.user, cluster=self.cluster, right=right):
                 raise Forbidden("grant_required", f"{self.cluster.name} is not shared with you to {right}.")
-            if request.method not in SAFE:
+            if method not in SAFE:
                 require_active(tenant=tenant, user=self.user)
-        elif request.method in SAFE:
-            if self.least_role_to_read is not None:
-                require_role(tenant=tenant, user=self.user, least=self.least_role_to_read)
+        elif method in SAFE:
+            if view.least_role_to_read is not None:
+                require_role(tenant=tenant, user=self.user, least=view.least_role_to_read)
         else:
-            require_role(tenant=tenant, user=self.user, least=self.least_role)
+            require_role(tenant=tenant, user=self.user, least=view.least_role)
             require_active(tenant=tenant, user=self.user)
 
     def dispatch(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:

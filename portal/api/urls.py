@@ -6,6 +6,7 @@ from django.urls import path
 
 from portal.api import (
     audit,
+    capabilities,
     changes,
     clusters,
     credentials,
@@ -55,6 +56,7 @@ urlpatterns = [
     path("targets", targets.TargetsView.as_view(), name="targets"),
     path(CLUSTERS, clusters.ClustersView.as_view(), name="clusters"),
     path(CLUSTER, clusters.ClusterView.as_view(), name="cluster"),
+    path(f"{CLUSTER}/capabilities", capabilities.CapabilitiesView.as_view(), name="capabilities"),
     path(f"{CLUSTER}/events", clusters.EventsView.as_view(), name="cluster-events"),
     path(f"{CLUSTER}/operations", clusters.ClusterOperationsView.as_view(), name="cluster-operations"),
     path(f"{CLUSTER}/credentials", credentials.CredentialsView.as_view(), name="credentials"),

@@ -28,6 +28,7 @@ OWNED = {
     "tenant": "/api/v1/tenants/acme",
     "clusters": "/api/v1/tenants/acme/clusters",
     "cluster": "/api/v1/tenants/acme/clusters/orders",
+    "capabilities": "/api/v1/tenants/acme/clusters/orders/capabilities",
     "cluster-events": "/api/v1/tenants/acme/clusters/orders/events",
     "cluster-operations": "/api/v1/tenants/acme/clusters/orders/operations",
     "credentials": "/api/v1/tenants/acme/clusters/orders/credentials",
@@ -73,7 +74,7 @@ COMMON = {
     "changes": "/api/v1/changes",
 }
 # What a grant opens to a person of another tenant; everything else stays shut.
-GUEST_READ = {"cluster", "cluster-events", "cluster-operations", "operation"}
+GUEST_READ = {"cluster", "capabilities", "cluster-events", "cluster-operations", "operation"}
 GUEST_USE = GUEST_READ | {"credentials", "snippets"}
 # Open to everybody, signed in or not, and the same for all.
 OPEN = {"openapi", "problems", "problem", "session", "reference", "application", "oidc-login", "oidc-callback"}

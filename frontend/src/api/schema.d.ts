@@ -520,6 +520,26 @@ export interface paths {
         patch: operations["editCluster"];
         trace?: never;
     };
+    "/api/v1/tenants/{tenant}/clusters/{name}/capabilities": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Show what you may do to a cluster, and why not
+         * @description By your role, grant and token, and whether the tenant is suspended. The values of a request are judged when it comes: a forecast tells about the quota.
+         */
+        get: operations["getCapabilities"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/tenants/{tenant}/clusters/{name}/events": {
         parameters: {
             query?: never;
@@ -964,6 +984,18 @@ export interface components {
         };
         /** @enum {string} */
         AuditResult: "success" | "refused" | "failed";
+        Capabilities: {
+            actions: components["schemas"]["Capability"][];
+            /** @description The change under way: deleting the cluster would cancel it. */
+            operation: components["schemas"]["Operation"] | null;
+        };
+        Capability: {
+            /** @description operationId of the API. */
+            action: string;
+            allowed: boolean;
+            /** @description null when it is allowed. */
+            why_not: components["schemas"]["WhyNot"] | null;
+        };
         /** @description What to deliver. */
         ClusterOrder: {
             /** @description 1 to 30 lower-case letters, digits and hyphens, unique in the tenant; never changes. */
@@ -1868,6 +1900,13 @@ export interface components {
             requested: number;
             /** @description How much of it does not fit. */
             short_by: number;
+        };
+        WhyNot: {
+            /** @description Code of the problem the action would be refused with. */
+            code: string;
+            detail: string;
+            /** @description What you can do about it. */
+            suggestion: string;
         };
     };
     responses: never;
@@ -5264,6 +5303,82 @@ export interface operations {
             };
             /** @description The body is not JSON. */
             415: {
+                headers: {
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                    RateLimit: components["headers"]["RateLimit"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description A rule is broken; `errors` names every wrong field. */
+            422: {
+                headers: {
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                    RateLimit: components["headers"]["RateLimit"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Too many requests or failed attempts; see Retry-After. */
+            429: {
+                headers: {
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                    RateLimit: components["headers"]["RateLimit"];
+                    "Retry-After": components["headers"]["Retry-After"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    getCapabilities: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description Name of the cluster, unique in its tenant. */
+                name: string;
+                /** @description Slug of the tenant. */
+                tenant: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            200: {
+                headers: {
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                    RateLimit: components["headers"]["RateLimit"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Capabilities"];
+                };
+            };
+            /** @description Not signed in, or the token is unknown, expired or revoked. */
+            401: {
+                headers: {
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                    RateLimit: components["headers"]["RateLimit"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description There is no such thing, or you may not see it. */
+            404: {
                 headers: {
                     "X-Request-Id": components["headers"]["X-Request-Id"];
                     "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
