@@ -69,6 +69,9 @@ class SweeperMetrics:
             "ipreserve_swaps_observed_total", "Addresses that went from one workload to another within the hold.",
             ["protected"], registry=self.registry,
         )  # fmt: skip
+        for word in ("yes", "no"):
+            # There at zero from the start: a series that appears with 1 has no increase, and nobody would be alerted.
+            self.swaps_observed.labels(word)
         self.swaps_prevented = Counter(
             "ipreserve_swaps_prevented_total", "Held addresses that Calico passed over for somebody else's pod.",
             registry=self.registry,
@@ -87,6 +90,13 @@ class SweeperMetrics:
         self.errors = Counter(
             "ipreserve_sweep_item_errors_total", "Items that failed while the sweep went on.", registry=self.registry
         )
+
+    def not_leading(self) -> None:
+        """Another replica sweeps: what this one saw last must not stay behind, in an alert or a sum."""
+        for gauge in (self.leading, self.held, self.limit, self.oldest, self.quarantined, self.foreign):
+            gauge.set(0)
+        self.addresses.clear()
+        self.shortage.clear()
 
 
 def serve(address: tuple[str, int], registry: CollectorRegistry, healthy: Callable[[], bool]) -> ThreadingHTTPServer:

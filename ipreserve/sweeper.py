@@ -605,7 +605,7 @@ class Sweeper:
         began = time.monotonic()
         try:
             if not self.lease.acquire():
-                self.metrics.leading.set(0)
+                self.metrics.not_leading()
                 return False
             self.metrics.leading.set(1)
             self.sweep()

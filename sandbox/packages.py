@@ -42,6 +42,7 @@ PACKAGES = {
     "git": ("git", "git"),
     "curl": ("curl", "curl"),
     "jq": ("jq", "jq"),
+    "promtool": ("prometheus", "golang-github-prometheus"),
     "java": ("openjdk-17-jre-headless", "java-17-openjdk-headless"),
 }
 # What `Sandbox.up` runs.
