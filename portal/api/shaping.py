@@ -26,7 +26,7 @@ def shape_of(serializer: serializers.BaseSerializer[Any]) -> Shape:
         return serializer.to_representation
     assert isinstance(serializer, serializers.Serializer)
     fields = [
-        (field.field_name, tuple(field.source_attrs), _conversion(field), field)
+        (field.field_name, _path(field), _conversion(field), field)
         for field in serializer.fields.values()
         if not field.write_only
     ]
@@ -36,6 +36,8 @@ def shape_of(serializer: serializers.BaseSerializer[Any]) -> Shape:
         for name, path, convert, field in fields:
             value = instance
             try:
+                if path is None:
+                    raise AttributeError
                 for attribute in path:
                     value = value[attribute] if type(value) is dict else getattr(value, attribute)
                     if callable(value):
@@ -50,6 +52,11 @@ def shape_of(serializer: serializers.BaseSerializer[Any]) -> Shape:
         return shown
 
     return shape
+
+
+def _path(field: Field[Any, Any, Any, Any]) -> tuple[str, ...] | None:
+    """The attributes that lead to a field's value; None for a field that finds it in a way of its own."""
+    return tuple(field.source_attrs) if type(field).get_attribute is Field.get_attribute else None
 
 
 def _list_shape(serializer: serializers.ListSerializer[Any]) -> Shape:

@@ -99,3 +99,18 @@ def test_odd_values_look_as_rest_framework_shows_them(value: Any) -> None:
 def test_what_is_missing_is_complained_about_as_before() -> None:
     with pytest.raises(KeyError, match="Got KeyError when attempting to get a value for field `text`"):
         shape_of(OddOut())({})
+
+
+class Own(serializers.CharField):
+    """A field that finds its value in a way of its own."""
+
+    def get_attribute(self, instance: Any) -> str:
+        return "found elsewhere"
+
+
+class OwnOut(serializers.Serializer[Any]):
+    text = Own()
+
+
+def test_a_field_with_a_way_of_its_own_is_left_to_it() -> None:
+    same(OwnOut(), Odd(text="not this"))
