@@ -26,8 +26,8 @@ def shape_of(serializer: serializers.BaseSerializer[Any]) -> Shape:
         return serializer.to_representation
     assert isinstance(serializer, serializers.Serializer)
     fields = [
-        (field.field_name, _path(field), _conversion(field), field)
-        for field in serializer.fields.values()
+        (name, _path(field), _conversion(field), field)
+        for name, field in serializer.fields.items()
         if not field.write_only
     ]
 
@@ -62,6 +62,7 @@ def _path(field: Field[Any, Any, Any, Any]) -> tuple[str, ...] | None:
 def _list_shape(serializer: serializers.ListSerializer[Any]) -> Shape:
     if type(serializer).to_representation is not serializers.ListSerializer.to_representation:
         return serializer.to_representation
+    assert isinstance(serializer.child, serializers.BaseSerializer)
     one = shape_of(serializer.child)
 
     def shape(values: Any) -> Any:
