@@ -35,6 +35,11 @@ def changes(handler: object) -> bool:
     return bool(getattr(handler, "changes", True))
 
 
+def rehearses(handler: object) -> bool:
+    """Whether a view's method knows dry runs; `described(rehearses=True)` says it does."""
+    return bool(getattr(handler, "rehearses", False))
+
+
 def _object_of(request: Request) -> str:
     """The path below /api/v1, without the tenant, which has columns of its own."""
     parts = request.path.removeprefix("/api/v1/").split("/")
@@ -65,6 +70,7 @@ def _write(view: ApiView, request: Request, result: AuditResult, status: int, da
 def audited(handler: Callable[..., Response]) -> Callable[..., Response]:
     """`handler` in a transaction that also holds its row in the audit: without the row, there is no change.
 
+    A dry run leaves neither: all it wrote is rolled back, and then it may finish its answer (`view.after_rehearsal`).
     A view with `in_transaction = False` has its row written before its answer leaves: no row, no answer.
     """
 
@@ -79,6 +85,8 @@ def audited(handler: Callable[..., Response]) -> Callable[..., Response]:
                     # The first answer again: the change was made, and noted, then.
                     view.audit_detail = {**view.audit_detail, "replayed": True}
                 _write(view, request, AuditResult.SUCCESS, response.status_code, response.data)
+        if view.rehearsal and view.after_rehearsal is not None:
+            return view.after_rehearsal()
         return response
 
     return change

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cached_property
 from types import MappingProxyType
 from typing import Any, ClassVar
@@ -17,8 +17,8 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from portal.address import client_address
-from portal.api.audited import CHANGING, audited, changes, note_refusal
-from portal.api.serializers import refuse_query
+from portal.api.audited import CHANGING, audited, changes, note_refusal, rehearses
+from portal.api.serializers import asks_for_dry_run, refuse_query
 from portal.auth import SAFE
 from portal.problems import TooMany
 from portal.rates import WINDOW_SECONDS, Count, count_request
@@ -47,9 +47,11 @@ class ApiView(APIView):
     # Whether refusals of callers who are not signed in are noted too.
     audit_anonymous: ClassVar[bool] = False
 
-    # Set by a handler that was asked for a dry run and made one: what it wrote is rolled back, and no row is left.
-    # Never taken from the request alone: a handler that does not know dry runs would act, unaudited.
+    # A dry run was asked for, of a handler that knows how: what it writes is rolled back, and no row is left in the
+    # audit. Never taken from the request alone: a handler that does not know dry runs would act, unaudited.
     rehearsal = False
+    # Set by such a handler: finishes the answer once all is rolled back, so it may ask Kubernetes.
+    after_rehearsal: Callable[[], Response] | None = None
     # Who was recognised: for the audit of requests that were refused before `user` could be asked for.
     caller: User | None = None
     # How the caller stands with its limit of requests; None when nobody counts.
@@ -139,6 +141,8 @@ class ApiView(APIView):
             raise TooMany(f"{whose} may send {self.rate.limit} requests in {WINDOW_SECONDS} s.", self.rate.reset)
 
     def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
+        # First: what is refused from here on was a dry run too, and is not noted as the real thing.
+        self.rehearsal = rehearses(getattr(self, str(request.method).lower(), None)) and asks_for_dry_run(request)
         super().initial(request, *args, **kwargs)
         if any("\0" in str(value) for value in self.kwargs.values()):
             # The database cannot even be asked for such a name.

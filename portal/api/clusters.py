@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from django.db.models import Prefetch
-from drf_spectacular.utils import extend_schema_field
+from drf_spectacular.utils import PolymorphicProxySerializer, extend_schema_field
 from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
@@ -16,10 +16,12 @@ from portal.api.etags import etag, expected_revision
 from portal.api.operations import OperationOut, OperationPage, OperationsQuery, operations_page
 from portal.api.pagination import PageQuery, page
 from portal.api.parsers import JsonParser, MergePatchParser
+from portal.api.rehearsals import RehearsalOut, rehearsed
 from portal.api.schema import ETAG, IDEMPOTENCY_KEY, IF_MATCH, LOCATION, REPLAYED, described
-from portal.api.serializers import Body, Query, Text, read_body, read_query, wire, wire_list
+from portal.api.serializers import Body, DryRunQuery, Text, read_body, read_query, wire, wire_list
 from portal.idempotency import idempotent
 from portal.problems import invalid
+from provisioning.clusters.rehearsal import rehearse_create, rehearse_delete, rehearse_edit
 from provisioning.clusters.services import create_cluster, delete_cluster, edit_cluster
 from provisioning.models import Cluster, ClusterQuerySet, Operation, Phase
 from tenants.refusals import FieldError, Missing
@@ -80,7 +82,7 @@ class ClusterQuery(PageQuery):
     )
 
 
-class DeleteQuery(Query):
+class DeleteQuery(DryRunQuery):
     volumes = serializers.ChoiceField(
         choices=[("keep", "keep"), ("delete", "delete")], required=False, default="keep",
         help_text="Whether the data is deleted too. That cannot be undone.",
@@ -212,6 +214,12 @@ def accepted(view: ApiView, operation: Operation, made: Cluster | None = None) -
     return Response(body, status=202, headers={"Location": f"/api/v1/operations/{operation.id}"})
 
 
+# What PATCH answers: the cluster as it is now, or what a dry run found.
+EDITED = PolymorphicProxySerializer(
+    component_name="Edited", serializers=[ClusterOut, RehearsalOut], resource_type_field_name=None
+)
+
+
 class ClustersView(ApiView):
     @described("listClusters", tag="Clusters", summary="List a tenant's clusters", query=ClusterQuery,
                answers={200: ClusterPage}, problems=(404, 422))  # fmt: skip
@@ -226,13 +234,16 @@ class ClustersView(ApiView):
         return page(request, complete(clusters), query, lambda rows: wire_list(ClusterOut, rows), order=order)
 
     @described("createCluster", tag="Clusters", summary="Order a cluster", request=ClusterOrder,
-               answers={202: AcceptedOut}, problems=(400, 403, 404, 409, 415, 422, 503),
-               parameters=[IDEMPOTENCY_KEY, LOCATION, REPLAYED],
+               answers={200: RehearsalOut, 202: AcceptedOut}, problems=(400, 403, 404, 409, 415, 422, 503),
+               parameters=[IDEMPOTENCY_KEY, LOCATION, REPLAYED], query=DryRunQuery, rehearses=True,
                about="Needs the role developer or owner. Everything that can be known at once is checked before "
-               "anything is written; follow the operation for the rest.")  # fmt: skip
+               "anything is written; follow the operation for the rest. 200 answers a dry run.")  # fmt: skip
     @idempotent(required_from_tokens=True)
     def post(self, request: Request, tenant: str) -> Response:
+        read_query(DryRunQuery, request)
         sent = read_body(ClusterOrder, request)
+        if self.rehearsal:
+            return rehearsed(self, rehearse_create(tenant=self.tenant, by=self.user, **sent))
         made, operation = create_cluster(tenant=self.tenant, by=self.user, request_id=logs.request_id.get(), **sent)
         return accepted(self, operation, made)
 
@@ -248,9 +259,12 @@ class ClusterView(ApiView):
         return Response(show_cluster(self, self.cluster.id), headers={"ETag": etag(self.cluster.revision)})
 
     @described("editCluster", tag="Clusters", summary="Change labels or description", request=ClusterPatch,
-               answers={200: ClusterOut}, problems=(400, 403, 404, 412, 415, 422), parameters=[IF_MATCH, ETAG],
-               about="A JSON merge patch (RFC 7396) of `labels` and `description`; takes effect at once.")  # fmt: skip
+               answers={200: EDITED}, problems=(400, 403, 404, 412, 415, 422), parameters=[IF_MATCH, ETAG],
+               query=DryRunQuery, rehearses=True,
+               about="A JSON merge patch (RFC 7396) of `labels` and `description`; takes effect at once. A dry run "
+               "is answered with a rehearsal.")  # fmt: skip
     def patch(self, request: Request, tenant: str, name: str) -> Response:
+        read_query(DryRunQuery, request)
         fixed = [key for key in FIXED if isinstance(request.data, dict) and key in request.data]
         if fixed:
             raise invalid([FieldError(f"/{key}", "not_changeable", FIXED[key]) for key in fixed])
@@ -262,18 +276,27 @@ class ClusterView(ApiView):
         if "labels" in sent:
             merged = {**self.cluster.labels, **sent["labels"]} if sent["labels"] is not None else {}
             changes["labels"] = {key: value for key, value in merged.items() if value is not None}
+        if self.rehearsal:
+            return rehearsed(
+                self, rehearse_edit(cluster=self.cluster, by=self.user, expected_revision=expected, **changes)
+            )  # fmt: skip
         cluster = edit_cluster(cluster=self.cluster, by=self.user, expected_revision=expected, **changes)
         return Response(show_cluster(self, cluster.id), headers={"ETag": etag(cluster.revision)})
 
     @described("deleteCluster", tag="Clusters", summary="Delete a cluster", query=DeleteQuery,
-               answers={202: AcceptedOut}, problems=(403, 404, 409, 412, 422), parameters=[IF_MATCH, LOCATION],
-               about="Volumes are kept unless `volumes=delete` and the name is typed again in `confirm`.")  # fmt: skip
+               answers={200: RehearsalOut, 202: AcceptedOut}, problems=(403, 404, 409, 412, 422), rehearses=True,
+               parameters=[IF_MATCH, LOCATION],
+               about="Volumes are kept unless `volumes=delete` and the name is typed again in `confirm`. 200 answers a "
+               "dry run.")  # fmt: skip
     def delete(self, request: Request, tenant: str, name: str) -> Response:
         query = read_query(DeleteQuery, request)
-        operation = delete_cluster(
-            cluster=self.cluster, by=self.user, volumes=query["volumes"], confirm=query.get("confirm"),
-            expected_revision=expected_revision(request, self.cluster.revision), request_id=logs.request_id.get(),
-        )  # fmt: skip
+        wish = {
+            "cluster": self.cluster, "by": self.user, "volumes": query["volumes"], "confirm": query.get("confirm"),
+            "expected_revision": expected_revision(request, self.cluster.revision),
+        }  # fmt: skip
+        if self.rehearsal:
+            return rehearsed(self, rehearse_delete(**wish))
+        operation = delete_cluster(**wish, request_id=logs.request_id.get())
         return accepted(self, operation)
 
 

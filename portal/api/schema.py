@@ -57,12 +57,13 @@ REPLAYED = OpenApiParameter(
 def described(
     operation_id: str, *, tag: str, summary: str, answers: Mapping[Any, Any], about: str = "", request: Any = None,
     query: type[serializers.Serializer[Any]] | None = None, parameters: Sequence[OpenApiParameter] = (),
-    problems: Sequence[int] = (), anonymous: bool = False, changes: bool = True,
+    problems: Sequence[int] = (), anonymous: bool = False, changes: bool = True, rehearses: bool = False,
 ) -> Callable[[F], F]:  # fmt: skip
     """Document one method of a view, outermost. `answers`: status, or (status, media type), to serializer; None: no
     body. 401 comes unless `anonymous`.
 
     The operation id is also the action in the audit. `changes=False` marks a POST that only asks: it is not audited.
+    `rehearses=True` marks a method that acts on ApiView.rehearsal; its `query` has the parameter `dry_run`.
     A method without `query` takes no query parameters, see ApiView.
     """
     responses: dict[int, Any] = {
@@ -85,7 +86,7 @@ def described(
 
     def decorate(handler: F) -> F:
         handler.action, handler.changes = operation_id, changes  # type: ignore[attr-defined]
-        handler.takes_query = query is not None  # type: ignore[attr-defined]
+        handler.takes_query, handler.rehearses = query is not None, rehearses  # type: ignore[attr-defined]
         return schema(handler)
 
     return decorate

@@ -54,6 +54,24 @@ class Query(serializers.Serializer[Any]):
     """Query parameters, checked like a body."""
 
 
+class DryRunQuery(Query):
+    """For a change that can be tried."""
+
+    dry_run = serializers.BooleanField(
+        required=False, default=False,
+        help_text="Check everything and answer what would be made, with the quota's change, the manifests and the "
+        "target's own dry run of them. Nothing is kept: no object, no operation, no answer for an Idempotency-Key.",
+    )  # fmt: skip
+
+
+def asks_for_dry_run(request: Request) -> bool:
+    """Whether the request has ?dry_run=true, as DryRunQuery reads it; what that cannot read, it refuses."""
+    try:
+        return bool(serializers.BooleanField().run_validation(request.query_params.get("dry_run", False)))
+    except serializers.ValidationError:
+        return False
+
+
 def read_body(kind: type[Body], request: Request) -> dict[str, Any]:
     """The checked body. Raises Invalid naming every wrong field."""
     serializer = kind(data=request.data)

@@ -13,8 +13,8 @@ from django.http import StreamingHttpResponse
 from rest_framework.test import APIClient
 
 from portal.api import credentials
-from portal.api.audited import CHANGING
-from portal.api.clusters import ClusterView
+from portal.api.audited import CHANGING, rehearses
+from portal.api.schema import document
 from portal.tests.conftest import Client, World
 from portal.tests.test_isolation import NAMED
 from provisioning.clusters.services import Credential
@@ -169,11 +169,38 @@ def test_asking_for_a_dry_run_where_there_is_none_is_refused_and_noted(alice: AP
     assert (only().action, only().result) == ("revealCredential", "refused")
 
 
-def test_a_handler_that_rehearses_changes_nothing_and_leaves_no_row(alice: APIClient, world: World) -> None:
-    with patch.object(ClusterView, "rehearsal", True):
-        assert alice.patch(ORDERS, {"description": "tried"}, format="json").status_code == 200
+@pytest.mark.parametrize("spelling", ["true", "True", "1", "on"])
+def test_a_dry_run_changes_nothing_and_leaves_no_row(alice: APIClient, spelling: str) -> None:
+    answer = alice.patch(f"{ORDERS}?dry_run={spelling}", {"description": "tried"}, format="json")
+    assert (answer.status_code, answer.json()["dry_run"]) == (200, True)
     assert Cluster.objects.get(name="orders").description == ""
     assert not AuditEvent.objects.exists()
+
+
+@pytest.mark.parametrize("spelling", ["maybe", "", "true "])
+def test_what_is_no_clear_yes_or_no_to_a_dry_run_is_refused_and_noted(alice: APIClient, spelling: str) -> None:
+    answer = alice.delete(f"{ORDERS}?dry_run={spelling}")
+    assert (answer.status_code, answer.json()["errors"][0]["pointer"]) == (422, "?dry_run")
+    assert (only().action, only().result) == ("deleteCluster", "refused")
+
+
+def test_dry_run_false_is_the_real_thing(alice: APIClient) -> None:
+    assert alice.patch(f"{ORDERS}?dry_run=false", {"description": "done"}, format="json").status_code == 200
+    assert Cluster.objects.get(name="orders").description == "done"
+    assert only().result == "success"
+
+
+def test_who_takes_the_parameter_dry_run_acts_on_it() -> None:
+    operations = [one for methods in document()["paths"].values() for one in methods.values()]
+    told = {
+        one["operationId"]
+        for one in operations
+        if "dry_run" in [parameter["name"] for parameter in one.get("parameters", [])]
+    }
+    views = [route.callback.cls for route in NAMED.values() if hasattr(route.callback, "cls")]
+    handlers = [getattr(view, method) for view in views for method in CHANGING if hasattr(view, method)]
+    assert told == {handler.action for handler in handlers if rehearses(handler)}
+    assert told == {"createCluster", "editCluster", "deleteCluster"}
 
 
 # --- nobody can rewrite it --------------------------------------------------------------------------------------------

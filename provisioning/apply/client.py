@@ -114,9 +114,17 @@ class KubeClient:
         """GET."""
         return self.request("GET", path, query=query)
 
-    def apply(self, path: str, manifest: Mapping[str, Any]) -> JsonObject:
-        """Server-side apply of one object, never by force. Raises FieldConflict when another manager owns a field."""
-        query = {"fieldManager": FIELD_MANAGER, "force": "false"}
+    def apply(
+        self, path: str, manifest: Mapping[str, Any], *, dry_run: bool = False, over_others: bool = False
+    ) -> JsonObject:  # fmt: skip
+        """Server-side apply of one object, never by force. Raises FieldConflict when another manager owns a field.
+
+        `dry_run`: the API server checks and completes the object, runs admission, and stores nothing. Only then does
+        `over_others` ask what it would be if fields of other managers were taken over.
+        """
+        query = {"fieldManager": FIELD_MANAGER, "force": "true" if dry_run and over_others else "false"}
+        if dry_run:
+            query["dryRun"] = "All"
         return self.request("PATCH", path, manifest, query=query, content_type="application/apply-patch+yaml")
 
     def watch(self, path: str, *, resource_version: str, selector: str, seconds: int) -> Iterator[JsonObject]:

@@ -124,22 +124,9 @@ def ensure_namespace(
     counts it.
     """
     found = look.namespace
-    if found is not None and found["metadata"].get("labels", {}).get(LABEL_TENANT_ID) != tenant_id:
-        raise errors.NamespaceTaken(
-            f"The namespace {namespace} exists on the target and does not belong to this tenant.",
-            remedy=f"Delete or rename that namespace, or label it {LABEL_TENANT_ID}={tenant_id} to hand it over.",
-        )
-    if found is not None and found.get("status", {}).get("phase") == "Terminating":
-        raise errors.Throttled(f"The namespace {namespace} is being deleted; it is made anew afterwards.")
-    labels = {
-        LABEL_MANAGED_BY: MANAGED_BY,
-        LABEL_TENANT_ID: tenant_id,
-        "berth.io/tenant": tenant,
-        "pod-security.kubernetes.io/enforce": "restricted",
-        "pod-security.kubernetes.io/enforce-version": "latest",
-        **RESERVED_NAMESPACE,
-    }
-    wished = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace, "labels": labels}}
+    require_namespace(look, namespace=namespace, tenant_id=tenant_id)
+    wished = namespace_manifest(namespace, tenant, tenant_id)
+    labels = wished["metadata"]["labels"]
     if found is None or not labels.items() <= found["metadata"].get("labels", {}).items():
         client.apply(path_of("Namespace", "", namespace), wished)
     if found is None:
@@ -150,6 +137,31 @@ def ensure_namespace(
     if found is None:
         # Pods are refused until the controller has made it; the StatefulSet controller would back off meanwhile.
         _await_service_account(client, namespace)
+
+
+def require_namespace(look: NamespaceLook, *, namespace: str, tenant_id: str) -> None:
+    """Refuse a namespace that is not the tenant's or is going away. Raises NamespaceTaken, Throttled."""
+    found = look.namespace
+    if found is not None and found["metadata"].get("labels", {}).get(LABEL_TENANT_ID) != tenant_id:
+        raise errors.NamespaceTaken(
+            f"The namespace {namespace} exists on the target and does not belong to this tenant.",
+            remedy=f"Delete or rename that namespace, or label it {LABEL_TENANT_ID}={tenant_id} to hand it over.",
+        )
+    if found is not None and found.get("status", {}).get("phase") == "Terminating":
+        raise errors.Throttled(f"The namespace {namespace} is being deleted; it is made anew afterwards.")
+
+
+def namespace_manifest(namespace: str, tenant: str, tenant_id: str) -> Manifest:
+    """The tenant's namespace on one target."""
+    labels = {
+        LABEL_MANAGED_BY: MANAGED_BY,
+        LABEL_TENANT_ID: tenant_id,
+        "berth.io/tenant": tenant,
+        "pod-security.kubernetes.io/enforce": "restricted",
+        "pod-security.kubernetes.io/enforce-version": "latest",
+        **RESERVED_NAMESPACE,
+    }
+    return {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace, "labels": labels}}
 
 
 def ensure_quota(client: KubeClient, namespace: str, tenant_id: str, hard: Mapping[str, str]) -> bool:
@@ -189,21 +201,24 @@ def _is_enforced(found: Mapping[str, Any], hard: Mapping[str, str]) -> bool:
 
 
 def _apply_quota(client: KubeClient, namespace: str, hard: Mapping[str, str], *, with_limits: bool) -> None:
-    metadata = {"namespace": namespace, "labels": {LABEL_MANAGED_BY: MANAGED_BY}}
+    limits, wished = quota_manifests(namespace, hard)
     if with_limits:
-        # The API server refuses pods without requests where it has to count them; Berth's own always say theirs.
-        limits = [{"type": "Container", "defaultRequest": {"cpu": "50m", "memory": "64Mi"}}]
-        client.apply(
-            path_of("LimitRange", namespace, LIMITS_NAME),
-            {"apiVersion": "v1", "kind": "LimitRange", "metadata": {**metadata, "name": LIMITS_NAME},
-             "spec": {"limits": limits}},
-        )  # fmt: skip
-    applied = client.apply(
-        path_of("ResourceQuota", namespace, QUOTA_NAME),
+        client.apply(path_of("LimitRange", namespace, LIMITS_NAME), limits)
+    applied = client.apply(path_of("ResourceQuota", namespace, QUOTA_NAME), wished)
+    _await_quota(client, namespace, applied)
+
+
+def quota_manifests(namespace: str, hard: Mapping[str, str]) -> tuple[Manifest, Manifest]:
+    """The LimitRange and the ResourceQuota of a tenant's namespace."""
+    metadata = {"namespace": namespace, "labels": {LABEL_MANAGED_BY: MANAGED_BY}}
+    # The API server refuses pods without requests where it has to count them; Berth's own always say theirs.
+    limits = [{"type": "Container", "defaultRequest": {"cpu": "50m", "memory": "64Mi"}}]
+    return (
+        {"apiVersion": "v1", "kind": "LimitRange", "metadata": {**metadata, "name": LIMITS_NAME},
+         "spec": {"limits": limits}},
         {"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {**metadata, "name": QUOTA_NAME},
          "spec": {"hard": dict(hard)}},
     )  # fmt: skip
-    _await_quota(client, namespace, applied)
 
 
 def _numbers(hard: Mapping[str, str]) -> dict[str, Fraction]:
@@ -324,8 +339,14 @@ def _mirrored(manifest: Manifest, registry: str) -> Manifest:
     return {**manifest, "spec": {**manifest["spec"], "template": {**template, "spec": pod}}}
 
 
-def create_secrets(client: KubeClient, cluster: ClusterView, wanted: Sequence[SecretSpec], owner: Manifest) -> None:
-    """Create the Secrets that do not exist. Existing ones are never touched: their passwords are in use."""
+def create_secrets(
+    client: KubeClient, cluster: ClusterView, wanted: Sequence[SecretSpec], owner: Manifest, *, dry_run: bool = False
+) -> list[str]:  # fmt: skip
+    """Create the Secrets that do not exist; returns their names. Existing ones are never touched: their passwords are
+    in use. Raises FieldConflict for one that is not the cluster's.
+    """
+    query = {"dryRun": "All"} if dry_run else None
+    made = []
     for spec in wanted:
         content = {key: "".join(secrets.choice(CHARACTERS) for _ in range(n)) for key, n in spec.generate.items()}
         metadata = {"name": spec.name}
@@ -333,7 +354,9 @@ def create_secrets(client: KubeClient, cluster: ClusterView, wanted: Sequence[Se
             "apiVersion": "v1", "kind": "Secret", "metadata": metadata, "type": "Opaque", "stringData": content,
         }  # fmt: skip
         try:
-            client.request("POST", path_of("Secret", cluster.namespace), dressed(cluster, [manifest], owner, "")[0])
+            dressed_secret = dressed(cluster, [manifest], owner, "")[0]
+            client.request("POST", path_of("Secret", cluster.namespace), dressed_secret, query=query)
+            made.append(spec.name)
         except errors.Taken:
             found = client.get(path_of("Secret", cluster.namespace, spec.name))
             if found["metadata"].get("labels", {}).get(LABEL_CLUSTER_ID) != cluster.id:
@@ -341,6 +364,7 @@ def create_secrets(client: KubeClient, cluster: ClusterView, wanted: Sequence[Se
                     f"A Secret {spec.name} exists in {cluster.namespace} and is not this cluster's.",
                     remedy=f"Delete that Secret, or order the cluster under a name other than {cluster.name}.",
                 ) from None
+    return made
 
 
 def apply_all(
@@ -365,9 +389,9 @@ def apply_all(
     def begin(chosen: Callable[[str], bool]) -> list[Future[None]]:
         return [client.threads.submit(apply, manifest) for manifest in manifests if chosen(manifest["kind"])]
 
-    mounted = [client.threads.submit(create_secrets, client, cluster, wanted, owner)]
+    mounted: list[Future[Any]] = [client.threads.submit(create_secrets, client, cluster, wanted, owner)]
     mounted += begin(lambda kind: kind in MOUNTED)
-    begun = [*mounted, *begin(lambda kind: kind not in MOUNTED and kind not in WORKLOADS)]
+    begun: list[Future[Any]] = [*mounted, *begin(lambda kind: kind not in MOUNTED and kind not in WORKLOADS)]
     wait(mounted)
     if not any(one.exception() for one in mounted):
         begun += begin(lambda kind: kind in WORKLOADS)
@@ -386,12 +410,15 @@ def prune(
             delete(client, entry["kind"], cluster.namespace, entry["name"])
 
 
-def delete(client: KubeClient, kind: str, namespace: str, name: str, *, uid: str | None = None) -> None:
+def delete(
+    client: KubeClient, kind: str, namespace: str, name: str, *, uid: str | None = None, dry_run: bool = False
+) -> None:  # fmt: skip
     """Delete one object, with what it owns; gone already is fine. With `uid`, only that very object."""
     options = {"preconditions": {"uid": uid}} if uid else None
     gone = (errors.Absent, errors.Taken) if uid else (errors.Absent,)
     with contextlib.suppress(*gone):
-        client.request("DELETE", path_of(kind, namespace, name), options, query={"propagationPolicy": "Background"})
+        query = {"propagationPolicy": "Background", **({"dryRun": "All"} if dry_run else {})}
+        client.request("DELETE", path_of(kind, namespace, name), options, query=query)
 
 
 def owned_names(client: KubeClient, cluster: ClusterView, kinds: Sequence[str]) -> list[tuple[str, str]]:

@@ -1,5 +1,5 @@
 import { body, client } from "./client";
-import type { Accepted, Cluster, ClusterEvent, ClusterOrder, VolumesChoice } from "./types";
+import type { Accepted, Cluster, ClusterEvent, ClusterOrder, Rehearsal, VolumesChoice } from "./types";
 
 export interface ClusterPath {
   tenant: string;
@@ -29,15 +29,23 @@ export async function getDeletedCluster(path: ClusterPath, id: string, signal: A
   return page.items.find((cluster) => cluster.id === id) ?? null;
 }
 
+/** The answer to a real change: only a dry run is answered with a rehearsal. */
+async function accepted(answer: Promise<Accepted | Rehearsal>): Promise<Accepted> {
+  const change = await answer;
+  if ("dry_run" in change) throw new TypeError("A change was answered with a rehearsal of it.");
+  return change;
+}
+
 /** Order a cluster. The same `key` with the same order is safe to send again: it is executed once. */
 export function createCluster(tenant: string, order: ClusterOrder, key: string): Promise<Accepted> {
-  return body(client.POST(LIST, { params: { path: { tenant }, header: { "Idempotency-Key": key } }, body: order }));
+  const params = { path: { tenant }, header: { "Idempotency-Key": key } };
+  return accepted(body(client.POST(LIST, { params, body: order })));
 }
 
 /** Delete the cluster as it was at `revision`; refused when people changed it since. */
 export function deleteCluster(path: ClusterPath, revision: number, volumes: VolumesChoice): Promise<Accepted> {
   const query = volumes === "delete" ? { volumes, confirm: path.name } : { volumes };
-  return body(client.DELETE(ONE, { params: { path, query, header: { "If-Match": `"${revision}"` } } }));
+  return accepted(body(client.DELETE(ONE, { params: { path, query, header: { "If-Match": `"${revision}"` } } })));
 }
 
 export async function listEvents(path: ClusterPath, limit: number, signal: AbortSignal): Promise<ClusterEvent[]> {

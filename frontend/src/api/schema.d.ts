@@ -483,7 +483,7 @@ export interface paths {
         put?: never;
         /**
          * Order a cluster
-         * @description Needs the role developer or owner. Everything that can be known at once is checked before anything is written; follow the operation for the rest.
+         * @description Needs the role developer or owner. Everything that can be known at once is checked before anything is written; follow the operation for the rest. 200 answers a dry run.
          */
         post: operations["createCluster"];
         delete?: never;
@@ -508,14 +508,14 @@ export interface paths {
         post?: never;
         /**
          * Delete a cluster
-         * @description Volumes are kept unless `volumes=delete` and the name is typed again in `confirm`.
+         * @description Volumes are kept unless `volumes=delete` and the name is typed again in `confirm`. 200 answers a dry run.
          */
         delete: operations["deleteCluster"];
         options?: never;
         head?: never;
         /**
          * Change labels or description
-         * @description A JSON merge patch (RFC 7396) of `labels` and `description`; takes effect at once.
+         * @description A JSON merge patch (RFC 7396) of `labels` and `description`; takes effect at once. A dry run is answered with a rehearsal.
          */
         patch: operations["editCluster"];
         trace?: never;
@@ -941,6 +941,8 @@ export interface components {
             operation: components["schemas"]["Operation"];
             cluster: components["schemas"]["Cluster"];
         };
+        /** @enum {string} */
+        ActionEnum: "create" | "change" | "none" | "delete" | "keep";
         Amount: {
             resource: string;
             unit: string;
@@ -1110,6 +1112,15 @@ export interface components {
             items: components["schemas"]["Credential"][];
             next: string | null;
         };
+        Difference: {
+            /** @description JSON pointer into the object. */
+            pointer: string;
+            /** @description null: absent. */
+            before: unknown;
+            /** @description null: absent. */
+            after: unknown;
+        };
+        Edited: components["schemas"]["Cluster"] | components["schemas"]["Rehearsal"];
         /** @enum {string} */
         Effect: "live" | "roll" | "move" | "fixed" | "loss";
         /** @enum {string} */
@@ -1316,6 +1327,19 @@ export interface components {
             volumes_kept: boolean;
             holds: components["schemas"]["Held"][];
         };
+        Impact: {
+            /** @description live: nothing restarts; roll: one pod at a time; move: data moves; fixed: refused; loss: data can be lost; stop: the cluster ends. */
+            effect: components["schemas"]["ImpactOutEffectEnum"];
+            message: string;
+            /** @description The field of the request it is about; may be empty. */
+            pointer: string;
+            /** @description null: absent. */
+            before: unknown;
+            /** @description null: absent. */
+            after: unknown;
+        };
+        /** @enum {string} */
+        ImpactOutEffectEnum: "live" | "roll" | "move" | "fixed" | "loss" | "stop";
         /** @description For one person, whoever holds the secret. */
         InvitationOrder: {
             /** @description Each role includes the ones after it. */
@@ -1580,6 +1604,18 @@ export interface components {
                 [key: string]: unknown;
             };
         };
+        QuotaEffect: {
+            resource: string;
+            /** @description null: all targets together. */
+            target: string | null;
+            /** @description Of the numbers; empty for counts. */
+            unit: string;
+            /** @description null: none. */
+            limit: number | null;
+            /** @description Held now, used and reserved together. */
+            before: number;
+            after: number;
+        };
         QuotaPage: {
             /** @description The same on every page. */
             resources: components["schemas"]["Standing"][];
@@ -1588,6 +1624,57 @@ export interface components {
             /** @description What every number is made of, oldest cluster first. */
             items: components["schemas"]["Holder"][];
             next: string | null;
+        };
+        /** @description What a change would do. Nothing of it was made. */
+        Rehearsal: {
+            /** @description Always true: what tells this answer from that of the real change. */
+            dry_run: boolean;
+            /** @description As it would be. */
+            cluster: components["schemas"]["RehearsedCluster"];
+            /** @description null: it would take effect without one. */
+            operation: components["schemas"]["RehearsedOperation"] | null;
+            /** @description The numbers of the tenant's quota that would change. */
+            quota: components["schemas"]["QuotaEffect"][];
+            /** @description What people would notice. */
+            effects: components["schemas"]["Impact"][];
+            target: components["schemas"]["TargetAnswer"];
+            /** @description What would become of each Kubernetes object. */
+            objects: components["schemas"]["RehearsedObject"][];
+        };
+        RehearsedCluster: {
+            name: string;
+            engine: string;
+            version: string;
+            plan: string | null;
+            target: string;
+            /** @description Complete: the plan's values and the defaults are filled in. */
+            spec: {
+                [key: string]: unknown;
+            };
+            labels: {
+                [key: string]: string;
+            };
+            description: string;
+        };
+        RehearsedObject: {
+            kind: string;
+            name: string;
+            action: components["schemas"]["ActionEnum"];
+            /** @description What Berth would send. null for Secrets, whose passwords are made on the spot, and for what would be deleted or kept. */
+            manifest: unknown;
+            /** @description What would differ from the object that is there. */
+            changes: components["schemas"]["Difference"][];
+            /** @description Pods that run would be replaced. */
+            restarts: boolean;
+            /** @description The target was asked about it. */
+            checked: boolean;
+            /** @description Why the target would not take it. */
+            refusal: components["schemas"]["TargetProblem"] | null;
+        };
+        RehearsedOperation: {
+            kind: string;
+            /** @description Titles of its steps, in order. */
+            readonly steps: string[];
         };
         Reservation: {
             /** @description IPv4 or IPv6. */
@@ -1776,6 +1863,16 @@ export interface components {
              */
             expandable: boolean;
         };
+        TargetAnswer: {
+            /** @description false: it could not be asked, see `problem`, or need not be. */
+            asked: boolean;
+            /** @description false: the tenant's namespace would be made, and what goes into it cannot be checked before that. null: not asked. */
+            namespace_exists: boolean | null;
+            /** @description It refuses nothing of what it was asked about. */
+            takes_it: boolean | null;
+            /** @description What is in the way of the whole change. */
+            problem: components["schemas"]["TargetProblem"] | null;
+        };
         Target: {
             /** @description Key, for requests. */
             name: string;
@@ -1796,6 +1893,12 @@ export interface components {
         TargetPage: {
             items: components["schemas"]["Target"][];
             next: string | null;
+        };
+        TargetProblem: {
+            code: string;
+            message: string;
+            /** @description May be empty. */
+            remedy: string;
         };
         TenantMember: {
             username: string;
@@ -4863,7 +4966,10 @@ export interface operations {
     };
     createCluster: {
         parameters: {
-            query?: never;
+            query?: {
+                /** @description Check everything and answer what would be made, with the quota's change, the manifests and the target's own dry run of them. Nothing is kept: no object, no operation, no answer for an Idempotency-Key. */
+                dry_run?: boolean;
+            };
             header?: {
                 /** @description A fresh random value per intended change; required from tokens. A repeat gets the first answer. */
                 "Idempotency-Key"?: string;
@@ -4880,6 +4986,17 @@ export interface operations {
             };
         };
         responses: {
+            200: {
+                headers: {
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                    RateLimit: components["headers"]["RateLimit"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Rehearsal"];
+                };
+            };
             202: {
                 headers: {
                     /** @description Address of the operation. */
@@ -5089,6 +5206,8 @@ export interface operations {
             query?: {
                 /** @description The cluster's name, typed again; required with volumes=delete. */
                 confirm?: string;
+                /** @description Check everything and answer what would be made, with the quota's change, the manifests and the target's own dry run of them. Nothing is kept: no object, no operation, no answer for an Idempotency-Key. */
+                dry_run?: boolean;
                 /** @description Whether the data is deleted too. That cannot be undone. */
                 volumes?: "keep" | "delete";
             };
@@ -5106,6 +5225,17 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
+            200: {
+                headers: {
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                    RateLimit: components["headers"]["RateLimit"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Rehearsal"];
+                };
+            };
             202: {
                 headers: {
                     /** @description Address of the operation. */
@@ -5208,7 +5338,10 @@ export interface operations {
     };
     editCluster: {
         parameters: {
-            query?: never;
+            query?: {
+                /** @description Check everything and answer what would be made, with the quota's change, the manifests and the target's own dry run of them. Nothing is kept: no object, no operation, no answer for an Idempotency-Key. */
+                dry_run?: boolean;
+            };
             header?: {
                 /** @description The ETag you last read: refuse if it changed since. */
                 "If-Match"?: string;
@@ -5238,7 +5371,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["Cluster"];
+                    "application/json": components["schemas"]["Edited"];
                 };
             };
             /** @description The body or a header cannot be understood. */

@@ -21,6 +21,7 @@ export type Operation = Schemas["Operation"];
 export type Phase = Schemas["Phase"];
 export type Plan = Schemas["Plan"];
 export type Problem = Schemas["Problem"];
+export type Rehearsal = Schemas["Rehearsal"];
 export type Reservation = Schemas["Reservation"];
 export type Reservations = Schemas["ReservationPage"];
 export type Revealed = Schemas["Revealed"];

@@ -1,0 +1,345 @@
+"""Dry runs over the API against a real API server: what they say is what would come, and nothing of it is there after."""
+
+from __future__ import annotations
+
+import secrets
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.apps import apps
+from django.utils import timezone
+from pytest_django import Settings
+from rest_framework.test import APIClient
+
+from portal.models import IdempotencyKey
+from provisioning.apply.door import KINDS, path_of
+from provisioning.catalog.plans import ensure_plans
+from provisioning.clusters.reconcile import reconcile
+from provisioning.clusters.rehearsal import Rehearsal, ask_target
+from provisioning.clusters.views import client_for, namespace_of
+from provisioning.models import Cluster, Operation, Target
+from provisioning.targets import discover
+from sandbox import Sandbox
+from tenants import quota
+from tenants.models import Membership, Role, Tenant, User
+from tenants.tokens import create_token
+
+ORDER = {"engine": "redis", "name": "fresh", "plan": "redis-dev"}
+
+
+@pytest.fixture
+def acme(db: None) -> Tenant:
+    ensure_plans()
+    # A name of its own, since the API server keeps namespaces over tests and the database does not.
+    return Tenant.objects.create(slug=f"acme-{secrets.token_hex(3)}", name="Acme")
+
+
+@pytest.fixture
+def alice(acme: Tenant) -> User:
+    user = User.objects.create_user("alice")
+    Membership.objects.create(tenant=acme, user=user, role=Role.OWNER)
+    return user
+
+
+@pytest.fixture
+def api(alice: User) -> APIClient:
+    _, secret = create_token(user=alice, name="test", scopes=["write"])
+    client = APIClient()
+    client.credentials(HTTP_AUTHORIZATION=f"Bearer {secret}")
+    client.get("/api/v1/session")  # last_used is written now
+    return client
+
+
+@pytest.fixture
+def absent(tmp_path: Path, settings: Settings) -> Target:
+    """A target whose kubeconfig is missing."""
+    settings.TARGETS_DIR = tmp_path
+    return Target.objects.create(name="main", title="Main")
+
+
+@pytest.fixture
+def live(absent: Target, tmp_path: Path, control_plane: Sandbox) -> Target:
+    """The same with a real API server behind it."""
+    shutil.copy(control_plane.kubeconfig_path, tmp_path / "main.kubeconfig")
+    assert discover(absent)
+    absent.refresh_from_db()
+    return absent
+
+
+@pytest.fixture
+def clusters(acme: Tenant) -> str:
+    return f"/api/v1/tenants/{acme.slug}/clusters"
+
+
+@pytest.fixture
+def running(live: Target, acme: Tenant, api: APIClient, clusters: str) -> Cluster:
+    """A cluster that was applied; its pods wait for nodes."""
+    answer = api.post(clusters, {**ORDER, "name": "running"}, format="json", headers={"Idempotency-Key": "running"})
+    assert answer.status_code == 202, answer.content
+    reconcile(answer.json()["cluster"]["id"])
+    cluster = Cluster.objects.select_related("tenant", "target").get(name="running")
+    assert cluster.observed_generation == 1
+    return cluster
+
+
+def database() -> dict[str, list[Any]]:
+    """Every row of every table."""
+    return {
+        model._meta.label: sorted(map(str, model._default_manager.values_list())) for model in apps.get_models()
+    }  # fmt: skip
+
+
+def kubernetes(target: Target, tenant: Tenant) -> dict[str, str]:
+    """Every object of the tenant's namespace with its version; the events of controllers apart."""
+    client, namespace = client_for(target), namespace_of(tenant.slug)
+    found = {
+        f"{kind}/{item['metadata']['name']}": item["metadata"]["uid"]
+        for kind in KINDS
+        for item in client.get(path_of(kind, namespace))["items"]
+    }
+    return {**found, **{f"{kind} applied": _applied(target, namespace, kind) for kind in KINDS}}
+
+
+def _applied(target: Target, namespace: str, kind: str) -> str:
+    """What field managers named berth last wrote, and when: a write of ours would show here."""
+    items = client_for(target).get(path_of(kind, namespace))["items"]
+    ours = [
+        (item["metadata"]["name"], entry.get("time"), entry["operation"])
+        for item in items
+        for entry in item["metadata"].get("managedFields", [])
+        if entry["manager"] == "berth"
+    ]
+    return str(sorted(ours))
+
+
+def kinds(objects: list[dict[str, Any]], **wanted: Any) -> set[tuple[str, str]]:
+    """(kind, name) of the objects that have these values."""
+    return {(one["kind"], one["name"]) for one in objects if all(one[key] == value for key, value in wanted.items())}
+
+
+@pytest.mark.control_plane
+def test_an_order_into_a_new_namespace_is_rehearsed_and_leaves_nothing(
+    live: Target, acme: Tenant, api: APIClient, clusters: str
+) -> None:
+    before, there = database(), kubernetes(live, acme)
+    answer = api.post(f"{clusters}?dry_run=true", ORDER, format="json", headers={"Idempotency-Key": "once"})
+    assert answer.status_code == 200, answer.content
+    told = answer.json()
+    assert database() == before
+    assert kubernetes(live, acme) == there
+    assert told["target"] == {"asked": True, "namespace_exists": False, "takes_it": True, "problem": None}
+    # The target was asked whether it takes the namespace; what would go into it is shown.
+    assert kinds(told["objects"], checked=True) == {("Namespace", namespace_of(acme.slug))}
+    assert ("ResourceQuota", "berth-quota") in kinds(told["objects"], action="create", checked=False)
+    assert told["operation"]["kind"] == "create"
+    assert told["cluster"]["spec"]["shards"] == 3
+    assert not IdempotencyKey.objects.exists()
+
+
+@pytest.mark.control_plane
+def test_what_a_dry_run_says_is_what_the_order_makes(
+    running: Cluster, live: Target, acme: Tenant, api: APIClient, clusters: str
+) -> None:
+    before, there = database(), kubernetes(live, acme)
+    told = api.post(f"{clusters}?dry_run=true", ORDER, format="json").json()
+    assert database() == before
+    assert kubernetes(live, acme) == there
+    assert told["target"]["takes_it"] is True
+    assert {(one["action"], one["checked"], one["restarts"]) for one in told["objects"]} == {("create", True, False)}
+    assert {one["kind"]: one["manifest"] for one in told["objects"]}["Secret"] is None
+
+    api.post(clusters, ORDER, format="json", headers={"Idempotency-Key": "fresh"})
+    made = Cluster.objects.get(name="fresh")
+    assert told["cluster"]["spec"] == made.spec
+    held = quota.held_by(made.pk)
+    effects = {one["resource"]: one for one in told["quota"] if one["target"] is None}
+    assert {name: one["after"] - one["before"] for name, one in effects.items()} == held
+    standings = {one.resource: one.used + one.reserved for one in quota.standings(acme.pk) if not one.place}
+    assert {name: one["after"] for name, one in effects.items()} == standings
+    reconcile(made.pk)
+    made.refresh_from_db()
+    applied = {(entry["kind"], entry["name"]) for entry in made.inventory}
+    assert kinds(told["objects"]) == applied | {("ConfigMap", "fresh-berth"), ("Secret", "fresh-redis")}
+    client = client_for(live)
+    for one in told["objects"]:
+        found = client.get(path_of(one["kind"], namespace_of(acme.slug), one["name"]))
+        assert found["metadata"]["name"] == one["name"]
+
+
+@pytest.mark.control_plane
+def test_an_object_the_target_refuses_is_named_with_the_reason(
+    running: Cluster, live: Target, acme: Tenant, api: APIClient, clusters: str
+) -> None:
+    client, namespace = client_for(live), namespace_of(acme.slug)
+    told = api.post(f"{clusters}?dry_run=true", ORDER, format="json").json()
+    service = next(one["manifest"] for one in told["objects"] if one["kind"] == "Service")
+    ports = [{"name": "other", "port": 1}]
+    foreign = {**service, "spec": {**service["spec"], "clusterIP": "None", "ports": ports, "type": "ClusterIP"}}
+    selector = {"somebody": "else"}
+    foreign["spec"]["selector"] = selector
+    client.request("POST", path_of("Service", namespace), foreign, query={"fieldManager": "somebody"})
+    again = api.post(f"{clusters}?dry_run=true", ORDER, format="json").json()
+    refused = [one for one in again["objects"] if one["refusal"]]
+    assert [(one["kind"], one["name"]) for one in refused] == [("Service", service["metadata"]["name"])]
+    assert refused[0]["refusal"]["code"] == "field_conflict"
+    assert again["target"]["takes_it"] is False
+
+
+@pytest.mark.control_plane
+def test_without_the_object_that_owns_it_nothing_is_asked_for(
+    running: Cluster, live: Target, acme: Tenant, api: APIClient, clusters: str
+) -> None:
+    foreign = {"metadata": {"name": "fresh-berth"}, "data": {"berth.yaml": "mine"}}
+    path = path_of("ConfigMap", namespace_of(acme.slug))
+    client_for(live).request("POST", path, foreign, query={"fieldManager": "somebody"})
+    told = api.post(f"{clusters}?dry_run=true", ORDER, format="json").json()
+    assert kinds(told["objects"], checked=True) == {("ConfigMap", "fresh-berth")}
+    assert told["target"]["takes_it"] is False
+
+
+@pytest.mark.control_plane
+def test_a_namespace_of_somebody_else_is_in_the_way(
+    live: Target, acme: Tenant, api: APIClient, clusters: str
+) -> None:  # fmt: skip
+    name = namespace_of(acme.slug)
+    client_for(live).request("POST", path_of("Namespace", ""), {"metadata": {"name": name}})
+    told = api.post(f"{clusters}?dry_run=true", ORDER, format="json").json()
+    assert (told["target"]["takes_it"], told["target"]["problem"]["code"]) == (False, "namespace_taken")
+
+
+@pytest.mark.control_plane
+@pytest.mark.parametrize(("query", "claims"), [("", "keep"), ("&volumes=delete&confirm=running", "delete")])
+def test_a_deletion_is_rehearsed_and_everything_stays(
+    running: Cluster, live: Target, acme: Tenant, api: APIClient, clusters: str, query: str, claims: str
+) -> None:
+    Operation.objects.update(state="succeeded")
+    _await_claims(live, acme, 6)
+    before, there = database(), kubernetes(live, acme)
+    answer = api.delete(f"{clusters}/running?dry_run=true{query}")
+    assert answer.status_code == 200, answer.content
+    told = answer.json()
+    assert database() == before
+    assert kubernetes(live, acme) == there
+    assert len(kinds(told["objects"], kind="PersistentVolumeClaim", action=claims)) == 6
+    assert len(kinds(told["objects"], kind="StatefulSet", action="delete")) == 3
+    assert told["target"]["takes_it"] is True
+    after = {one["resource"]: one["after"] for one in told["quota"] if one["target"] is None}
+    assert after["pods"] == 0
+    assert after.get("storage") == {"keep": None, "delete": 0}[claims]
+    assert told["effects"][-1]["effect"] == {"keep": "live", "delete": "loss"}[claims]
+
+
+def _await_claims(target: Target, tenant: Tenant, count: int) -> None:
+    """Wait until the StatefulSet controller has made the volumes' claims."""
+    client, path = client_for(target), path_of("PersistentVolumeClaim", namespace_of(tenant.slug))
+    found = client.get(path)
+    version, names = found["metadata"]["resourceVersion"], {item["metadata"]["name"] for item in found["items"]}
+    events = client.watch(path, resource_version=version, selector="", seconds=30)
+    while len(names) < count:
+        names.add(next(events)["object"]["metadata"]["name"])
+
+
+@pytest.mark.control_plane
+def test_a_change_of_the_spec_shows_what_differs_from_what_runs_and_what_restarts(
+    running: Cluster, live: Target
+) -> None:  # fmt: skip
+    same = Rehearsal(running, None, (), (), "apply", {})
+    answer = ask_target(same)
+    assert answer.takes_it is True
+    assert {one.action for one in answer.objects} == {"none"}
+    changed = Cluster.objects.select_related("tenant", "target").get(pk=running.pk)
+    changed.spec, changed.generation = {**running.spec, "cpu": 0.2}, 2
+    answer = ask_target(Rehearsal(changed, None, (), (), "apply", {}))
+    sets = [one for one in answer.objects if one.kind == "StatefulSet"]
+    assert [(one.action, one.restarts) for one in sets] == [("change", True)] * 3
+    cpu = [one for one in sets[0].changes if one.pointer.endswith("/requests/cpu")]
+    assert [(one.before, one.after) for one in cpu] == [("100m", "200m")]
+    assert {one.action for one in answer.objects if one.kind == "Service"} == {"none"}
+
+
+def test_a_target_that_cannot_be_asked_is_said_and_the_rest_is_told(
+    absent: Target, acme: Tenant, api: APIClient, clusters: str
+) -> None:
+    before = database()
+    told = api.post(f"{clusters}?dry_run=true", ORDER, format="json").json()
+    assert database() == before
+    assert (told["target"]["asked"], told["target"]["takes_it"]) == (False, None)
+    assert told["target"]["problem"]["code"] == "kubeconfig_missing"
+    assert {one["checked"] for one in told["objects"]} == {False}
+    assert told["quota"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "status", "code"),
+    [
+        ({"spec": {"shards": 2}}, 422, "invalid"),
+        ({"name": "Fresh!"}, 422, "invalid"),
+        ({"name": "running"}, 409, "name_taken"),
+        ({"name": "old"}, 409, "volumes_kept"),
+        ({"spec": {"shards": 32}}, 409, "quota_exceeded"),
+    ],
+)
+def test_what_the_order_would_be_refused_for_its_dry_run_is_refused_for(
+    absent: Target, acme: Tenant, api: APIClient, clusters: str, changes: dict[str, Any], status: int, code: str
+) -> None:
+    for name, more in (("running", {}), ("old", {"phase": "deleted", "volumes_kept": True})):
+        Cluster.objects.create(
+            tenant=acme, target=absent, name=name, engine="redis", version="7.0.15", spec={}, **more
+        )  # fmt: skip
+    quota.replace_limits(tenant_id=acme.pk, limits={("", "pods"): 20})
+    before = database()
+    answer = api.post(f"{clusters}?dry_run=true", {**ORDER, **changes}, format="json")
+    assert (answer.status_code, answer.json()["code"]) == (status, code)
+    assert database() == before
+    real = api.post(clusters, {**ORDER, **changes}, format="json", headers={"Idempotency-Key": "k"})
+    ignored = {"request_id": "", "instance": ""}
+    assert {**real.json(), **ignored} == {**answer.json(), **ignored}
+
+
+def test_refusals_of_dry_runs_of_changes_and_deletions_are_the_real_ones(
+    absent: Target, acme: Tenant, api: APIClient, clusters: str
+) -> None:
+    Cluster.objects.create(tenant=acme, target=absent, name="running", engine="redis", version="7.0.15", spec={})
+    before = database()
+    one = f"{clusters}/running?dry_run=true"
+    assert api.patch(one, {"description": "x"}, format="json", headers={"If-Match": '"7"'}).status_code == 412
+    assert api.delete(one, headers={"If-Match": '"7"'}).status_code == 412
+    assert api.delete(f"{one}&volumes=delete&confirm=runing").status_code == 422
+    assert api.patch(one, {"name": "other"}, format="json").status_code == 422
+    acme.suspended = True
+    acme.save()
+    assert api.delete(one).json()["code"] == "tenant_suspended"
+    acme.suspended = False
+    acme.save()
+    assert database() == before
+
+
+def test_a_dry_run_of_labels_shows_them_merged_and_needs_no_target(
+    absent: Target, acme: Tenant, api: APIClient, clusters: str
+) -> None:
+    Cluster.objects.create(
+        tenant=acme, target=absent, name="running", engine="redis", version="7.0.15", spec={}, labels={"a": "1"}
+    )
+    before = database()
+    told = api.patch(f"{clusters}/running?dry_run=true", {"labels": {"b": "2"}}, format="json").json()
+    assert database() == before
+    assert told["cluster"]["labels"] == {"a": "1", "b": "2"}
+    assert [(one["pointer"], one["effect"], one["after"]) for one in told["effects"]] == [
+        ("/labels", "live", {"a": "1", "b": "2"})
+    ]
+    assert (told["operation"], told["objects"], told["quota"]) == (None, [], [])
+
+
+def test_a_deletion_that_is_under_way_is_told_as_that(
+    absent: Target, acme: Tenant, api: APIClient, clusters: str
+) -> None:  # fmt: skip
+    cluster = Cluster.objects.create(
+        tenant=acme, target=absent, name="running", engine="redis", version="7.0.15", spec={}, phase="deleting"
+    )
+    Operation.objects.create(cluster=cluster, kind="delete", generation=1, deadline=timezone.now())
+    before = database()
+    told = api.delete(f"{clusters}/running?dry_run=true").json()
+    assert database() == before
+    assert "already" in told["effects"][0]["message"]
