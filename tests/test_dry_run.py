@@ -1,4 +1,4 @@
-"""Dry runs over the API against a real API server: what they say is what would come, and nothing of it is there after."""
+"""Dry runs over the API and a real API server: what they say is what would come, and nothing of it is there after."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from django.apps import apps
 from django.utils import timezone
-from pytest_django import Settings
+from pytest_django import DjangoCaptureOnCommitCallbacks, Settings
 from rest_framework.test import APIClient
 
 from portal.models import IdempotencyKey
@@ -53,7 +53,7 @@ def api(alice: User) -> APIClient:
 
 
 @pytest.fixture
-def absent(tmp_path: Path, settings: Settings) -> Target:
+def absent(db: None, tmp_path: Path, settings: Settings) -> Target:
     """A target whose kubeconfig is missing."""
     settings.TARGETS_DIR = tmp_path
     return Target.objects.create(name="main", title="Main")
@@ -161,7 +161,7 @@ def test_what_a_dry_run_says_is_what_the_order_makes(
     reconcile(made.pk)
     made.refresh_from_db()
     applied = {(entry["kind"], entry["name"]) for entry in made.inventory}
-    assert kinds(told["objects"]) == applied | {("ConfigMap", "fresh-berth"), ("Secret", "fresh-redis")}
+    assert kinds(told["objects"]) == applied | {("ConfigMap", "fresh-berth"), ("Secret", "fresh-auth")}
     client = client_for(live)
     for one in told["objects"]:
         found = client.get(path_of(one["kind"], namespace_of(acme.slug), one["name"]))
@@ -260,11 +260,14 @@ def test_a_change_of_the_spec_shows_what_differs_from_what_runs_and_what_restart
 
 
 def test_a_target_that_cannot_be_asked_is_said_and_the_rest_is_told(
-    absent: Target, acme: Tenant, api: APIClient, clusters: str
-) -> None:
+    absent: Target, acme: Tenant, api: APIClient, clusters: str,
+    django_capture_on_commit_callbacks: DjangoCaptureOnCommitCallbacks,
+) -> None:  # fmt: skip
     before = database()
-    told = api.post(f"{clusters}?dry_run=true", ORDER, format="json").json()
+    with django_capture_on_commit_callbacks() as hints:
+        told = api.post(f"{clusters}?dry_run=true", ORDER, format="json").json()
     assert database() == before
+    assert hints == []
     assert (told["target"]["asked"], told["target"]["takes_it"]) == (False, None)
     assert told["target"]["problem"]["code"] == "kubeconfig_missing"
     assert {one["checked"] for one in told["objects"]} == {False}

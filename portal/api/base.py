@@ -18,7 +18,7 @@ from rest_framework.views import APIView
 
 from portal.address import client_address
 from portal.api.audited import CHANGING, audited, changes, note_refusal, rehearses
-from portal.api.serializers import asks_for_dry_run, refuse_query
+from portal.api.serializers import asks_for_dry_run, read_query, refuse_query
 from portal.auth import SAFE
 from portal.problems import TooMany
 from portal.rates import WINDOW_SECONDS, Count, count_request
@@ -142,16 +142,19 @@ class ApiView(APIView):
 
     def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
         # First: what is refused from here on was a dry run too, and is not noted as the real thing.
-        self.rehearsal = rehearses(getattr(self, str(request.method).lower(), None)) and asks_for_dry_run(request)
+        handler: Any = getattr(self, str(request.method).lower(), None)
+        self.rehearsal = rehearses(handler) and asks_for_dry_run(request)
         super().initial(request, *args, **kwargs)
         if any("\0" in str(value) for value in self.kwargs.values()):
             # The database cannot even be asked for such a name.
             raise Missing("not_found", "There is nothing at this address.")
         if "tenant" in self.kwargs:
             self.require_access(type(self), str(request.method))
-        handler = getattr(self, str(request.method).lower(), None)
         if not getattr(handler, "takes_query", True):
             refuse_query(request)
+        elif rehearses(handler):
+            # Before anything is done that a misspelt `dry_run` was not to do.
+            read_query(handler.query, request)
 
     def require_access(self, view: type[ApiView], method: str) -> None:
         """Refuse `method` of `view` where the caller's role, right or a suspension does not allow it in the addressed

@@ -240,7 +240,6 @@ class ClustersView(ApiView):
                "anything is written; follow the operation for the rest. 200 answers a dry run.")  # fmt: skip
     @idempotent(required_from_tokens=True)
     def post(self, request: Request, tenant: str) -> Response:
-        read_query(DryRunQuery, request)
         sent = read_body(ClusterOrder, request)
         if self.rehearsal:
             return rehearsed(self, rehearse_create(tenant=self.tenant, by=self.user, **sent))
@@ -264,7 +263,6 @@ class ClusterView(ApiView):
                about="A JSON merge patch (RFC 7396) of `labels` and `description`; takes effect at once. A dry run "
                "is answered with a rehearsal.")  # fmt: skip
     def patch(self, request: Request, tenant: str, name: str) -> Response:
-        read_query(DryRunQuery, request)
         fixed = [key for key in FIXED if isinstance(request.data, dict) and key in request.data]
         if fixed:
             raise invalid([FieldError(f"/{key}", "not_changeable", FIXED[key]) for key in fixed])

@@ -86,7 +86,8 @@ def described(
 
     def decorate(handler: F) -> F:
         handler.action, handler.changes = operation_id, changes  # type: ignore[attr-defined]
-        handler.takes_query, handler.rehearses = query is not None, rehearses  # type: ignore[attr-defined]
+        handler.takes_query, handler.query = query is not None, query  # type: ignore[attr-defined]
+        handler.rehearses = rehearses  # type: ignore[attr-defined]
         return schema(handler)
 
     return decorate
