@@ -129,7 +129,8 @@ class ChangeStream:
                 told = True
                 yield line
             if not told:
-                yield ": nothing new\n\n"
+                # Not a comment: a browser's script sees only events, and knows a dead stream by their absence.
+                yield event("heartbeat", {})
 
     def _tell(self, changed: dict[str, set[str]]) -> Iterator[str]:
         if ids := changed.get(OPERATIONS):
@@ -164,8 +165,9 @@ class ChangesView(ApiView):
     @described("streamChanges", tag="Operations", summary="Be told of changes as they happen", query=ChangesQuery,
                answers={(200, EVENT_STREAM): OpenApiTypes.STR}, problems=(404, 503),
                about="Server-sent events: `resync` (read again what you show), `cluster` with `{id, tenant, name, "
-               "phase, revision}` and `operation` with `{id, tenant, cluster, kind, state, percent, revision}`. One "
-               "stream per browser is enough. 503 when there are too many: then ask now and then.")  # fmt: skip
+               "phase, revision}`, `operation` with `{id, tenant, cluster, kind, state, percent, revision}` and "
+               "`heartbeat` after 15 s without any of these. One stream per browser is enough. 503 when there are too "
+               "many: then ask now and then.")  # fmt: skip
     def get(self, request: Request) -> StreamingHttpResponse:
         tenant = read_query(ChangesQuery, request).get("tenant")
         if tenant and not self.tenants().filter(slug=tenant).exists():

@@ -18,6 +18,7 @@ from provisioning.models import Cluster, OperationState, Phase
 from tenants.models import ApiToken, Membership
 
 CHANGES = "/api/v1/changes"
+BEAT: tuple[str, dict[str, Any]] = ("heartbeat", {})
 
 # Notifications are sent by commits.
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -35,20 +36,18 @@ class Stream:
         assert next(self.lines).startswith(b"retry: ")
         assert self.next() == ("resync", {})
 
-    def next(self) -> tuple[str, dict[str, Any]] | None:
-        """The next event; None for a heartbeat."""
+    def next(self) -> tuple[str, dict[str, Any]]:
+        """The next event, a heartbeat included."""
         text = next(self.lines).decode()
-        if text.startswith(":"):
-            return None
         kind, data = text.strip().split("\n")
         return kind.removeprefix("event: "), json.loads(data.removeprefix("data: "))
 
     def until(self, kind: str) -> dict[str, Any]:
         """The body of the next event of this kind."""
         while True:
-            heard = self.next()
-            if heard is not None and heard[0] == kind:
-                return heard[1]
+            heard, body = self.next()
+            if heard == kind:
+                return body
 
 
 @pytest.fixture
@@ -77,6 +76,10 @@ def test_changes_of_clusters_and_operations_are_told(
     assert (told["id"], told["cluster"], told["state"], told["percent"]) == (running.pk, "orders", "running", 40)
 
 
+def test_a_stream_with_nothing_to_tell_beats(world: World, client_of: Client, listen: Callable[..., Stream]) -> None:
+    assert listen(client_of(world.vera)).next() == BEAT
+
+
 def test_a_stranger_hears_nothing_and_a_stream_of_one_tenant_only_that(
     world: World, client_of: Client, listen: Callable[..., Stream]
 ) -> None:
@@ -88,14 +91,14 @@ def test_a_stranger_hears_nothing_and_a_stream_of_one_tenant_only_that(
     assert {both.until("cluster")["id"], both.until("cluster")["id"]} == {world.orders.pk, world.theirs.pk}
     assert one.until("cluster")["id"] == world.theirs.pk
     assert stranger.until("cluster")["id"] == world.orders.pk
-    assert (one.next(), stranger.next()) == (None, None)
+    assert (one.next(), stranger.next()) == (BEAT, BEAT)
 
 
 def test_a_member_who_was_removed_hears_no_more(world: World, client_of: Client, listen: Callable[..., Stream]) -> None:
     stream = listen(client_of(world.bob))
     Membership.objects.filter(user=world.bob).delete()
     Cluster.objects.filter(pk=world.orders.pk).update(phase=Phase.DEGRADED)
-    assert stream.next() is None
+    assert stream.next() == BEAT
 
 
 def test_a_stream_ends_with_its_token(world: World, client_of: Client, listen: Callable[..., Stream]) -> None:

@@ -893,7 +893,7 @@ export interface paths {
         };
         /**
          * Be told of changes as they happen
-         * @description Server-sent events: `resync` (read again what you show), `cluster` with `{id, tenant, name, phase, revision}` and `operation` with `{id, tenant, cluster, kind, state, percent, revision}`. One stream per browser is enough. 503 when there are too many: then ask now and then.
+         * @description Server-sent events: `resync` (read again what you show), `cluster` with `{id, tenant, name, phase, revision}`, `operation` with `{id, tenant, cluster, kind, state, percent, revision}` and `heartbeat` after 15 s without any of these. One stream per browser is enough. 503 when there are too many: then ask now and then.
          */
         get: operations["streamChanges"];
         put?: never;

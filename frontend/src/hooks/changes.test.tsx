@@ -1,7 +1,7 @@
 import { act, screen } from "@testing-library/react";
 import { afterEach, expect, test, vi } from "vitest";
 
-import { cluster, openPage, page } from "../test/portal";
+import { alice, cluster, noNetwork, openPage, page } from "../test/portal";
 
 /** A stream the test speaks into. */
 class FakeStream extends EventTarget {
@@ -50,4 +50,48 @@ test("a refused stream is asked for again later", async () => {
   stream?.onerror?.();
   await act(() => vi.advanceTimersByTimeAsync(30_000));
   expect(FakeStream.opened).toHaveLength(2);
+});
+
+test("a stream that breaks has the portal asked at once, so that a lost connection is said", async () => {
+  vi.stubGlobal("EventSource", FakeStream);
+  let answers = true;
+  openPage("/t/demo/clusters", {
+    "GET /session": () => (answers ? { body: alice } : noNetwork()),
+    "GET /tenants/demo/clusters": page(cluster({ name: "orders" })),
+  });
+  await screen.findByText("orders");
+  const [stream] = FakeStream.opened;
+  stream?.say("resync", {});
+  answers = false;
+  stream?.onerror?.();
+  expect(await screen.findByText(/No connection to the portal/)).toBeVisible();
+});
+
+test("a browser that goes offline has the portal asked at once", async () => {
+  vi.stubGlobal("EventSource", FakeStream);
+  let answers = true;
+  openPage("/t/demo/clusters", {
+    "GET /session": () => (answers ? { body: alice } : noNetwork()),
+    "GET /tenants/demo/clusters": page(cluster({ name: "orders" })),
+  });
+  await screen.findByText("orders");
+  answers = false;
+  window.dispatchEvent(new Event("offline"));
+  expect(await screen.findByText(/No connection to the portal/)).toBeVisible();
+});
+
+test("a stream without a heartbeat is opened anew, one with heartbeats stays", async () => {
+  vi.stubGlobal("EventSource", FakeStream);
+  openPage("/t/demo/clusters", { "GET /tenants/demo/clusters": page(cluster({ name: "orders" })) });
+  await screen.findByText("orders");
+  vi.useFakeTimers();
+  const [stream] = FakeStream.opened;
+  stream?.say("resync", {});
+  await act(() => vi.advanceTimersByTimeAsync(30_000));
+  stream?.say("heartbeat", {});
+  await act(() => vi.advanceTimersByTimeAsync(30_000));
+  expect(FakeStream.opened).toHaveLength(1);
+  await act(() => vi.advanceTimersByTimeAsync(15_000));
+  expect(FakeStream.opened).toHaveLength(2);
+  expect(stream?.readyState).toBe(FakeStream.CLOSED);
 });

@@ -2,6 +2,7 @@ import { type QueryClient, useQueryClient } from "@tanstack/react-query";
 import { useEffect } from "react";
 
 import type { ClusterPath } from "../api/clusters";
+import { askPortal } from "./connection";
 import { keys } from "./keys";
 
 // How often what nobody changes right now is looked at again: phases and health change by themselves.
@@ -10,6 +11,8 @@ const REFRESH_MS = 5_000;
 const CALM_REFRESH_MS = 60_000;
 // When the portal has no place for another stream.
 const RETRY_MS = 30_000;
+// The portal says something at least every 15 s: a stream silent for longer is dead, whatever the browser thinks of it.
+const SILENCE_MS = 40_000;
 
 let isTold = false;
 
@@ -29,24 +32,42 @@ export function useChanges(isSignedIn: boolean): void {
     let stream: EventSource;
     let timer: ReturnType<typeof setTimeout> | undefined;
 
+    function expectNews(): void {
+      clearTimeout(timer);
+      timer = setTimeout(() => {
+        isTold = false;
+        stream.close();
+        askPortal(cache);
+        open();
+      }, SILENCE_MS);
+    }
+
     function open(): void {
       stream = new EventSource("/api/v1/changes");
+      expectNews();
+      stream.addEventListener("heartbeat", expectNews);
       stream.addEventListener("resync", () => {
         isTold = true;
+        expectNews();
         void cache.invalidateQueries({ queryKey: ["tenant"], predicate: isReadAgain });
       });
       stream.addEventListener("cluster", ({ data }: MessageEvent<string>) => {
+        expectNews();
         const { tenant, name } = JSON.parse(data) as ClusterPath;
         readAgain(cache, { tenant, name });
       });
       stream.addEventListener("operation", ({ data }: MessageEvent<string>) => {
+        expectNews();
         const { tenant, cluster } = JSON.parse(data) as { tenant: string; cluster: string };
         readAgain(cache, { tenant, name: cluster });
       });
       stream.onerror = () => {
         isTold = false;
+        askPortal(cache);
         // A lost connection is opened again by the browser, a refused one is not.
-        if (stream.readyState === EventSource.CLOSED) timer = setTimeout(open, RETRY_MS);
+        if (stream.readyState !== EventSource.CLOSED) return;
+        clearTimeout(timer);
+        timer = setTimeout(open, RETRY_MS);
       };
     }
 
