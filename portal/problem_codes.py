@@ -215,6 +215,24 @@ CODES: Mapping[str, Code] = {
         "The cluster was not deleted with its volumes kept, or they are being removed already.",
         "GET /api/v1/tenants/{tenant}/quota shows what still counts.",
     ),
+    "operation_ended": Code(
+        409,
+        "The operation has ended",
+        "Only an operation that is queued or running can be canceled.",
+        "Nothing is left to cancel; retry it if it failed.",
+    ),
+    "not_cancelable": Code(
+        409,
+        "The operation cannot be canceled",
+        "Deletions are not canceled: what they removed is gone.",
+        "Let it end. Volumes are kept unless their deletion was asked for.",
+    ),
+    "not_retryable": Code(
+        409,
+        "The operation cannot be retried",
+        "Only the last operation of a cluster can be retried, and only when it failed or was canceled.",
+        "See `detail`; GET …/operations lists the cluster's operations, newest first.",
+    ),
     "credential_not_ready": Code(
         409,
         "The credentials are not made yet",

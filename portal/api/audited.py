@@ -85,7 +85,9 @@ def audited(handler: Callable[..., Response]) -> Callable[..., Response]:
                     # The first answer again: the change was made, and noted, then.
                     view.audit_detail = {**view.audit_detail, "replayed": True}
                 _write(view, request, AuditResult.SUCCESS, response.status_code, response.data)
-        if view.rehearsal and view.after_rehearsal is not None:
+        if view.rehearsal and response.status_code < 400:
+            # Whatever the handler answered was rolled back: only what it left to be said after that is true.
+            assert view.after_rehearsal is not None
             return view.after_rehearsal()
         return response
 

@@ -12,6 +12,7 @@ from portal.api.base import ApiView
 from portal.api.pagination import PageQuery, page
 from portal.api.schema import described
 from portal.api.serializers import Query, read_query, wire, wire_list
+from provisioning.clusters.interventions import is_cancelable
 from provisioning.models import TERMINAL_STATES, Operation, OperationState
 from provisioning.operations.waiting import wait_for_operation
 from tenants.refusals import Missing
@@ -71,7 +72,7 @@ class OperationOut(serializers.Serializer[Any]):
     deadline = serializers.DateTimeField(help_text="By then it has ended, one way or the other.")
 
     def get_cancelable(self, operation: Operation) -> bool:
-        return False
+        return is_cancelable(operation)
 
 
 class OperationPage(serializers.Serializer[Any]):
@@ -83,6 +84,21 @@ class OperationsQuery(PageQuery):
     open = serializers.BooleanField(
         required=False, default=None, allow_null=True, help_text="Only open, or only ended."
     )
+
+
+class AllOperationsQuery(OperationsQuery):
+    state = serializers.ChoiceField(choices=OperationState.choices, required=False, help_text="Only this state.")
+    kind = serializers.CharField(required=False, max_length=30, help_text="Only this kind, such as create.")
+    tenant = serializers.CharField(required=False, max_length=30, help_text="Only on clusters of this tenant.")
+    target = serializers.CharField(required=False, max_length=30, help_text="Only on this target.")
+    engine = serializers.CharField(required=False, max_length=30, help_text="Only on clusters of this engine.")
+
+
+# Filter to the column it compares with.
+FILTERS = {
+    "state": "state", "kind": "kind", "tenant": "cluster__tenant__slug", "target": "cluster__target",
+    "engine": "cluster__engine",
+}  # fmt: skip
 
 
 class WaitQuery(Query):
@@ -102,15 +118,26 @@ def show_operations(rows: list[Operation]) -> list[Any]:
     return wire_list(OperationOut, rows)
 
 
-def operations_page(view: ApiView, request: Request, *, cluster_id: str | None = None) -> Response:
+def operations_page(
+    view: ApiView, request: Request, *, cluster_id: str | None = None, kind: type[OperationsQuery] = OperationsQuery
+) -> Response:  # fmt: skip
     """A page of the operations the call may see, newest first, of one cluster if given."""
-    query = read_query(OperationsQuery, request)
+    query = read_query(kind, request)
     rows = view.operations()
     if cluster_id is not None:
         rows = rows.filter(cluster=cluster_id)
     if query["open"] is not None:
         rows = rows.open() if query["open"] else rows.filter(state__in=TERMINAL_STATES)
+    rows = rows.filter(**{column: query[name] for name, column in FILTERS.items() if name in query})
     return page(request, rows, query, show_operations, order="-id")
+
+
+class OperationsView(ApiView):
+    @described("listAllOperations", tag="Operations", summary="List operations of all tenants you may see",
+               query=AllOperationsQuery, answers={200: OperationPage}, problems=(422,),
+               about="Newest first. A platform administrator sees those of every tenant.")  # fmt: skip
+    def get(self, request: Request) -> Response:
+        return operations_page(self, request, kind=AllOperationsQuery)
 
 
 class OperationView(ApiView):

@@ -12,6 +12,7 @@ from portal.api import (
     credentials,
     engines,
     grants,
+    interventions,
     operations,
     people,
     plans,
@@ -75,5 +76,8 @@ urlpatterns = [
     path("audit", audit.AuditView.as_view(), name="audit"),
     path("audit/export", audit.AuditExportView.as_view(), name="audit-export"),
     path("changes", changes.ChangesView.as_view(), name="changes"),
+    path("operations", operations.OperationsView.as_view(), name="operations"),
+    path("operations/<str:operation>/cancel", interventions.CancelView.as_view(), name="cancel-operation"),
+    path("operations/<str:operation>/retry", interventions.RetryView.as_view(), name="retry-operation"),
     path("operations/<str:operation>", operations.OperationView.as_view(), name="operation"),
 ]

@@ -29,7 +29,7 @@ from provisioning.clusters.diagnosis import causes
 from provisioning.clusters.views import client_for, cluster_view
 from provisioning.engines.base import Advance, ClusterView, LinkError, World
 from provisioning.engines.registry import ENGINES
-from provisioning.models import Cluster, ClusterEvent, Operation, OperationState, Phase
+from provisioning.models import TERMINAL_STATES, Cluster, ClusterEvent, Operation, OperationState, Phase
 from provisioning.operations.steps import Progress
 from tenants.quota import standings
 
@@ -175,7 +175,8 @@ def _let_go(claimed: Claimed, wakes: int | None, following: Next) -> bool:
 
 def look(claimed: Claimed) -> Next:
     """One look and at most one step. Raises Lost."""
-    operation = claimed.cluster.operations.open().first()
+    latest = claimed.cluster.operations.order_by("-id").first()
+    operation = latest if latest is not None and latest.state not in TERMINAL_STATES else None
     if operation is not None and operation.deadline <= timezone.now():
         _time_out(claimed, operation)
         return STEADY
@@ -185,6 +186,8 @@ def look(claimed: Claimed) -> Next:
             following = _delete(claimed, operation, client)
         elif claimed.cluster.phase in (Phase.DELETING, Phase.DELETED):
             return STEADY  # a delete that failed waits to be asked again; one that ended may still be hinted at
+        elif latest is not None and latest.kind == "create" and latest.state == OperationState.CANCELED:
+            return STEADY  # nothing more is made of it until it is retried or deleted
         else:
             following = _deliver(claimed, operation, client)
         if claimed.cluster.phase != Phase.DELETED:

@@ -70,7 +70,7 @@ def invalid_field(pointer: str, code: str, message: str) -> Invalid:
                    errors=[FieldError(pointer, code, message)])  # fmt: skip
 
 
-def _hint(cluster_id: str) -> None:
+def hint(cluster_id: str) -> None:
     """After the commit, tell a worker. Without a broker the request still succeeds: beat finds what is due."""
 
     def send() -> None:
@@ -187,7 +187,7 @@ def create_cluster(
             suggestion="Choose another name, or use the cluster that is there.",
             errors=[FieldError("/name", "name_taken", f"The name {name} is in use in {tenant.slug}.")],
         ) from error
-    _hint(cluster.id)
+    hint(cluster.id)
     return cluster, operation
 
 
@@ -259,7 +259,7 @@ def delete_cluster(
             phase=Phase.DELETING, reason="", next_look=timezone.now(), revision=F("revision") + 1,
             fence=F("fence") + 1, claimed_until=None,
         )  # fmt: skip
-    _hint(cluster.id)
+    hint(cluster.id)
     return operation
 
 
@@ -286,7 +286,7 @@ def delete_kept_volumes(*, cluster: Cluster, by: User, confirm: str, request_id:
             f"Another cluster of {cluster.tenant.slug} is called {cluster.name} now.",
             suggestion="Delete that one first, or have an administrator delete the volumes on the target.",
         ) from error
-    _hint(cluster.id)
+    hint(cluster.id)
     return operation
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -31,6 +31,18 @@ def fresh(titles: Sequence[StepTitle]) -> list[dict[str, Any]]:
          "object": ""}
         for title in titles
     ]  # fmt: skip
+
+
+def renewed(old: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The same steps, with nothing begun."""
+    return fresh([StepTitle(step["key"], step["title"]) for step in old])
+
+
+def stop(operation: Operation) -> None:
+    """End the step an operation was at: it will not be finished."""
+    for step in operation.steps:
+        if step["state"] == "running":
+            step.update(state="failed", ended=_text(timezone.now()))
 
 
 def _text(moment: datetime) -> str:

@@ -1,0 +1,128 @@
+"""What people may do to operations: cancel one that runs, retry one that ended without success.
+
+The wish is the cluster's, so canceling an operation takes nothing back. What it means depends on what was under way:
+
+- create: whatever was made stays as it is, and nothing more is made or healed (reconcile.look), until it is retried or
+  the cluster deleted;
+- a change of a running cluster: no further step is taken for it; the cluster goes on being kept healthy;
+- delete: refused, since things are gone already.
+"""
+
+from __future__ import annotations
+
+from django.db import transaction
+from django.db.models import F
+from django.utils import timezone
+
+from provisioning.clusters import quota
+from provisioning.clusters.services import hint
+from provisioning.models import (
+    TERMINAL_STATES,
+    Cluster,
+    ClusterEvent,
+    Operation,
+    OperationState,
+    Phase,
+)
+from provisioning.operations import steps
+from tenants.access import hold_active
+from tenants.models import User
+from tenants.refusals import Conflict
+
+
+def is_cancelable(operation: Operation) -> bool:
+    """Whether `cancel_operation` would take it, as it was read."""
+    return operation.state not in TERMINAL_STATES and operation.kind != "delete"
+
+
+def cancel_operation(*, operation: Operation, by: User, reason: str = "") -> Operation:
+    """End an operation that has not ended. `reason` is shown to everybody who sees the cluster.
+
+    Raises Conflict when it has ended or is a deletion, Forbidden in a suspended tenant.
+    """
+    with transaction.atomic():
+        cluster, locked = _held(operation, by)
+        if locked.state in TERMINAL_STATES:
+            raise Conflict(
+                "operation_ended", f"The operation has ended already: it {_ended(locked)}.",
+                suggestion="Nothing is left to cancel.",
+            )  # fmt: skip
+        if not is_cancelable(locked):
+            raise Conflict(
+                "not_cancelable", "A deletion cannot be canceled: some of it is gone already.",
+                suggestion="Let it end. Volumes that it keeps stay in the quota until they are deleted.",
+            )  # fmt: skip
+        text = f"Canceled by {by.get_username()}" + (f": {reason}" if reason else ".")
+        locked.state, locked.ended, locked.reason = OperationState.CANCELED, timezone.now(), text
+        steps.stop(locked)
+        locked.revision += 1
+        locked.save(update_fields=["state", "ended", "reason", "steps", "revision"])
+        quota.commit(cluster, locked)
+        # Taking the claim away stops a worker that is still at it: its next write finds a newer fence.
+        Cluster.objects.filter(pk=cluster.pk).update(
+            phase=Phase.FAILED, reason=text, next_look=timezone.now(), revision=F("revision") + 1,
+            fence=F("fence") + 1, claimed_until=None,
+        )  # fmt: skip
+        ClusterEvent.objects.create(
+            cluster=cluster, operation=locked, warning=True, reason="Canceled", message=f"{locked.kind}: {text}"
+        )
+    hint(cluster.pk)
+    return locked
+
+
+def retry_operation(*, operation: Operation, by: User, request_id: str = "") -> Operation:
+    """Do what an operation that failed or was canceled was to do, by a new one; returns that.
+
+    Everything is applied again, so that what was mended or broken by hand counts. Raises Conflict when it has not
+    ended, succeeded, or is no longer the cluster's last one; QuotaExceeded; Forbidden in a suspended tenant.
+    """
+    with transaction.atomic():
+        cluster, locked = _held(operation, by)
+        if locked.state not in TERMINAL_STATES:
+            raise Conflict(
+                "not_retryable", "The operation has not ended: Berth is still trying.",
+                suggestion="Wait for it, or cancel it first.",
+            )  # fmt: skip
+        if locked.state == OperationState.SUCCEEDED:
+            raise Conflict(
+                "not_retryable", "The operation succeeded: there is nothing to retry.",
+                suggestion="If the cluster is not well, see its reason and events.",
+            )  # fmt: skip
+        if cluster.operations.order_by("-id").values_list("pk", flat=True).first() != locked.pk:
+            raise Conflict(
+                "not_retryable", "Another operation of the cluster came after it.",
+                suggestion=f"Retry the last one: GET /api/v1/tenants/{cluster.tenant.slug}/operations lists them.",
+            )  # fmt: skip
+        now = timezone.now()
+        again = Operation.objects.create(
+            cluster=cluster, kind=locked.kind, generation=cluster.generation, params=locked.params,
+            steps=steps.renewed(locked.steps), actor=by, request_id=request_id,
+            deadline=now + (locked.deadline - locked.created),
+        )  # fmt: skip
+        deletes = locked.kind == "delete"
+        phase = {"create": Phase.PENDING, "delete": Phase.DELETING}.get(locked.kind, Phase.UPDATING)
+        if not deletes:
+            quota.reserve(cluster, again, by)
+        # One generation back, so that the first step applies everything: not to nothing, which would say that nothing
+        # of a cluster that runs is there.
+        Cluster.objects.filter(pk=cluster.pk).update(
+            phase=phase, reason="", next_look=now, revision=F("revision") + 1,
+            observed_generation=cluster.observed_generation if deletes else cluster.generation - 1,
+            fence=F("fence") + 1, claimed_until=None,
+        )  # fmt: skip
+    hint(cluster.pk)
+    return again
+
+
+def _held(operation: Operation, by: User) -> tuple[Cluster, Operation]:
+    """The cluster and the operation, locked in the order of all services. Raises Forbidden."""
+    rows = Cluster.objects.select_for_update(of=("self",)).select_related("tenant")
+    cluster = rows.get(pk=operation.cluster_id)
+    hold_active(tenant_id=cluster.tenant_id, user=by)
+    return cluster, Operation.objects.select_for_update().get(pk=operation.pk)
+
+
+def _ended(operation: Operation) -> str:
+    return {
+        OperationState.SUCCEEDED: "succeeded", OperationState.FAILED: "failed", OperationState.CANCELED: "was canceled"
+    }[OperationState(operation.state)]  # fmt: skip
