@@ -53,7 +53,7 @@ class CancelView(OperationChangeView):
                answers={200: OperationOut}, problems=(400, 403, 404, 409, 415, 422),
                parameters=[IDEMPOTENCY_KEY],
                about="Nothing is taken back. What a creation has made stays as it is, and no more is made, until "
-               "it is retried or the cluster deleted; of a change no further step is taken. A deletion goes on.")  # fmt: skip
+               "it is retried or the cluster deleted; a change stops where it is. A deletion goes on.")  # fmt: skip
     @idempotent(required_from_tokens=False)
     def post(self, request: Request, operation: str) -> Response:
         reason = read_body(CancelOrder, request)["reason"]

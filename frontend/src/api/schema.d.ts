@@ -935,7 +935,7 @@ export interface paths {
         put?: never;
         /**
          * Cancel an operation
-         * @description Nothing is taken back. What a creation has made stays as it is, and no more is made, until it is retried or the cluster deleted; of a change no further step is taken. A deletion goes on.
+         * @description Nothing is taken back. What a creation has made stays as it is, and no more is made, until it is retried or the cluster deleted; a change stops where it is. A deletion goes on.
          */
         post: operations["cancelOperation"];
         delete?: never;
