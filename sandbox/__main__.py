@@ -12,7 +12,7 @@ from pathlib import Path
 from sandbox import SandboxError, faults
 from sandbox.cluster import Sandbox
 from sandbox.errors import Unsupported
-from sandbox.layout import state_home
+from sandbox.layout import IPAMS, state_home
 
 
 def parser() -> argparse.ArgumentParser:
@@ -28,6 +28,7 @@ def parser() -> argparse.ArgumentParser:
     up = command("up", "start a sandbox; does nothing when it runs")
     up.add_argument("--nodes", type=int, help="how many (default: 3)")
     up.add_argument("--control-plane-only", action="store_true")
+    up.add_argument("--ipam", choices=IPAMS, help="who gives pods addresses (default: host-local)")
     down = command("down", "end it; objects, volumes and images stay for the next up")
     down.add_argument("--wipe", action="store_true", help="remove everything on disk too")
     down.add_argument("--all", action="store_true", help="every sandbox there is")
@@ -58,7 +59,10 @@ def run(arguments: argparse.Namespace) -> int:
     """Do what the command line says; returns the exit status."""
     match arguments.command:
         case "up":
-            sandbox = Sandbox(arguments.name, nodes=arguments.nodes, control_plane_only=arguments.control_plane_only)
+            sandbox = Sandbox(
+                arguments.name, nodes=arguments.nodes, control_plane_only=arguments.control_plane_only,
+                ipam=arguments.ipam,
+            )  # fmt: skip
             sandbox.up(progress=lambda line: print(line, flush=True))
             print(f"export KUBECONFIG={sandbox.kubeconfig_path}")
         case "down":

@@ -21,10 +21,11 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, TypedDict
 
 from sandbox import cgroups, components, images, layout, packages, processes, programs
 from sandbox.api import Client
+from sandbox.calico import datastore
 from sandbox.components import Api
 from sandbox.errors import SandboxError, Unsupported
 from sandbox.layout import Layout, Node
@@ -140,42 +141,64 @@ def _dns_ready(client: Client) -> bool:
     return bool(deployment.get("status", {}).get("readyReplicas"))
 
 
+class _Settings(TypedDict):
+    """What `settings.json` holds: what a sandbox was first started with."""
+
+    nodes: int
+    ipam: str
+
+
+def _in_words(settings: _Settings) -> str:
+    if not settings["nodes"]:
+        return "a control plane only"
+    return f"{settings['nodes']} nodes and addresses from {settings['ipam']}"
+
+
 class Sandbox:
     """One embedded target. `control_plane_only` starts API server, controllers and scheduler on the host's loopback.
 
     The object holds no state of its own: any process may make one by name and use or end what another started.
-    Without `nodes` and `control_plane_only` it has what it had when it was first started, three nodes if it is new.
+    Without `nodes` and `control_plane_only` it has what it had when it was first started, three nodes if it is new; and
+    so for `ipam`, who gives pods their addresses: `host-local`, or `calico`, our model of Calico's (sandbox/calico).
     """
 
-    def __init__(self, name: str = "berth", *, nodes: int | None = None, control_plane_only: bool = False) -> None:
+    def __init__(
+        self, name: str = "berth", *, nodes: int | None = None, control_plane_only: bool = False,
+        ipam: str | None = None,
+    ) -> None:  # fmt: skip
         self.layout = Layout(name)
         self.record = Record(self.layout.record)
+        kept = self._read_settings()
+        if ipam is not None and ipam not in layout.IPAMS:
+            raise SandboxError(f"ipam: {ipam!r} is not one of {', '.join(layout.IPAMS)}")
+        if ipam == layout.CALICO and control_plane_only:
+            raise SandboxError("ipam: a control plane without nodes gives no addresses; leave out one of the two")
+        self.ipam = ipam or (layout.HOST_LOCAL if kept is None else kept["ipam"])
         wanted = 0 if control_plane_only else nodes
         if wanted is None:
-            kept = self._read_settings()
-            wanted = DEFAULT_NODES if kept is None else kept
+            wanted = DEFAULT_NODES if kept is None else kept["nodes"]
         if not 0 <= wanted <= MOST_NODES or (nodes == 0 and not control_plane_only):
             raise SandboxError(f"nodes: {nodes} is not between 1 and {MOST_NODES}")
         self.nodes = layout.nodes(wanted)
         self.control_plane_only = wanted == 0
 
-    def _read_settings(self) -> int | None:
+    def _read_settings(self) -> _Settings | None:
         try:
-            nodes: int = json.loads(self.layout.settings.read_text())["nodes"]
+            found = json.loads(self.layout.settings.read_text())
+            return {"nodes": found["nodes"], "ipam": found.get("ipam", layout.HOST_LOCAL)}
         except (FileNotFoundError, ValueError):
             return None
-        return nodes
 
     def _keep_settings(self) -> None:
         """Write down what this sandbox consists of. Raises SandboxError when what is on disk is something else."""
-        kept, wanted = self._read_settings(), len(self.nodes)
+        kept, wanted = self._read_settings(), _Settings(nodes=len(self.nodes), ipam=self.ipam)
         if kept is not None and kept != wanted:
-            has, wants = (f"{number} nodes" if number else "a control plane only" for number in (kept, wanted))
+            has, wants = (_in_words(one) for one in (kept, wanted))
             raise SandboxError(
                 f"Sandbox {self.name} was made with {has}, not with {wants}. Use another --name, or remove it first: "
                 f"python -m sandbox down --wipe --name {self.name}"
             )
-        self.layout.settings.write_text(json.dumps({"nodes": wanted}))
+        self.layout.settings.write_text(json.dumps(wanted))
 
     @property
     def name(self) -> str:
@@ -275,6 +298,11 @@ class Sandbox:
             loaded = pool.submit(self._load, made.result)
             self._await_api()
             say("control plane is ready")
+            if self.ipam == layout.CALICO:
+                datastore.set_up(
+                    Client(self.layout.kubeconfig), layout.CALICO_RELEASE,
+                    pool=layout.CALICO_POOL, block_size=layout.CALICO_BLOCK_SIZE,
+                )  # fmt: skip
             applied = pool.submit(self._apply_base)
             self._start_inside("kube-proxy", [*kubernetes.argv("kube-proxy"), f"--config={self._proxy_file()}"])
             self._start_volumes(kubernetes)
@@ -386,9 +414,24 @@ class Sandbox:
         # Not by "bridge": iproute2 has a program of that name too.
         plugin = packages.find("host-local")
         assert plugin is not None
-        (folder / "containerd.toml").write_text(components.containerd(self.layout, node, Path(plugin).parent))
-        (folder / "cni" / "10-berth.conflist").write_text(json.dumps(components.cni(self.layout, node)))
+        plugins, network = Path(plugin).parent, components.cni(self.layout, node)
+        if self.ipam == layout.CALICO:
+            plugins, network = self._calico_plugin(plugins), components.cni_calico(self.layout, node)
+        (folder / "containerd.toml").write_text(components.containerd(self.layout, node, plugins))
+        (folder / "cni" / "10-berth.conflist").write_text(json.dumps(network))
         self._start_inside(f"containerd-{node.name}", ["containerd", "--config", str(folder / "containerd.toml")])
+
+    def _calico_plugin(self, standard: Path) -> Path:
+        folder = self.layout.cni_programs
+        folder.mkdir(exist_ok=True)
+        for program in standard.iterdir():
+            link = folder / program.name
+            if not link.is_symlink():
+                link.symlink_to(program)
+        ours = folder / layout.CALICO_PLUGIN
+        ours.write_text(components.calico_plugin(Path(sys.executable), ROOT))
+        ours.chmod(0o755)
+        return folder
 
     def _await_containerd(self, node: Node) -> None:
         answers = lambda: self._succeeds([*self.ctr(node), "version"])  # noqa: E731

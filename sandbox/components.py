@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,9 +13,11 @@ from sandbox.images.table import COREDNS, PAUSE
 from sandbox.layout import (
     API_ADDRESS,
     API_PORT,
+    CALICO_PLUGIN,
     CLUSTER_DOMAIN,
     DNS_SERVICE,
     LOOPBACK_SERVICE_RANGE,
+    POD_SUBNET,
     SERVICE_RANGE,
     Layout,
     Node,
@@ -167,6 +170,36 @@ def cni(layout: Layout, node: Node) -> dict[str, Any]:
             {"type": "portmap", "capabilities": {"portMappings": True}},
         ],
     }
+
+
+def cni_calico(layout: Layout, node: Node) -> dict[str, Any]:
+    """The node's network with our model of Calico: a cable per pod and a route per address, as Calico's own are."""
+    return {
+        "cniVersion": "1.0.0",
+        "name": "k8s-pod-network",
+        "plugins": [
+            {
+                "type": "ptp",
+                "ipMasq": False,
+                "ipam": {
+                    "type": CALICO_PLUGIN,
+                    "node": node.name,
+                    "subnet": POD_SUBNET,
+                    "gateway": node.address,
+                    "kubeconfig": str(layout.inside_kubeconfig),
+                    "lock": str(layout.node(node) / "ipam.lock"),
+                },
+            },
+            {"type": "portmap", "capabilities": {"portMappings": True}},
+        ],
+    }
+
+
+def calico_plugin(python: Path, root: Path) -> str:
+    """The program containerd starts for an address. Without site-packages: it needs none, and each pod waits for it."""
+    return f"""#!/bin/sh
+PYTHONPATH={shlex.quote(str(root))} exec {shlex.quote(str(python))} -S -B -m sandbox.calico.plugin
+"""
 
 
 def kubelet_configuration(layout: Layout, node: Node) -> dict[str, Any]:

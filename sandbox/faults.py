@@ -18,7 +18,7 @@ from typing import Any
 from sandbox import cgroups, packages, processes
 from sandbox.cluster import Sandbox
 from sandbox.errors import SandboxError
-from sandbox.layout import Node
+from sandbox.layout import HOST_LOCAL, Node
 
 NFT_TABLE = "berth_faults"
 
@@ -182,6 +182,10 @@ def heal_pod(sandbox: Sandbox, pod: str) -> str:
 def cut_node(sandbox: Sandbox, name: str) -> str:
     """Cut a node from all else: its pods reach only each other, and its kubelet is silent. `heal_node` ends it."""
     node = _node(sandbox, name)
+    if sandbox.ipam != HOST_LOCAL:
+        raise SandboxError(
+            "cut-node works on a node's range of addresses, and with --ipam calico a node has none. Use node-down."
+        )
     table, pods = f"{NFT_TABLE}_{name}", node.pod_range
     # The API server and the portal are local to the network all nodes share: what they say is input and output there.
     rules = f"""

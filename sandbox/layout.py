@@ -21,6 +21,14 @@ API_SERVICE = "10.96.0.1"
 DNS_SERVICE = "10.96.0.10"
 CLUSTER_DOMAIN = "cluster.local"
 STORAGE_CLASSES = ("standard", "fast-ssd")
+# Who gives pods their addresses: the standard plugin, a range per node; or our model of Calico, by Calico's objects.
+HOST_LOCAL, CALICO = "host-local", "calico"
+IPAMS = (HOST_LOCAL, CALICO)
+CALICO_RELEASE = "3.32"
+CALICO_POOL, CALICO_BLOCK_SIZE = "10.244.0.0/16", 26
+# What a pod sends through its cable; pools must be inside.
+POD_SUBNET = "10.0.0.0/8"
+CALICO_PLUGIN = "berth-calico-ipam"
 # Services of a control plane without nodes live in the loopback range, so that no route is needed.
 LOOPBACK_SERVICE_RANGE = "127.96.0.0/16"
 
@@ -94,13 +102,18 @@ class Layout:
             )
 
     @property
+    def cni_programs(self) -> Path:
+        """The standard network plugins and ours in one folder, since containerd looks in one only."""
+        return self.state / "cni-programs"
+
+    @property
     def run(self) -> Path:
         """Sockets; a short path, since a unix socket's may not exceed 107 bytes."""
         return Path("/run/berth") / self.name
 
     @property
     def settings(self) -> Path:
-        """What the sandbox was first started with: the number of its nodes (0: a control plane alone)."""
+        """What the sandbox was first started with: how many nodes (0: a control plane alone), who gives addresses."""
         return self.state / "settings.json"
 
     @property

@@ -144,7 +144,7 @@ def install(client: Client, release: str, *, native: bool = False, patience_seco
         path = f"{DEFINITIONS}/{one['metadata']['name']}?fieldManager=sandbox-calico&force=true"
         status, body = client.send("PATCH", path, one, kind="application/apply-patch+yaml")
         if status not in (200, 201):
-            raise SandboxError(f"{one['metadata']['name']} was refused ({status}): {_message(body)}")
+            raise SandboxError(f"{one['metadata']['name']} was refused ({status}): {message_of(body)}")
     deadline = time.monotonic() + patience_seconds
     for one in wanted:
         while not client.exists(f"/apis/{group}/{version}/{one['spec']['names']['plural']}"):
@@ -153,7 +153,8 @@ def install(client: Client, release: str, *, native: bool = False, patience_seco
             time.sleep(0.05)
 
 
-def _message(body: bytes) -> str:
+def message_of(body: bytes) -> str:
+    """The API server's words in an answer, or the start of what it is."""
     try:
         return str(json.loads(body)["message"])
     except (ValueError, KeyError, TypeError):
