@@ -13,7 +13,7 @@ from collections.abc import Iterator
 import pytest
 
 from sandbox.cluster import Sandbox, lacking
-from sandbox.layout import state_home
+from sandbox.layout import CALICO, state_home
 from sandbox.processes import start_time
 
 
@@ -52,6 +52,20 @@ def cluster() -> Iterator[Sandbox | None]:
     if reasons:
         pytest.fail(f"The embedded target cannot run here: {'; '.join(reasons)}")
     sandbox = Sandbox(_name("full"))
+    try:
+        sandbox.up(progress=print)
+        yield sandbox
+    finally:
+        sandbox.down(wipe=True)
+
+
+@pytest.fixture(scope="session")
+def calico_cluster() -> Iterator[Sandbox]:
+    """A second full target, whose pods get their addresses by Calico's objects. Never somebody's own cluster."""
+    reasons = lacking()
+    if reasons:
+        pytest.fail(f"The embedded target cannot run here: {'; '.join(reasons)}")
+    sandbox = Sandbox(_name("calico"), ipam=CALICO)
     try:
         sandbox.up(progress=print)
         yield sandbox

@@ -68,6 +68,23 @@ def test_sandbox_remembers_how_many_nodes_it_was_made_with(home: Path) -> None:
     assert Sandbox("one").control_plane_only
 
 
+def test_sandbox_remembers_who_gives_addresses_and_refuses_another(home: Path) -> None:
+    (home / "one").mkdir()
+    (home / "one" / "settings.json").write_text('{"nodes": 2}')
+    assert Sandbox("one").ipam == "host-local"
+    (home / "one" / "settings.json").write_text('{"nodes": 2, "ipam": "calico"}')
+    assert Sandbox("one").ipam == "calico"
+    with pytest.raises(SandboxError, match="made with 2 nodes and addresses from calico, not with 2 nodes"):
+        Sandbox("one", ipam="host-local")._keep_settings()
+
+
+def test_address_giver_that_is_unknown_or_has_no_nodes_is_refused() -> None:
+    with pytest.raises(SandboxError, match=r"ipam: 'cilium' is not one of host-local, calico"):
+        Sandbox("one", ipam="cilium")
+    with pytest.raises(SandboxError, match="ipam: a control plane without nodes"):
+        Sandbox("one", ipam="calico", control_plane_only=True)
+
+
 def option(arguments: list[str], name: str) -> str:
     return next(argument.partition("=")[2] for argument in arguments if argument.startswith(f"--{name}="))
 
