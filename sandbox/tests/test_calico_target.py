@@ -5,7 +5,8 @@ from __future__ import annotations
 import ipaddress
 import json
 import secrets
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 
 import pytest
 
@@ -50,9 +51,14 @@ class Space:
         }  # fmt: skip
         self.kubectl("apply", "-f", "-", input=json.dumps(pod))
         path = f"/api/v1/namespaces/{self.name}/pods/{name}"
-        address = lambda: str(self.client.read(path).get("status", {}).get("podIP", ""))  # noqa: E731
-        eventually(lambda: address() != "", f"{name} has an address")
-        return address()
+        status: Callable[[], dict[str, str]] = lambda: self.client.read(path).get("status", {})  # noqa: E731
+        eventually(lambda: status().get("podIP"), f"{name} has an address")
+        return status()["podIP"]
+
+    def answers(self, pod: str, target: str) -> bool:
+        """Whether a pod reaches a Redis."""
+        asked = self.sandbox.kubectl("-n", self.name, "exec", pod, "--", "redis-cli", "-h", target, "ping")
+        return asked.stdout.strip() == "PONG"
 
     def block(self, address: str) -> Block:
         """The block an address is of."""
@@ -81,10 +87,7 @@ def test_pods_of_all_nodes_get_addresses_of_their_node_s_block_and_reach_each_ot
     service = f"on-n3.{space.name}.svc.cluster.local"
     for node in ("n1", "n2"):
         for target in (*given.values(), service):
-            says = lambda node=node, target=target: space.sandbox.kubectl(  # noqa: E731
-                "-n", space.name, "exec", f"on-{node}", "--", "redis-cli", "-h", target, "ping"
-            ).stdout.strip()
-            eventually(lambda says=says: says() == "PONG", f"{node} reaches {target}")
+            eventually(partial(space.answers, f"on-{node}", target), f"{node} reaches {target}")
     assert space.sandbox.exec(["redis-cli", "-h", given["n2"], "ping"]).stdout.strip() == "PONG"
 
 
