@@ -105,7 +105,7 @@ DATA_UPLOAD_MAX_MEMORY_SIZE = MAX_BODY_BYTES
 REST_FRAMEWORK = {
     "DEFAULT_AUTHENTICATION_CLASSES": ["portal.auth.TokenAuthentication", "portal.auth.SessionAuthentication"],
     "DEFAULT_PERMISSION_CLASSES": ["portal.auth.SignedInWithinScope"],
-    "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
+    "DEFAULT_RENDERER_CLASSES": ["portal.api.renderers.FastJsonRenderer"],
     # The Accept header chooses; ?format= is one parameter too many.
     "URL_FORMAT_OVERRIDE": None,
     "DEFAULT_PARSER_CLASSES": ["portal.api.parsers.JsonParser"],

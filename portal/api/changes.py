@@ -21,11 +21,12 @@ from django.contrib.auth.models import AnonymousUser
 from django.db import close_old_connections, connection
 from django.http import HttpRequest, StreamingHttpResponse
 from drf_spectacular.types import OpenApiTypes
-from rest_framework import renderers, serializers
+from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.utils.encoders import JSONEncoder
 
 from portal.api.base import ApiView
+from portal.api.renderers import FastJsonRenderer
 from portal.api.schema import described
 from portal.api.serializers import Query, read_query
 from provisioning.operations.waiting import CLUSTERS, LISTENER, OPERATIONS
@@ -48,7 +49,7 @@ class ChangesQuery(Query):
     tenant = serializers.CharField(required=False, max_length=30, help_text="Only this tenant (slug). Default: all.")
 
 
-class EventStreamRenderer(renderers.JSONRenderer):
+class EventStreamRenderer(FastJsonRenderer):
     """Lets `Accept: text/event-stream` through. The stream itself is not rendered; refusals are JSON all the same."""
 
     media_type = EVENT_STREAM
@@ -160,7 +161,7 @@ class ChangeStream:
 
 
 class ChangesView(ApiView):
-    renderer_classes = [renderers.JSONRenderer, EventStreamRenderer]
+    renderer_classes = [FastJsonRenderer, EventStreamRenderer]
 
     @described("streamChanges", tag="Operations", summary="Be told of changes as they happen", query=ChangesQuery,
                answers={(200, EVENT_STREAM): OpenApiTypes.STR}, problems=(404, 503),

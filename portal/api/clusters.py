@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from django.db.models import Prefetch
+from django.db.models import Model, Prefetch
 from drf_spectacular.utils import PolymorphicProxySerializer, extend_schema_field
 from rest_framework import serializers
 from rest_framework.request import Request
@@ -29,6 +29,15 @@ from tenants.refusals import FieldError, Missing
 ENDPOINT_SCOPES = [(scope, scope) for scope in ("cluster", "external")]
 CONDITION_STATES = [(state, state) for state in ("True", "False", "Unknown")]
 ORDERS = [(order, order) for order in ("created", "-created", "name", "-name")]
+
+
+def _columns(model: type[Model], *unseen: str) -> list[str]:
+    return [field.name for field in model._meta.concrete_fields if field.name not in unseen]
+
+
+# Reading a column that nobody is shown costs a list of 200 as much as showing one.
+CLUSTER_SHOWN = _columns(Cluster, "inventory", "next_look", "claimed_until", "fence", "wakes")
+OPERATION_SHOWN = _columns(Operation, "params")
 
 FIXED = {
     "name": "A name never changes: delete the cluster and order a new one.",
@@ -179,10 +188,13 @@ class EventPage(serializers.Serializer[Any]):
 
 
 def complete(clusters: ClusterQuerySet) -> ClusterQuerySet:
-    """With everything the wire form needs, in a constant number of queries."""
-    operations = Operation.objects.open().select_related("cluster__tenant", "actor")
-    return clusters.select_related("tenant", "created_by").prefetch_related(
-        Prefetch("operations", queryset=operations, to_attr="open_operations")
+    """With everything the wire form needs, and no more, in a constant number of queries."""
+    # The prefetch gives each operation the cluster it was fetched for: no need to read that again.
+    operations = Operation.objects.open().select_related("actor").only(*OPERATION_SHOWN, "actor__username")
+    return (
+        clusters.select_related("tenant", "created_by")
+        .only(*CLUSTER_SHOWN, "tenant__slug", "created_by__username")
+        .prefetch_related(Prefetch("operations", queryset=operations, to_attr="open_operations"))
     )
 
 

@@ -8,6 +8,7 @@ compares the two.
 
 from __future__ import annotations
 
+import datetime
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -16,6 +17,13 @@ from rest_framework import serializers
 from rest_framework.fields import Field, SkipField, _UnvalidatedField
 
 Shape = Callable[[Any], Any]
+
+# How a field shows a value, and the type whose values it shows as they are.
+PLAIN: Mapping[Any, type] = {
+    serializers.CharField.to_representation: str,
+    serializers.IntegerField.to_representation: int,
+    serializers.BooleanField.to_representation: bool,
+}
 
 
 def shape_of(serializer: serializers.BaseSerializer[Any]) -> Shape:
@@ -26,22 +34,31 @@ def shape_of(serializer: serializers.BaseSerializer[Any]) -> Shape:
         return serializer.to_representation
     assert isinstance(serializer, serializers.Serializer)
     fields = [
-        (name, _path(field), _conversion(field), field)
+        (name, _path(field), _plain(field), _conversion(field), field)
         for name, field in serializer.fields.items()
         if not field.write_only
     ]
 
     def shape(instance: Any) -> dict[str, Any]:
-        shown = {}
-        for name, path, convert, field in fields:
-            value = instance
+        shown: dict[str, Any] = {}
+        table = type(instance) is dict
+        for name, path, plain, convert, field in fields:
             try:
-                if path is None:
+                if type(path) is str:
+                    value = instance[path] if table else getattr(instance, path)
+                elif path is None:
                     raise AttributeError
-                for attribute in path:
-                    value = value[attribute] if type(value) is dict else getattr(value, attribute)
-                    if callable(value):
-                        raise AttributeError
+                else:
+                    value = instance
+                    for attribute in path:
+                        value = value[attribute] if type(value) is dict else getattr(value, attribute)
+                        if callable(value):
+                            raise AttributeError
+                if type(value) is plain:
+                    shown[name] = value
+                    continue
+                if callable(value):
+                    raise AttributeError
             except (AttributeError, KeyError, ObjectDoesNotExist):
                 # A method, or nothing there: REST framework knows calls and defaults, and complains in its own words.
                 try:
@@ -54,9 +71,20 @@ def shape_of(serializer: serializers.BaseSerializer[Any]) -> Shape:
     return shape
 
 
-def _path(field: Field[Any, Any, Any, Any]) -> tuple[str, ...] | None:
-    """The attributes that lead to a field's value; None for a field that finds it in a way of its own."""
-    return tuple(field.source_attrs) if type(field).get_attribute is Field.get_attribute else None
+def _path(field: Field[Any, Any, Any, Any]) -> str | tuple[str, ...] | None:
+    """The attribute, or several, that lead to a field's value; None for a field that finds it in a way of its own."""
+    if type(field).get_attribute is not Field.get_attribute:
+        return None
+    return field.source_attrs[0] if len(field.source_attrs) == 1 else tuple(field.source_attrs)
+
+
+def _plain(field: Field[Any, Any, Any, Any]) -> type | None:
+    """The type whose values the field shows as they are, None when there is none."""
+    kind = getattr(type(field), "to_representation", None)
+    if isinstance(field, serializers.ChoiceField) and kind is serializers.ChoiceField.to_representation:
+        choices: Mapping[str, Any] = field.choice_strings_to_values
+        return str if all(type(value) is str and key == value for key, value in choices.items()) else None
+    return PLAIN.get(kind)
 
 
 def _list_shape(serializer: serializers.ListSerializer[Any]) -> Shape:
@@ -79,21 +107,25 @@ def _conversion(field: Field[Any, Any, Any, Any]) -> Shape:
         return shape_of(field)
     own = field.to_representation
     kind = getattr(type(field), "to_representation", None)
-    if kind in (serializers.CharField.to_representation, serializers.DateTimeField.to_representation):
-        # Times in stored JSON are texts; an empty one is shown as null.
-        texts = kind is serializers.CharField.to_representation
-        return lambda value: value if type(value) is str and (texts or value) else own(value)
-    if kind is serializers.IntegerField.to_representation:
-        return lambda value: value if type(value) is int else own(value)
-    if kind is serializers.BooleanField.to_representation:
-        return lambda value: value if type(value) is bool else own(value)
-    if isinstance(field, serializers.ChoiceField) and kind is serializers.ChoiceField.to_representation:
-        choices: Mapping[str, Any] = field.choice_strings_to_values
-        return lambda value: choices.get(value, value) if type(value) is str else own(value)
+    if kind is serializers.DateTimeField.to_representation:
+        return _time_conversion(own)
     if isinstance(field, serializers.DictField) and kind is serializers.DictField.to_representation:
         child = None if type(field.child) is _UnvalidatedField else _conversion(field.child)
         return _dict_conversion(child, own)
     return own
+
+
+def _time_conversion(own: Shape) -> Shape:
+    def convert(value: Any) -> Any:
+        # Times in stored JSON are texts; an empty one is shown as null.
+        if type(value) is str and value:
+            return value
+        # As the database answers them. All of Berth is in UTC, so there is no other zone to ask for.
+        if type(value) is datetime.datetime and value.tzinfo is datetime.UTC:
+            return value.isoformat()[: -len("+00:00")] + "Z"
+        return own(value)
+
+    return convert
 
 
 def _dict_conversion(child: Shape | None, own: Shape) -> Shape:
