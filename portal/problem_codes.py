@@ -202,6 +202,21 @@ CODES: Mapping[str, Code] = {
         "A deleted cluster of this name left its volumes; a new one would start on their data.",
         "Choose another name, or delete the old volumes: DELETE /api/v1/tenants/{tenant}/quota/kept-volumes/{id}.",
     ),
+    "plan_exists": Code(
+        409, "The name is in use", "There is a plan of this name.", "Choose another name, or change the plan."
+    ),
+    "plan_in_use": Code(
+        409,
+        "Clusters were ordered by the plan",
+        "Clusters that are still there name the plan, so that it can be told what they were ordered as.",
+        "PATCH the plan with `offered` false: nobody can order by it any more.",
+    ),
+    "plan_built_in": Code(
+        409,
+        "The plan comes with Berth",
+        "Plans that come with Berth are made again at its next start.",
+        "PATCH the plan with `offered` false: nobody can order by it any more.",
+    ),
     "quota_exceeded": Code(
         409,
         "It does not fit the tenant's quota",
@@ -274,6 +289,7 @@ FIELD_CODES: Mapping[str, str] = {
     "unknown_storage_class": "The target has no such storage class.",
     "unknown_engine": "There is no such engine.",
     "unknown_plan": "There is no such plan for this engine.",
+    "plan_not_offered": "New clusters cannot be ordered by this plan any more.",
     "unknown_version": "The engine is not offered in this version.",
     "unknown_target": "There is no such target to choose.",
     "bad_name": "The name breaks the rule for names.",

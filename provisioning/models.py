@@ -72,6 +72,8 @@ class Plan(models.Model):
     storage_classes = models.JSONField(default=list)
     targets = models.ManyToManyField(Target, blank=True, related_name="plans")
     position = models.IntegerField(default=0)
+    # Whether new clusters may be ordered by it; those that were keep what they have.
+    offered = models.BooleanField(default=True)
 
     class Meta:
         ordering = ["engine", "position", "name"]

@@ -1,4 +1,4 @@
-"""/plans: named sets of plan-field values."""
+"""/plans: named sets of plan-field values; made, changed and deleted by platform administrators."""
 
 from __future__ import annotations
 
@@ -8,15 +8,23 @@ from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from portal.api.base import ApiView
 from portal.api.pagination import PageQuery, page
 from portal.api.schema import described
-from portal.api.serializers import read_query, wire_list
+from portal.api.serializers import Body, Text, Whole, read_body, read_query, wire, wire_list
+from portal.api.tenants import AdminView
+from provisioning.catalog.plans import create_plan, delete_plan, edit_plan
 from provisioning.models import Plan, Target
+from tenants.refusals import Missing
+
+FIRST, LAST = -32_768, 32_767
 
 
 class PlanQuery(PageQuery):
     engine = serializers.CharField(required=False, max_length=30, help_text="Only plans of this engine.")
+    offered = serializers.BooleanField(
+        required=False, allow_null=True, default=None,
+        help_text="Only plans that are, or are not, offered. Only platform administrators see those that are not.",
+    )  # fmt: skip
 
 
 class PlanOut(serializers.Serializer[Any]):
@@ -29,6 +37,8 @@ class PlanOut(serializers.Serializer[Any]):
     targets = serializers.SlugRelatedField(
         many=True, slug_field="name", queryset=Target.objects.none(), help_text="Allowed ones; empty: any."
     )
+    position = serializers.IntegerField(help_text="Its place in lists, lowest first.")
+    offered = serializers.BooleanField(help_text="New clusters may be ordered by it.")
 
 
 class PlanPage(serializers.Serializer[Any]):
@@ -36,12 +46,77 @@ class PlanPage(serializers.Serializer[Any]):
     next = serializers.CharField(allow_null=True)
 
 
-class PlansView(ApiView):
+class PlanPatch(Body):
+    """A merge patch: what is absent stays; a value of `values` that is null goes back to the engine's default."""
+
+    title = Text(required=False, max_length=100)
+    description = Text(required=False, allow_blank=True, max_length=2000)
+    values = serializers.DictField(required=False, help_text="Plan-field values, see the engine's `fields`.")
+    storage_classes = serializers.ListField(
+        child=Text(max_length=253), required=False, max_length=100, help_text="Allowed ones; empty: any."
+    )
+    targets = serializers.ListField(
+        child=Text(max_length=30), required=False, max_length=1000, help_text="Allowed ones; empty: any."
+    )
+    position = Whole(required=False, min_value=FIRST, max_value=LAST, help_text="Its place in lists, lowest first.")
+    offered = serializers.BooleanField(required=False, help_text="false: nobody can order by it any more.")
+
+
+class PlanOrder(PlanPatch):
+    """A new plan."""
+
+    name = Text(max_length=30, help_text="Key, for requests: lower-case letters, digits, hyphens.")
+    engine = Text(max_length=30)
+    title = Text(max_length=100)
+
+
+class PlansView(AdminView):
     @described("listPlans", tag="Catalogue", summary="List the plans", query=PlanQuery, answers={200: PlanPage},
                problems=(422,), about="In the order an administrator gave them.")  # fmt: skip
     def get(self, request: Request) -> Response:
         query = read_query(PlanQuery, request)
         plans = Plan.objects.prefetch_related("targets")
+        if not self.user.is_superuser:
+            plans = plans.filter(offered=True)
         if "engine" in query:
             plans = plans.filter(engine=query["engine"])
+        if query["offered"] is not None:
+            plans = plans.filter(offered=query["offered"])
         return page(request, plans, query, lambda rows: wire_list(PlanOut, rows), order="position")
+
+    @described("createPlan", tag="Catalogue", summary="Make a plan", request=PlanOrder, answers={201: PlanOut},
+               problems=(400, 403, 409, 415, 422), about="For platform administrators. Its values are checked like "
+               "those of an order.")  # fmt: skip
+    def post(self, request: Request) -> Response:
+        made = create_plan(**read_body(PlanOrder, request))
+        self.audit_object = f"plans/{made.name}"
+        self.audit_detail = {"engine": made.engine, "offered": made.offered}
+        return Response(wire(PlanOut, made), status=201)
+
+
+class PlanView(AdminView):
+    @described("getPlan", tag="Catalogue", summary="Show a plan", answers={200: PlanOut}, problems=(404,))
+    def get(self, request: Request, plan: str) -> Response:
+        return Response(wire(PlanOut, self._found(plan)))
+
+    @described("editPlan", tag="Catalogue", summary="Change a plan", request=PlanPatch, answers={200: PlanOut},
+               problems=(400, 403, 404, 415, 422), about="For platform administrators. A JSON merge patch (RFC 7396). "
+               "Clusters keep the values they were ordered with.")  # fmt: skip
+    def patch(self, request: Request, plan: str) -> Response:
+        changes = read_body(PlanPatch, request)
+        changed = edit_plan(name=plan, **changes)
+        self.audit_detail = {"changed": sorted(changes), "offered": changed.offered}
+        return Response(wire(PlanOut, changed))
+
+    @described("deletePlan", tag="Catalogue", summary="Delete a plan", answers={204: None}, problems=(403, 404, 409),
+               about="For platform administrators. Only a plan that no cluster was ordered by; set `offered` to false "
+               "for others.")  # fmt: skip
+    def delete(self, request: Request, plan: str) -> Response:
+        delete_plan(name=plan)
+        return Response(status=204)
+
+    def _found(self, name: str) -> Plan:
+        plan = Plan.objects.filter(name=name).first()
+        if plan is None or not (plan.offered or self.user.is_superuser):
+            raise Missing("not_found", f"There is no plan {name[:60]}.")
+        return plan

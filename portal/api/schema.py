@@ -132,6 +132,7 @@ PATH_PARAMETERS = {
     "username": "User name, exactly as written.",
     "invitation": "Id of the invitation, `inv_…`.",
     "engine": "Key of the engine.",
+    "plan": "Key of the plan.",
     "holder": "Id of the deleted cluster, `clu_…`, as the quota shows it.",
 }
 

@@ -54,6 +54,7 @@ urlpatterns = [
     path("engines", engines.EnginesView.as_view(), name="engines"),
     path("engines/<str:engine>", engines.EngineView.as_view(), name="engine"),
     path("plans", plans.PlansView.as_view(), name="plans"),
+    path("plans/<str:plan>", plans.PlanView.as_view(), name="plan"),
     path("targets", targets.TargetsView.as_view(), name="targets"),
     path(CLUSTERS, clusters.ClustersView.as_view(), name="clusters"),
     path(CLUSTER, clusters.ClusterView.as_view(), name="cluster"),

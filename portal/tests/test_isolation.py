@@ -69,6 +69,7 @@ COMMON = {
     "engines": "/api/v1/engines",
     "engine": "/api/v1/engines/redis",
     "plans": "/api/v1/plans",
+    "plan": "/api/v1/plans/plan-small",
     "targets": "/api/v1/targets",
     "operations": "/api/v1/operations",
     "quota-findings": "/api/v1/quota-findings",

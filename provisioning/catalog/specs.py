@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from provisioning.engines.base import Engine, Field, Problem, TargetView
@@ -37,12 +37,13 @@ def complete_spec(engine: Engine, plan: Plan | None, sent: Mapping[str, Any], ta
         spec[field.key] = value
     view = target_view(target)
     for field in engine.fields:
-        if field.kind == "storage-class" and plan is not None and plan.storage_classes:
-            if spec[field.key] not in plan.storage_classes:
-                allowed = ", ".join(plan.storage_classes)
-                text = f"{field.title}: the plan {plan.name} allows {allowed}."
-                problems.append(Problem(f"/{field.key}", "not_allowed", text))
-        elif field.kind == "storage-class" and view.storage_classes and spec[field.key] not in view.storage_classes:
+        if field.kind != "storage-class":
+            continue
+        if plan is not None and plan.storage_classes and spec[field.key] not in plan.storage_classes:
+            allowed = ", ".join(plan.storage_classes)
+            text = f"{field.title}: the plan {plan.name} allows {allowed}."
+            problems.append(Problem(f"/{field.key}", "not_allowed", text))
+        elif view.storage_classes and spec[field.key] not in view.storage_classes:
             there = ", ".join(view.storage_classes)
             text = f"{field.title}: the target {target.name} has no class {spec[field.key]!r}. It has: {there}."
             problems.append(Problem(f"/{field.key}", "unknown_storage_class", text))
@@ -94,3 +95,20 @@ def _wrong(field: Field, value: Any) -> Problem | None:
             limits = f"{field.minimum:g} to {field.maximum:g}" if field.maximum is not None else f"{field.minimum:g} up"
             return Problem(pointer, "out_of_range", f"{field.title}: {limits}{unit} is allowed, {value:g} was sent.")
     return None
+
+
+def plan_problems(engine: Engine, values: Mapping[str, Any], storage_classes: Sequence[str]) -> list[Problem]:
+    """What is wrong with a plan's values: kinds, limits, and, with the engine's defaults for the rest, the rules
+    between fields. Pointers are below /values. What depends on a target (nodes, storage classes) each order checks.
+    """
+    fields = {field.key: field for field in engine.fields}
+    problems = [_unknown(key, engine) for key in values if key not in fields]
+    problems += [wrong for key, value in values.items() if key in fields and (wrong := _wrong(fields[key], value))]
+    if problems:
+        return problems
+    spec = {key: values.get(key, field.default) for key, field in fields.items()}
+    for field in engine.fields:
+        if field.kind == "storage-class" and storage_classes and spec[field.key] not in storage_classes:
+            text = f"{field.title}: {spec[field.key]!r} is not among the plan's storage_classes; set it to one of them."
+            problems.append(Problem(f"/{field.key}", "not_allowed", text))
+    return [*problems, *engine.check(spec)]

@@ -122,11 +122,13 @@ def check_draft(
     row = None
     if plan is not None:
         row = Plan.objects.filter(name=plan, engine=engine).first()
-        if row is None:
-            there = ", ".join(Plan.objects.filter(engine=engine).values_list("name", flat=True))
-            raise invalid_field(
-                "/plan", "unknown_plan", f"There is no plan {plan[:60]!r} for {engine}. There are: {there}."
-            )
+        if row is None or not row.offered:
+            offered = Plan.objects.filter(engine=engine, offered=True).values_list("name", flat=True)
+            code, why = (
+                ("plan_not_offered", f"The plan {row.name} is no longer offered.") if row
+                else ("unknown_plan", f"There is no plan {plan[:60]!r} for {engine}.")
+            )  # fmt: skip
+            raise invalid_field("/plan", code, f"{why} There are: {', '.join(offered)}.")
     if version is not None and version not in chosen.versions:
         there = ", ".join(chosen.versions)
         raise invalid_field(

@@ -11,7 +11,7 @@ export async function listEngines(signal: AbortSignal): Promise<Engine[]> {
 
 export function listPlans(engine: string, signal: AbortSignal): Promise<Plan[]> {
   return allPages((cursor) =>
-    body(client.GET("/api/v1/plans", { params: { query: { engine, limit: LIMIT, ...(cursor && { cursor }) } }, signal })),
+    body(client.GET("/api/v1/plans", { params: { query: { engine, offered: true, limit: LIMIT, ...(cursor && { cursor }) } }, signal })),
   );
 }
 

@@ -107,6 +107,7 @@ export const redis: Engine = {
 
 export const small: Plan = {
   name: "small", engine: "redis", title: "Small", description: "", values: { memoryGiB: 1 }, storage_classes: [], targets: [],
+  position: 0, offered: true,
 };
 
 export const sandbox: Target = {
