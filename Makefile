@@ -70,7 +70,7 @@ test: setup ## every test, on real services and the embedded target
 	@$(PYTHON) dev/bootstrap.py npm test
 	@$(PY) -m pytest
 
-test-ipreserve: $(IPRESERVE_VENV)/.stamp ## ipreserve's tests, with only its own requirements installed
+test-ipreserve: setup-system $(IPRESERVE_VENV)/.stamp ## ipreserve's tests, with only its own requirements installed
 	@$(IPRESERVE_VENV)/bin/python -m pytest -c ipreserve/pytest.ini ipreserve
 
 e2e: setup ## the end-to-end tests; KUBECONFIG=... runs them on any cluster, REGISTRY=... with mirrored images

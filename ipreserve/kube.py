@@ -451,14 +451,18 @@ def ipam_settings(kube: Kube, calico: CalicoApi) -> tuple[bool, float]:
 
 
 def ipam_configuration(kube: Kube, calico: CalicoApi) -> JsonObject:
-    """The spec of Calico's IPAM configuration `default`; empty when there is none."""
-    for kind in ("ipamconfigurations", "ipamconfigs"):
-        path = ipam_path(kube, calico, kind)
-        if path is None:
-            continue
-        try:
-            spec: JsonObject = kube.get(f"{path}/default").get("spec") or {}
-        except errors.NotFound:
-            continue
-        return spec
-    return {}
+    """The spec of Calico's IPAM configuration `default`; empty when there is none.
+
+    Its name differs between the groups: `ipamconfigurations` in projectcalico.org/v3 (native kinds and Calico's own
+    server), `ipamconfigs` in crd.projectcalico.org/v1. After a migration to native kinds the old one may be left over,
+    so it is not asked where the new one is served. Raises ApiError, Unreachable.
+    """
+    kind = "ipamconfigurations" if "ipamconfigurations" in calico.kinds else "ipamconfigs"
+    path = ipam_path(kube, calico, kind)
+    if path is None:
+        return {}
+    try:
+        spec: JsonObject = kube.get(f"{path}/default").get("spec") or {}
+    except errors.NotFound:
+        return {}
+    return spec

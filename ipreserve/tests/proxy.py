@@ -41,11 +41,13 @@ def proxy(door: Kube, faults: Faults) -> Iterator[str]:
         def _handle(self) -> None:
             body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
             headers = {name: self.headers[name] for name in ("Authorization", "Content-Type") if name in self.headers}
-            is_write = self.command in WRITES and "leases" not in self.path and "dryRun" not in self.path
+            is_attempt = self.command in WRITES and "leases" not in self.path
+            is_write = is_attempt and "dryRun" not in self.path
             if is_write:
                 faults.seen.append(f"{self.command} {self.path}")
                 faults.before(self.command, self.path)
-            if is_write and faults.refuse(self.command, self.path):
+            # A server that cannot store refuses dry runs too.
+            if is_attempt and faults.refuse(self.command, self.path):
                 self._send(503, {}, json.dumps({"message": "refused by the test"}).encode())
                 return
             if is_write and faults.lie(self.command, self.path):

@@ -14,7 +14,7 @@ from ipreserve.records import State, address
 from ipreserve.tests import calico
 from ipreserve.tests.test_sweeper import claim, reserve
 from ipreserve.tests.waiting import eventually
-from ipreserve.tests.world import Service, World
+from ipreserve.tests.world import Service, World, overwrite
 from sandbox import Sandbox
 
 
@@ -26,8 +26,9 @@ def as_before(admin: Kube) -> Iterator[None]:
     calico.install(admin)
 
 
-@pytest.mark.parametrize("release", ["3.31", "3.32", "3.33"])
-@pytest.mark.parametrize("native", [False, True])
+@pytest.mark.parametrize(
+    ("release", "native"), [("3.31", False), ("3.32", False), ("3.32", True), ("3.33", False), ("3.33", True)]
+)
 def test_list_is_valid_on_every_release_and_repeats_are_too(
     quiet_world: World, as_before: None, release: str, native: bool
 ) -> None:
@@ -56,6 +57,32 @@ def test_migration_to_native_kinds_while_running_carries_every_reservation_over(
     assert sweeper.calico().name == "v3"
     assert kube.detect(world.kube).name == "v3"
     assert world.barred() == {address(world.address(1))}
+
+
+def test_ipam_configuration_is_read_under_the_name_it_has_in_its_group(quiet_world: World, as_before: None) -> None:
+    door = quiet_world.kube
+    spec: dict[str, object] = {"autoAllocateBlocks": True, "strictAffinity": True, "maxBlocksPerHost": 4}
+    overwrite(
+        quiet_world, "/apis/crd.projectcalico.org/v1/ipamconfigs",
+        {"apiVersion": "crd.projectcalico.org/v1", "kind": "IPAMConfig", "metadata": {"name": "default"}, "spec": spec},
+    )  # fmt: skip
+    try:
+        assert kube.ipam_configuration(door, kube.detect(door)) == spec
+        # As after a migration: the old kind is still served, and no longer what Calico reads.
+        calico.install(door, release="3.33", native=True)
+        assert kube.ipam_configuration(door, kube.detect(door)) == {}
+        now = {**spec, "maxBlocksPerHost": 8, "ipCooldownSeconds": 30}
+        overwrite(
+            quiet_world, "/apis/projectcalico.org/v3/ipamconfigurations",
+            {
+                "apiVersion": "projectcalico.org/v3", "kind": "IPAMConfiguration", "metadata": {"name": "default"},
+                "spec": now,
+            },
+        )  # fmt: skip
+        assert kube.ipam_configuration(door, kube.detect(door)) == now
+        assert kube.ipam_settings(door, kube.detect(door)) == (True, 30.0)
+    finally:
+        door.request("DELETE", "/apis/crd.projectcalico.org/v1/ipamconfigs/default")
 
 
 def test_without_calico_the_message_says_what_was_looked_for(quiet_world: World) -> None:
