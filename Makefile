@@ -12,10 +12,10 @@ PY := $(VENV)/bin/python
 # make variables that are handed on to what runs
 export KUBECONFIG REGISTRY ONCE PORT
 
-.PHONY: help demo up test test-ipreserve check bench e2e clean setup setup-system frontend types
+.PHONY: help demo up test test-ipreserve check bench bench-ipreserve e2e clean setup setup-system frontend types
 
 help: ## list the targets
-	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort | awk -F'\t' '{printf "  make %-14s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort | awk -F'\t' '{printf "  make %-16s %s\n", $$1, $$2}'
 
 # --- set-up ---------------------------------------------------------------------------------------------------------
 
@@ -79,6 +79,9 @@ e2e: setup ## the end-to-end tests; KUBECONFIG=... runs them on any cluster, REG
 bench: setup ## speed, side by side with kubectl and redis-cli
 	@$(PY) -m dev.bench
 	@$(PY) -m dev.bench_api
+
+bench-ipreserve: setup-system $(IPRESERVE_VENV)/.stamp ## what deletions wait for: ipreserve beside one that patches per request
+	@$(IPRESERVE_VENV)/bin/python -m dev.bench_ipreserve
 
 types: $(VENV)/.stamp frontend/node_modules/.stamp ## regenerate the OpenAPI document and the frontend's types
 	@$(PY) -m dev.openapi --write

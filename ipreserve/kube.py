@@ -99,6 +99,8 @@ class Kube:
         self, server: str, *, context: ssl.SSLContext, token: str = "", token_file: Path | None = None, pool: int = 16
     ) -> None:
         self.server = server.rstrip("/")
+        # For who needs connections of its own.
+        self.context = context
         self.clock = Clock()
         self._token, self._token_file, self._token_read = token, token_file, -TOKEN_SECONDS
         self._pool = urllib3.PoolManager(maxsize=pool, ssl_context=context, retries=False)

@@ -33,7 +33,7 @@ class Faults:
 @contextmanager
 def proxy(door: Kube, faults: Faults) -> Iterator[str]:
     """The URL of a proxy to the API server behind `door`. Callers sign in with their own tokens."""
-    plain = urllib3.PoolManager(maxsize=8, ssl_context=door._pool.connection_pool_kw["ssl_context"], retries=False)
+    plain = urllib3.PoolManager(maxsize=8, ssl_context=door.context, retries=False)
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import signal
 import ssl
 import threading
 from collections.abc import Callable, Iterator
@@ -53,6 +54,14 @@ def sweeper_door(quiet_world: World, crooked: str, control_plane: Sandbox, tmp_p
     return kubeconfig_of(
         quiet_world.kube, control_plane.kubeconfig_path, "ipreserve-sweeper", to, server=crooked
     )  # fmt: skip
+
+
+@pytest.fixture
+def frozen(serving: Service) -> Iterator[None]:
+    """The webhook that other tests share stands still: it would arm any configuration that it finds."""
+    serving.process.send_signal(signal.SIGSTOP)
+    yield
+    serving.process.send_signal(signal.SIGCONT)
 
 
 @pytest.fixture
@@ -237,7 +246,7 @@ def test_uninstalling_removes_the_configuration_first_and_then_all_that_was_writ
     assert (world.barred(), world.records()) == (frozenset(), {})
 
 
-def test_installed_but_not_yet_served_blocks_no_deletion(quiet_world: World) -> None:
+def test_installed_but_not_yet_served_blocks_no_deletion(quiet_world: World, frozen: None) -> None:
     world = quiet_world
     before = _configuration(world)
     install.install(world.kube, namespace=NAMESPACE, url="https://127.0.0.1:1", give_back=False)
@@ -250,7 +259,7 @@ def test_installed_but_not_yet_served_blocks_no_deletion(quiet_world: World) -> 
 
 
 def test_webhook_that_cannot_write_a_reservation_is_not_ready_and_arms_nothing(
-    quiet_world: World, webhook_door: Path, faults: Faults, tmp_path: Path
+    quiet_world: World, frozen: None, webhook_door: Path, faults: Faults, tmp_path: Path
 ) -> None:
     world = quiet_world
     faults.refuse = lambda method, path: RESERVATION in path
