@@ -9,7 +9,7 @@ import hashlib
 import ipaddress
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import NamedTuple
@@ -22,6 +22,7 @@ SHARD_BYTES = 700_000
 FIRST_SPLIT = 16
 # From here on the list is written as ranges: Calico walks all of it for every pod that starts.
 AGGREGATE_FROM = 5000
+LARGEST_RANGE = 256
 # Neighbours share a shard, so that the addresses of one lost node still join into ranges.
 SHARD_PREFIX = {4: 28, 6: 124}
 COUNT_FACTOR = 1.2
@@ -171,15 +172,33 @@ def shards_for(entries: int, now: int, *, largest: int = 0) -> int:
 
 def render(addresses: Iterable[Address], *, ranges: Iterable[str] = (), aggregate: bool = False) -> list[str]:
     """The list for Calico: canonical, unique, sorted; whole ranges where `aggregate` is set."""
-    networks = {canonical(one) for one in addresses}
-    if aggregate:
-        parsed = [ipaddress.ip_network(one) for one in networks]
-        four = ipaddress.collapse_addresses(n for n in parsed if isinstance(n, ipaddress.IPv4Network))
-        six = ipaddress.collapse_addresses(n for n in parsed if isinstance(n, ipaddress.IPv6Network))
-        # Never longer than what a reader is sure to take apart again.
-        networks = {str(part) for one in four for part in one.subnets(new_prefix=max(24, one.prefixlen))}
-        networks |= {str(part) for one in six for part in one.subnets(new_prefix=max(120, one.prefixlen))}
-    return sorted(networks | set(ranges), key=order)
+    if not aggregate:
+        return sorted({canonical(one) for one in addresses} | set(ranges), key=order)
+    numbers: dict[int, set[int]] = {4: set(), 6: set()}
+    for one in addresses:
+        version, number, _ = order(one)
+        numbers[version].add(number)
+    return sorted({*_joined(numbers[4], 4), *_joined(numbers[6], 6), *ranges}, key=order)
+
+
+def _joined(numbers: set[int], version: int) -> Iterator[str]:
+    """The fewest CIDRs that hold exactly these; none longer than what a reader is sure to take apart again."""
+    bits, make = (32, ipaddress.IPv4Address) if version == 4 else (128, ipaddress.IPv6Address)
+    left = sorted(numbers)
+    start = 0
+    while start < len(left):
+        first = left[start]
+        size = 1
+        # Twice as many, if the first one is at such a boundary and the last one of them is there.
+        while (
+            size < LARGEST_RANGE
+            and first % (2 * size) == 0
+            and start + 2 * size <= len(left)
+            and left[start + 2 * size - 1] == first + 2 * size - 1
+        ):
+            size *= 2
+        yield f"{make(first)}/{bits - size.bit_length() + 1}"
+        start += size
 
 
 def max_count(pods_per_node: Iterable[int]) -> int:

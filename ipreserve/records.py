@@ -14,6 +14,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from enum import StrEnum
+from functools import lru_cache
 from typing import Any, NewType
 
 Address = NewType("Address", str)
@@ -28,6 +29,8 @@ SENTINEL = "1.1.1.1"
 VERSION = 1
 # A range that somebody added by hand and that is larger than this is left alone instead of being followed.
 MOST_EXPANDED = 4096
+# Addresses whose parsed form is remembered: a write has all of its shard's, and a sweep has all of them.
+REMEMBERED = 1 << 18
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)?")
 _UNITS = {"ms": 0.001, "s": 1.0, None: 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
@@ -131,6 +134,7 @@ def canonical(one: Address) -> str:
     return f"{one}/{128 if ':' in one else 32}"
 
 
+@lru_cache(maxsize=REMEMBERED)
 def order(text: str) -> tuple[int, int, int]:
     """Sort key of an address or network: IPv4 first, then by number, then by length."""
     network = ipaddress.ip_network(text, strict=False)
@@ -142,6 +146,7 @@ def key(one: Address) -> str:
     return one.replace(":", "-")
 
 
+@lru_cache(maxsize=REMEMBERED)
 def address_of_key(text: str) -> Address | None:
     """The address a key stands for; None when it is none."""
     try:
@@ -165,15 +170,24 @@ def expand(cidrs: Iterable[str]) -> tuple[frozenset[Address], tuple[str, ...], t
     malformed: list[str] = []
     for text in cidrs:
         try:
-            network = ipaddress.ip_network(text, strict=False)
+            found = _parts(text)
         except (ValueError, TypeError):
             malformed.append(str(text))
             continue
-        if network.num_addresses > MOST_EXPANDED:
-            ranges.append(str(network))
+        if isinstance(found, str):
+            ranges.append(found)
         else:
-            single.update(Address(str(one)) for one in network)
+            single.update(found)
     return frozenset(single), tuple(ranges), tuple(malformed)
+
+
+@lru_cache(maxsize=REMEMBERED)
+def _parts(text: str) -> tuple[Address, ...] | str:
+    """The addresses of a CIDR; its shortest text when they are too many. Raises ValueError."""
+    network = ipaddress.ip_network(text, strict=False)
+    if network.num_addresses > MOST_EXPANDED:
+        return str(network)
+    return tuple(Address(str(one)) for one in network)
 
 
 def iso(at: float) -> str:
@@ -286,14 +300,30 @@ def read(data: Mapping[str, str]) -> Ledger:
     return Ledger(records=records, bad=bad, broken=broken)
 
 
-def write(ledger: Ledger) -> dict[str, str]:
-    """The ConfigMap's data. What was broken is kept beside the record that replaces it."""
-    data = dict(ledger.bad)
-    data.update({key(one) + BAD: raw for one, raw in ledger.broken.items()})
+def write(
+    ledger: Ledger, *, before: Mapping[Address, Record] | None = None, data: Mapping[str, str] | None = None
+) -> dict[str, str]:
+    """The ConfigMap's data. What was broken is kept beside the record that replaces it.
+
+    `before` and `data` are what was read: the text of a record that is still the same one is taken over as it stands,
+    since a write changes a few of thousands.
+    """
+    known, texts = before or {}, data or {}
+    found = dict(ledger.bad)
+    found.update({key(one) + BAD: raw for one, raw in ledger.broken.items()})
     for one, record in ledger.records.items():
-        data[key(one)] = legacy(record)
-        data[key(one) + MORE] = to_json(record)
-    return data
+        short = key(one)
+        full = short + MORE
+        if known.get(one) is record and short in texts and full in texts:
+            found[short], found[full] = texts[short], texts[full]
+        else:
+            found[short], found[full] = legacy(record), to_json(record)
+    return found
+
+
+def written(ledger: Ledger) -> Ledger:
+    """The ledger as a reader would find it after `write`."""
+    return Ledger(records=ledger.records, bad={**ledger.bad, **{key(a) + BAD: r for a, r in ledger.broken.items()}})
 
 
 def claimed(claim: Claim, *, before: Record | None, seq: int) -> Record:

@@ -158,7 +158,11 @@ class Store:
         listed = pool.render(wanted, ranges=before.ranges, aggregate=aggregate)
         manifest["spec"] = {**((before.raw or {}).get("spec") or {}), "reservedCIDRs": listed}
         answer = self._put(calico.reservations, before.raw, manifest, dry_run=dry_run, timeout=timeout)
-        found = barred(before.index, answer)
+        if (answer.get("spec") or {}).get("reservedCIDRs") == listed:
+            # Just what was sent, which was made of `wanted`.
+            found = Barred(before.index, wanted, before.ranges, (), answer)
+        else:
+            found = barred(before.index, answer)
         if dry_run:
             return found
         if calico.aggregated:
@@ -179,11 +183,11 @@ class Store:
             manifest["metadata"]["annotations"] = {
                 **(manifest["metadata"].get("annotations") or {}), SHARDS: str(shards)
             }  # fmt: skip
-        data = records.write(ledger)
+        data = records.write(ledger, before=before.ledger.records, data=(before.raw or {}).get("data"))
         answer = self._put(self.configmaps, before.raw, manifest | {"data": data}, timeout=timeout)
         if dict(answer.get("data") or {}) != data:
             raise errors.NotStored(f"ConfigMap {shard_name(before.index)}: the API server stored something else")
-        return kept(before.index, answer)
+        return Kept(before.index, records.written(ledger), answer)
 
     def add_history(self, index: int, ended: Mapping[Address, Record], *, at: float) -> None:
         """Remember ended holds: the last few of each address, and not more than fits. Raises ApiError."""
@@ -223,8 +227,9 @@ class Store:
 
     def _manifest(self, raw: JsonObject | None, name: str, part: str) -> JsonObject:
         metadata = dict((raw or {}).get("metadata") or {"name": name})
-        # Without them the server keeps its own, and half of the bytes stay at home.
-        metadata.pop("managedFields", None)
+        # Kubernetes' way to say: keep no account of who wrote which field. There is one for each address otherwise,
+        # longer than the addresses themselves, made anew at each write and read by Calico at each start of a pod.
+        metadata["managedFields"] = [{}]
         metadata["labels"] = {**(metadata.get("labels") or {}), **MANAGED, PART: part}
         return {"metadata": metadata}
 
