@@ -183,7 +183,7 @@ class Crowd:
 
 def clear(world: World) -> None:
     """Remove all pods at once. To be called while no webhook is configured."""
-    world.kube.request("DELETE", world.pods(), {"gracePeriodSeconds": 0})
+    world.kube.request("DELETE", world.pods(), {"gracePeriodSeconds": 0}, timeout=120)
     eventually(lambda: not world.kube.get(world.pods(), limit="1")["items"], "the pods are gone", seconds=120)
 
 
