@@ -31,6 +31,10 @@ from ipreserve import errors
 log = logging.getLogger("ipreserve.kube")
 
 JsonObject = dict[str, Any]
+JSON = "application/json"
+# Only the metadata of what is asked for: whether it is there, and which version.
+METADATA = "application/json;as=PartialObjectMetadata;v=v1;g=meta.k8s.io"
+METADATA_LIST = "application/json;as=PartialObjectMetadataList;v=v1;g=meta.k8s.io"
 ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 CONNECT_SECONDS = 2.0
 READ_SECONDS = 10.0
@@ -89,7 +93,9 @@ class Clock:
     def now(self) -> float:
         """Seconds since 1970, UTC. This machine's own clock before the first answer."""
         with self._lock:
-            return time.time() if self._offset is None else self._offset + self._monotonic()
+            at = time.time() if self._offset is None else self._offset + self._monotonic()
+        # As exact as the ledger writes it, so that a record that was read again is the same.
+        return round(at, 3)
 
 
 class Kube:
@@ -107,11 +113,12 @@ class Kube:
 
     def request(
         self, method: str, path: str, body: Mapping[str, Any] | list[Any] | None = None, *,
-        query: Mapping[str, str] | None = None, content_type: str = "application/json", timeout: float = READ_SECONDS,
+        query: Mapping[str, str] | None = None, content_type: str = JSON, timeout: float = READ_SECONDS,
+        accept: str = JSON,
     ) -> JsonObject:  # fmt: skip
         """One request, decoded; `timeout` in seconds bounds connecting plus waiting. Raises ApiError, Unreachable."""
         data = None if body is None else json.dumps(body, separators=(",", ":")).encode()
-        answer = self._open(method, path, data, query, content_type, timeout, stream=False)
+        answer = self._open(method, path, data, query, content_type, timeout, accept=accept, stream=False)
         if answer.status >= 400:
             raise refusal(answer.status, answer.data, f"{method} {path}")
         try:
@@ -124,9 +131,9 @@ class Kube:
 
     def _open(
         self, method: str, path: str, data: bytes | None, query: Mapping[str, str] | None, content_type: str,
-        timeout: float, *, stream: bool,
+        timeout: float, *, stream: bool, accept: str = JSON,
     ) -> urllib3.BaseHTTPResponse:  # fmt: skip
-        headers = {"Accept": "application/json", "Content-Type": content_type, "User-Agent": "ipreserve"}
+        headers = {"Accept": accept, "Content-Type": content_type, "User-Agent": "ipreserve"}
         token = self._current_token()
         if token:
             headers["Authorization"] = f"Bearer {token}"
@@ -151,17 +158,17 @@ class Kube:
             self._token_read = time.monotonic()
         return self._token
 
-    def get(self, path: str, *, timeout: float = READ_SECONDS, **query: str) -> JsonObject:
+    def get(self, path: str, *, timeout: float = READ_SECONDS, accept: str = JSON, **query: str) -> JsonObject:
         """GET."""
-        return self.request("GET", path, query=query, timeout=timeout)
+        return self.request("GET", path, query=query, timeout=timeout, accept=accept)
 
-    def list(self, path: str, **query: str) -> tuple[list[JsonObject], str]:
+    def list(self, path: str, *, accept: str = JSON, **query: str) -> tuple[list[JsonObject], str]:
         """All pages of a list, from one moment; and its resourceVersion."""
         items: list[JsonObject] = []
         more: dict[str, str] = {}
         while True:
             try:
-                page = self.request("GET", path, query={"limit": str(PAGE)} | query | more)
+                page = self.request("GET", path, query={"limit": str(PAGE)} | query | more, accept=accept)
             except errors.Expired:
                 items, more = [], {}
                 continue
@@ -180,7 +187,7 @@ class Kube:
         """
         query = {"watch": "1", "resourceVersion": version, "allowWatchBookmarks": "true"}
         query["timeoutSeconds"] = str(WATCH_SECONDS)
-        answer = self._open("GET", path, None, query, "application/json", SILENCE_SECONDS, stream=True)
+        answer = self._open("GET", path, None, query, JSON, SILENCE_SECONDS, stream=True)
         try:
             if answer.status >= 400:
                 raise refusal(answer.status, answer.read(), f"watch {path}")

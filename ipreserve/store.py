@@ -18,7 +18,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ipreserve import errors, pool, records
-from ipreserve.kube import CalicoApi, JsonObject, Kube
+from ipreserve.kube import METADATA, METADATA_LIST, CalicoApi, JsonObject, Kube
 from ipreserve.metrics import WebhookMetrics
 from ipreserve.records import Address, Claim, Ledger, Record, State
 
@@ -93,6 +93,9 @@ class Store:
 
     def __init__(self, kube: Kube, namespace: str, calico: Callable[[], CalicoApi]) -> None:
         self.kube, self.namespace, self._calico = kube, namespace, calico
+        # What was read last, for readers of everything.
+        self._barred: dict[tuple[str, int], Barred] = {}
+        self._kept: dict[int, Kept] = {}
 
     @property
     def configmaps(self) -> str:
@@ -118,16 +121,39 @@ class Store:
         return kept(index, found)
 
     def all_barred(self) -> dict[int, Barred]:
-        """Every shard's IPReservation, shard 0 also when it is missing."""
-        items, _ = self.kube.list(self._calico().reservations)
-        found = {index: barred(index, one) for one in items if (index := _index(one["metadata"]["name"])) is not None}
-        return {0: Barred(0)} | found
+        """Every shard's IPReservation, shard 0 also when it is missing. What has not changed is not read again."""
+        collection = self._calico().reservations
+        found: dict[int, Barred] = {0: Barred(0)}
+        for index, version in self._versions(collection):
+            known = self._barred.get((collection, index))
+            shard = known if known is not None and _version(known.raw) == version else self.read_barred(index)
+            if shard.raw is not None:
+                found[index] = self._barred[collection, index] = shard
+        return found
 
     def all_kept(self) -> dict[int, Kept]:
-        """Every shard's ledger, shard 0 also when it is missing."""
-        items, _ = self.kube.list(self.configmaps)
-        found = {index: kept(index, one) for one in items if (index := _index(one["metadata"]["name"])) is not None}
-        return {0: Kept(0)} | found
+        """Every shard's ledger, shard 0 also when it is missing. What has not changed is not read again."""
+        found: dict[int, Kept] = {0: Kept(0)}
+        for index, version in self._versions(self.configmaps):
+            known = self._kept.get(index)
+            shard = known if known is not None and _version(known.raw) == version else self.read_kept(index)
+            if shard.raw is not None:
+                found[index] = self._kept[index] = shard
+        return found
+
+    def _versions(self, collection: str) -> list[tuple[int, str]]:
+        """The shards that there are, with their versions."""
+        items, _ = self.kube.list(collection, accept=METADATA_LIST)
+        named = [(_index(one["metadata"]["name"]), _version(one)) for one in items]
+        return [(index, version) for index, version in named if index is not None]
+
+    def shards(self) -> int | None:
+        """How many shards there shall be; None when there is no ledger. Raises ApiError, Unreachable."""
+        try:
+            found = self.kube.get(f"{self.configmaps}/{shard_name(0)}", accept=METADATA)
+        except errors.NotFound:
+            return None
+        return Kept(0, raw=found).shards
 
     def reservation_paths(self) -> list[str]:
         """Where our IPReservations are. Raises NoCalico."""
@@ -187,7 +213,10 @@ class Store:
         answer = self._put(self.configmaps, before.raw, manifest | {"data": data}, timeout=timeout)
         if dict(answer.get("data") or {}) != data:
             raise errors.NotStored(f"ConfigMap {shard_name(before.index)}: the API server stored something else")
-        return Kept(before.index, records.written(ledger), answer)
+        found = Kept(before.index, records.written(ledger), answer)
+        if before.index in self._kept:
+            self._kept[before.index] = found
+        return found
 
     def add_history(self, index: int, ended: Mapping[Address, Record], *, at: float) -> None:
         """Remember ended holds: the last few of each address, and not more than fits. Raises ApiError."""
