@@ -200,6 +200,8 @@ class Store:
                 f"IPReservation {shard_name(before.index)}: the API server reported success, and "
                 f"{len(wanted - found.addresses) or len(wanted)} addresses are not in it"
             )
+        if (calico.reservations, before.index) in self._barred:
+            self._barred[calico.reservations, before.index] = found
         return found
 
     def write_kept(self, before: Kept, ledger: Ledger, *, shards: int | None = None, timeout: float = 10.0) -> Kept:

@@ -122,10 +122,10 @@ class Webhook:
         try:
             if first.raw is None:
                 first = self.store.write_barred(first, ())
-            ledger = self.store.shards()
-            if ledger is None:
+            shards = self.store.shards()
+            if shards is None:
                 self.store.write_kept(store.Kept(0), records.Ledger())
-            self.reserver.shards = ledger or 1
+            self.reserver.shards = shards or 1
             self.store.write_barred(first, first.addresses | {PROBE}, dry_run=True)
         except errors.Conflict:
             # Somebody else writes it this moment: so it can be written.
