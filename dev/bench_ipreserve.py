@@ -46,7 +46,7 @@ from sandbox.calico import crds
 # What one lost node of 110 pods and a fifth leave at rest: the service's own default count.
 HELD_FROM_THE_START = 132
 # Deletions measured with so many parallel clients.
-DELETIONS = {1: 40, 32: 256, 100: 400, 400: 800}
+DELETIONS = {1: 40, 32: 256, 100: 400, 400: 400}
 BLOCK = 64
 HELD_PER_BLOCK = 48
 BLOCKS_PER_HOST = 20
