@@ -15,6 +15,7 @@ from rest_framework.response import Response
 from portal.api.base import ApiView
 from portal.api.clusters import ClusterOperationsView, ClusterView, EventsView
 from portal.api.credentials import CredentialsView, RevealView, SnippetsView
+from portal.api.drift import ClusterDriftView
 from portal.api.grants import GrantsView, GrantView
 from portal.api.operations import OperationOut
 from portal.api.schema import described
@@ -28,6 +29,7 @@ ACTIONS: Mapping[str, tuple[type[ApiView], str]] = {
     "getCluster": (ClusterView, "GET"),
     "editCluster": (ClusterView, "PATCH"),
     "deleteCluster": (ClusterView, "DELETE"),
+    "getDrift": (ClusterDriftView, "GET"),
     "listClusterEvents": (EventsView, "GET"),
     "listClusterOperations": (ClusterOperationsView, "GET"),
     "listCredentials": (CredentialsView, "GET"),

@@ -125,7 +125,8 @@ class RehearsalOut(serializers.Serializer[Any]):
     objects = RehearsedObjectOut(many=True, help_text="What would become of each Kubernetes object.")
 
 
-def _problem(error: DoorError | None) -> dict[str, str] | None:
+def problem_body(error: DoorError | None) -> dict[str, str] | None:
+    """What a target said no with, for TargetProblemOut."""
     return {"code": error.code, "message": error.message, "remedy": error.remedy} if error else None
 
 
@@ -145,13 +146,13 @@ def _shown(rehearsal: Rehearsal, answer: TargetAnswer) -> dict[str, Any]:
         "effects": rehearsal.impacts,
         "target": {
             "asked": answer.asked, "namespace_exists": answer.namespace_exists, "takes_it": answer.takes_it,
-            "problem": _problem(answer.problem),
+            "problem": problem_body(answer.problem),
         },
         "objects": [
             {
                 "kind": one.kind, "name": one.name, "action": one.action, "manifest": one.manifest,
                 "changes": one.changes, "restarts": one.restarts, "checked": one.checked,
-                "refusal": _problem(one.refusal),
+                "refusal": problem_body(one.refusal),
             }
             for one in answer.objects
         ],

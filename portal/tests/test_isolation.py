@@ -29,6 +29,7 @@ OWNED = {
     "clusters": "/api/v1/tenants/acme/clusters",
     "cluster": "/api/v1/tenants/acme/clusters/orders",
     "capabilities": "/api/v1/tenants/acme/clusters/orders/capabilities",
+    "cluster-drift": "/api/v1/tenants/acme/clusters/orders/drift",
     "cluster-events": "/api/v1/tenants/acme/clusters/orders/events",
     "cluster-operations": "/api/v1/tenants/acme/clusters/orders/operations",
     "credentials": "/api/v1/tenants/acme/clusters/orders/credentials",
@@ -60,6 +61,7 @@ OWNED = {
 # For platform administrators: to everybody else these addresses do not exist.
 ADMIN = {
     "audit": "/api/v1/audit",
+    "drift": "/api/v1/drift",
     "audit-export": "/api/v1/audit/export",
 }
 # Lists of what is the caller's own, and the catalogue: other people's things must not be in them.
