@@ -40,10 +40,12 @@ WAIT_SECONDS = 30
 USABLE = re.compile(r"[\x21-\x7e][\x20-\x7e]{0,199}")
 STORED_HEADERS = ("Location", "ETag")
 
-# By hand, since the ORM does not tell whether it inserted; a second query would.
-INSERT = """
+# By hand, since the ORM does not tell whether it inserted; a second query would. Two statements in one message: the
+# time limit is for the rest of the transaction; what waits longer for any lock is answered 503.
+INSERT = f"""
+SET LOCAL lock_timeout = '{WAIT_SECONDS}s';
 INSERT INTO portal_idempotencykey (caller, key, fingerprint, status, headers, created)
-VALUES (%s, %s, %s, 0, '{}', %s) ON CONFLICT (caller, key) DO NOTHING RETURNING id
+VALUES (%s, %s, %s, 0, '{{}}', %s) ON CONFLICT (caller, key) DO NOTHING RETURNING id
 """
 
 V = TypeVar("V", bound=ApiView)
@@ -63,11 +65,10 @@ def _claim(caller: str, key: str, fingerprint: str) -> IdempotencyKey:
     """The locked row of this key, new (status 0) or answered. Raises Conflict when the first request takes too long."""
     try:
         with connection.cursor() as cursor:
-            # For the rest of the transaction: what waits longer for a lock is answered 503.
-            cursor.execute("SELECT set_config('lock_timeout', %s, true)", [f"{WAIT_SECONDS}s"])
             row = None
             while row is None:
                 cursor.execute(INSERT, [caller, key, fingerprint, timezone.now()])
+                cursor.nextset()
                 inserted = cursor.fetchone()
                 if inserted is not None:
                     return IdempotencyKey(pk=inserted[0], caller=caller, key=key, fingerprint=fingerprint)

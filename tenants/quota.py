@@ -25,19 +25,23 @@ from __future__ import annotations
 import logging
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
+from operator import add
 
 from django.db import transaction
 from django.db.models import Sum
 
 from tenants.access import require_active
-from tenants.models import EntryKind, LedgerEntry, QuotaHold, QuotaLimit, Tenant, User
+from tenants.models import EntryKind, LedgerEntry, QuotaHold, QuotaLimit, QuotaTotal, Tenant, User
 from tenants.refusals import Conflict
 
 log = logging.getLogger(__name__)
 
 # Resource key to amount, in the unit of the resource.
 Amounts = Mapping[str, int]
+# (place, resource) to (used, reserved).
+Totals = Mapping[tuple[str, str], tuple[int, int]]
 
 OVERALL = ""
 UNITS: Mapping[str, str] = {"clusters": "", "pods": "", "cpu": "millicores", "memory": "MiB", "storage": "MiB"}
@@ -117,7 +121,8 @@ def reserve(*, tenant_id: str, holder: str, place: str, wanted: Amounts, cause: 
     `by` is who asks, if it is a person's change: refused in a suspended tenant, under the same lock as the numbers.
     Raises QuotaExceeded when a limit would be passed by a resource that grows, Forbidden; nothing is written then.
     """
-    with transaction.atomic():
+    # Without a savepoint in a caller's transaction: a refusal comes before anything is written.
+    with nullcontext() if transaction.get_connection().in_atomic_block else transaction.atomic():
         tenant = _lock(tenant_id)
         if by is not None:
             require_active(tenant=tenant, user=by)
@@ -125,11 +130,12 @@ def reserve(*, tenant_id: str, holder: str, place: str, wanted: Amounts, cause: 
         growth = growth_over(wanted, {resource: hold.used + hold.reserved for resource, hold in held.items()})
         if not growth:
             return
-        violations = violations_of(standings(tenant_id), place, growth)
+        totals = _totals(tenant_id)
+        violations = violations_of(_standings(tenant_id, totals), place, growth)
         if violations:
             raise QuotaExceeded(tenant.slug, violations)
         changes = {resource: (0, amount) for resource, amount in growth.items()}
-        _write(EntryKind.RESERVE, tenant_id, holder, place, cause, held, changes)
+        _write(EntryKind.RESERVE, tenant_id, holder, place, cause, held, changes, totals)
 
 
 def enter(*, tenant_id: str, holder: str, place: str, amounts: Amounts, cause: str) -> None:
@@ -171,10 +177,18 @@ def settle(*, tenant_id: str, holder: str, cause: str, kept: Amounts) -> None:
 
 def standings(tenant_id: str) -> list[Standing]:
     """How every resource with a limit or a number stands, overall first, then per place. Two queries."""
+    return _standings(tenant_id, _totals(tenant_id))
+
+
+def _totals(tenant_id: str) -> Totals:
+    rows = QuotaTotal.objects.filter(tenant=tenant_id).values_list("place", "resource", "used", "reserved")
+    return {(place, resource): (used, reserved) for place, resource, used, reserved in rows}
+
+
+def _standings(tenant_id: str, totals: Totals) -> list[Standing]:
     sums: dict[tuple[str, str], tuple[int, int]] = defaultdict(lambda: (0, 0))
-    rows = QuotaHold.objects.filter(tenant=tenant_id).values_list("place", "resource")
-    for place, resource, used, reserved in rows.annotate(Sum("used"), Sum("reserved")):
-        for where in (OVERALL, place):
+    for (place, resource), (used, reserved) in totals.items():
+        for where in (OVERALL, place) if used or reserved else ():
             before = sums[where, resource]
             sums[where, resource] = before[0] + used, before[1] + reserved
     limits = {(limit.place, limit.resource): limit.limit for limit in QuotaLimit.objects.filter(tenant=tenant_id)}
@@ -214,7 +228,10 @@ def held_by(holder: str) -> dict[str, int]:
 
 
 def unexplained(tenant_id: str) -> list[tuple[str, str, str, int, int]]:
-    """Where a hold is not the sum of its entries: (place, holder, resource, hold, entries). Empty, or a defect."""
+    """Where a hold is not the sum of its entries: (place, holder, resource, hold, entries). Empty, or a defect.
+
+    With "" for the holder: where a total is not the sum of all entries there.
+    """
     with transaction.atomic():
         _lock(tenant_id)
         holds = {
@@ -227,6 +244,11 @@ def unexplained(tenant_id: str) -> list[tuple[str, str, str, int, int]]:
             .values_list("place", "holder", "resource")
             .annotate(Sum("used_change"), Sum("reserved_change"))
         }
+        holds |= {
+            (place, "", resource): used + reserved for (place, resource), (used, reserved) in _totals(tenant_id).items()
+        }
+    for (place, _, resource), amount in list(sums.items()):
+        sums[place, "", resource] = sums.get((place, "", resource), 0) + amount
     return [
         (*key, holds.get(key, 0), sums.get(key, 0))
         for key in sorted({*holds, *sums})
@@ -266,9 +288,12 @@ def _commit(tenant_id: str, holder: str, cause: str, held: dict[str, QuotaHold])
 
 def _write(
     kind: EntryKind, tenant_id: str, holder: str, place: str, cause: str, held: dict[str, QuotaHold],
-    changes: Mapping[str, tuple[int, int]],
+    changes: Mapping[str, tuple[int, int]], totals: Totals | None = None,
 ) -> None:  # fmt: skip
-    """Append the entries and bring the holds up to date: `changes` is resource to (used, reserved)."""
+    """Append the entries, bring holds and totals up to date: `changes` is resource to (used, reserved).
+
+    `totals`: the tenant's, if they were read under this lock already.
+    """
     LedgerEntry.objects.bulk_create(
         LedgerEntry(
             tenant_id=tenant_id, kind=kind, place=place, holder=holder, cause=cause, resource=resource,
@@ -276,6 +301,14 @@ def _write(
         )
         for resource, (used, reserved) in changes.items()
     )  # fmt: skip
+    before = _totals(tenant_id) if totals is None else totals
+    after = []
+    for resource, change in changes.items():
+        used, reserved = map(add, before.get((place, resource), (0, 0)), change)
+        after.append(QuotaTotal(tenant_id=tenant_id, place=place, resource=resource, used=used, reserved=reserved))
+    QuotaTotal.objects.bulk_create(
+        after, update_conflicts=True, unique_fields=["tenant", "place", "resource"], update_fields=["used", "reserved"]
+    )
     fresh = [
         QuotaHold(tenant_id=tenant_id, place=place, holder=holder, resource=resource)
         for resource in changes

@@ -72,7 +72,8 @@ def prove(tenant: Tenant, target: Target) -> list[Difference]:
     for place, holder, resource, hold, entries in unexplained(tenant.pk):
         if place == target.name:
             sure.add(holder)
-            note = "The hold is not the sum of the ledger's entries: a defect of Berth, or a hand in the database."
+            what = "hold" if holder else "tenant's total"
+            note = f"The {what} is not the sum of the ledger's entries: a defect of Berth, or a hand in the database."
             found[holder, resource] = Difference(holder, resource, hold, entries, note)
     _report(tenant, target, list(found.values()), unsure=holders - sure)
     return list(found.values())

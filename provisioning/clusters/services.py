@@ -14,7 +14,7 @@ from typing import Any, Literal
 from django.conf import settings
 from django.core.exceptions import ValidationError
 from django.db import IntegrityError, transaction
-from django.db.models import F
+from django.db.models import Exists, F, OuterRef
 from django.utils import timezone
 
 from provisioning import tasks
@@ -83,8 +83,13 @@ def hint(cluster_id: str) -> None:
 
 
 def _choose_target(name: str | None, plan: Plan | None) -> Target:
-    allowed = list(plan.targets.all()) if plan else []
-    offered = allowed or list(Target.objects.order_by("name"))
+    targets = Target.objects.order_by("name")
+    if plan:
+        picked = Plan.targets.through.objects.filter(plan=plan, target=OuterRef("pk"))
+        targets = targets.annotate(is_picked=Exists(picked))
+    there = list(targets)
+    # A plan that picks none may run on any.
+    offered = [target for target in there if getattr(target, "is_picked", False)] or there
     names = ", ".join(target.name for target in offered)
     if name is None:
         if len(offered) != 1:

@@ -7,7 +7,7 @@ from django.db import IntegrityError, transaction
 from django.db.models import Sum
 
 from tenants import quota
-from tenants.models import LedgerEntry, QuotaHold, Tenant
+from tenants.models import LedgerEntry, QuotaHold, QuotaTotal, Tenant
 from tenants.quota import OVERALL, QuotaExceeded
 
 
@@ -156,3 +156,11 @@ def test_the_database_refuses_a_negative_hold(acme: Tenant) -> None:
 )
 def test_amounts_are_spoken_in_units_of_people(resource: str, amount: int, words: str) -> None:
     assert quota.spoken(resource, amount) == words
+
+
+def test_a_total_that_is_not_the_sum_of_its_entries_is_told(acme: Tenant) -> None:
+    reserve(acme, "clu_a", pods=6)
+    reserve(acme, "clu_b", pods=1, place="paris")
+    assert quota.unexplained(acme.pk) == []
+    QuotaTotal.objects.filter(place="paris").update(reserved=4)
+    assert quota.unexplained(acme.pk) == [("paris", "", "pods", 4, 1)]
