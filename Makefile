@@ -12,7 +12,7 @@ PY := $(VENV)/bin/python
 # make variables that are handed on to what runs
 export KUBECONFIG REGISTRY ONCE PORT
 
-.PHONY: help demo up test test-ipreserve check bench bench-ipreserve e2e clean setup setup-system frontend types
+.PHONY: help demo up test test-ipreserve test-ledger check bench bench-ipreserve e2e clean setup setup-system frontend types
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort | awk -F'\t' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -72,6 +72,9 @@ test: setup ## every test, on real services and the embedded target
 
 test-ipreserve: setup-system $(IPRESERVE_VENV)/.stamp ## ipreserve's tests, with only its own requirements installed
 	@$(IPRESERVE_VENV)/bin/python -m pytest -c ipreserve/pytest.ini ipreserve
+
+test-ledger: setup ## 10,000 attempts against one tenant's limits by processes that are killed; up to 15 minutes
+	@BERTH_TEST_LEDGER_SECONDS=900 $(PY) -m pytest -q provisioning/tests/test_quota_processes.py
 
 e2e: setup ## the end-to-end tests; KUBECONFIG=... runs them on any cluster, REGISTRY=... with mirrored images
 	@$(PY) -m pytest tests/e2e

@@ -8,6 +8,8 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+from django.core.exceptions import ImproperlyConfigured
+
 from portal import env
 
 BASE_DIR = Path(__file__).resolve().parent.parent
@@ -174,6 +176,7 @@ CELERY_BEAT_SCHEDULE = {
         "schedule": 3600.0,
         "options": {"expires": 3600.0},
     },
+    "forget-audit": {"task": "berth.forget_audit", "schedule": 86_400.0, "options": {"expires": 86_400.0}},
     "discover-targets": {"task": "berth.discover_targets", "schedule": 30.0, "options": {"expires": 30.0}},
 }
 
@@ -185,6 +188,10 @@ IMAGE_REGISTRY = env.text("BERTH_IMAGE_REGISTRY", "")
 IPRESERVE_NAMESPACE = env.text("BERTH_IPRESERVE_NAMESPACE", "ip-reserve")
 # Where people sign in besides here; None without one.
 OIDC = env.oidc_provider()
+# Days a row of the audit is kept, 0 for ever; the database keeps each for a year.
+AUDIT_KEEP_DAYS = env.integer("BERTH_AUDIT_KEEP_DAYS", 0, minimum=0, maximum=36_500)
+if 0 < AUDIT_KEEP_DAYS < 365:
+    raise ImproperlyConfigured(f"BERTH_AUDIT_KEEP_DAYS={AUDIT_KEEP_DAYS} is too small: use 365 or more, or 0 for ever.")
 # Seconds an operation may take before it fails with the reason it was waiting for.
 OPERATION_DEADLINE_SECONDS = env.integer("BERTH_OPERATION_DEADLINE_SECONDS", 600, minimum=10, maximum=86_400)
 # Seconds a worker may hold a cluster without news of it; after that another takes over.

@@ -1,9 +1,15 @@
-"""The one place that writes the audit. The door calls it (portal/api/base.py); nothing reads it but GET …/audit."""
+"""The one place that writes the audit, and in time forgets it. The door calls it (portal/api/base.py); nothing reads it
+but GET …/audit.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import timedelta
 from typing import Any
+
+from django.db import transaction
+from django.utils import timezone
 
 from tenants.models import ApiToken, AuditEvent, AuditResult, Tenant, User
 
@@ -34,3 +40,33 @@ def record(
         operation_id=operation_id,
         request_id=request_id,
     )
+
+
+# What one statement deletes: rows enough to get on, few enough that nobody waits for it.
+BATCH = 5000
+
+
+def forget_old(*, keep_days: int) -> int:
+    """Delete rows older than `keep_days`, and leave a row that says so; returns how many. 0 keeps all for ever.
+
+    The database refuses to delete what is younger than 365 days (migration 0008), whatever is asked.
+    """
+    if keep_days == 0:
+        return 0
+    before = timezone.now() - timedelta(days=keep_days)
+    count = 0
+    while True:
+        with transaction.atomic():
+            # Ids are in the order of time, so the oldest are found by the primary key.
+            oldest = list(AuditEvent.objects.order_by("id").values_list("pk", "created")[:BATCH])
+            old = [pk for pk, created in oldest if created < before]
+            if not old:
+                return count
+            gone, _ = AuditEvent.objects.filter(pk__in=old).delete()
+            count += gone
+            record(
+                action="forgetAudit", object="audit", result=AuditResult.SUCCESS, status=200,
+                detail={"rows": gone, "before": before.isoformat()},
+            )  # fmt: skip
+        if len(old) < len(oldest):
+            return count

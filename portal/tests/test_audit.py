@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from datetime import timedelta
+from types import SimpleNamespace
 from typing import Any
 from unittest.mock import patch
 
 import pytest
+from django.conf import settings
 from django.db import DatabaseError, connection, transaction
 from django.http import StreamingHttpResponse
+from django.utils import timezone
 from rest_framework.test import APIClient
 
 from portal.api import credentials
@@ -19,6 +23,7 @@ from portal.tests.conftest import Client, World
 from portal.tests.test_isolation import NAMED
 from provisioning.clusters.services import Credential
 from provisioning.models import Cluster
+from tenants import audit
 from tenants.audit import record
 from tenants.models import AuditEvent, AuditResult, Tenant, User
 
@@ -211,6 +216,7 @@ def test_who_takes_the_parameter_dry_run_acts_on_it() -> None:
     [
         "UPDATE tenants_auditevent SET actor = 'nobody'",
         "UPDATE tenants_auditevent SET actor = 'nobody' WHERE false",
+        "UPDATE tenants_auditevent SET created = now() - interval '2 years'",
         "DELETE FROM tenants_auditevent",
         "TRUNCATE tenants_auditevent",
         "SET LOCAL session_replication_role = replica; DELETE FROM tenants_auditevent",
@@ -224,6 +230,43 @@ def test_the_database_refuses_every_change_of_a_row(db: None, statement: str) ->
         with pytest.raises(DatabaseError, match="append-only"), transaction.atomic():
             cursor.execute(statement)
     assert only().actor == ""
+
+
+def aged(days: int) -> AuditEvent:
+    """A row that was written so long ago, by its time and by its id."""
+    then = timezone.now() - timedelta(days=days)
+    clock = SimpleNamespace(time_ns=lambda: int(then.timestamp() * 1_000_000_000))
+    with patch("tenants.ids.time", clock), patch("django.utils.timezone.now", return_value=then):
+        return record(action="test", object=str(days), result=AuditResult.SUCCESS, status=200)
+
+
+@pytest.mark.parametrize("keep_days", [365, 1000])
+def test_rows_older_than_wished_go_and_a_row_says_so(db: None, keep_days: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(audit, "BATCH", 2)
+    for days in (2000, 1500, 1100, 900, 364, 1):
+        aged(days)
+    gone = [days for days in (2000, 1500, 1100, 900) if days > keep_days]
+    assert audit.forget_old(keep_days=keep_days) == len(gone)
+    rows = AuditEvent.objects.order_by("id")
+    assert [row.object for row in rows.filter(action="test")] == [
+        str(days) for days in (2000, 1500, 1100, 900, 364, 1) if days not in gone
+    ]
+    assert sum(row.detail["rows"] for row in rows.filter(action="forgetAudit")) == len(gone)
+    assert audit.forget_old(keep_days=keep_days) == 0
+
+
+def test_all_rows_stay_unless_an_administrator_wishes_otherwise(db: None) -> None:
+    aged(4000)
+    assert audit.forget_old(keep_days=settings.AUDIT_KEEP_DAYS) == 0
+    assert AuditEvent.objects.count() == 1
+
+
+def test_rows_younger_than_a_year_stay_whatever_is_asked(db: None) -> None:
+    aged(400)
+    aged(364)
+    with pytest.raises(DatabaseError, match="younger than 365 days"), transaction.atomic():
+        audit.forget_old(keep_days=300)
+    assert AuditEvent.objects.count() == 2
 
 
 def test_rows_outlive_the_person_and_the_token(alice: APIClient, world: World) -> None:

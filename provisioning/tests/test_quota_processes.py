@@ -1,6 +1,7 @@
 """Many processes against small limits, killed at any moment: nothing is given out twice, nothing is kept for nobody.
 
 10,000 attempts where the machine does them in BOUND_SECONDS, fewer on a slow one; the number is printed.
+`make test-ledger` takes the time for all of them.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from tenants.quota import OVERALL
 
 ATTEMPTS = 10_000
 LEAST_ATTEMPTS = 300
-BOUND_SECONDS = 45.0
+BOUND_SECONDS = float(os.environ.get("BERTH_TEST_LEDGER_SECONDS", "45"))
 LOOK_EVERY_SECONDS = 0.05
 LIMITS = {"clusters": 6, "pods": 40, "cpu": 4500, "memory": 7000, "storage": 50 * 1024}
 
