@@ -58,6 +58,14 @@ def choice(name: str, default: str, choices: tuple[str, ...]) -> str:
     return value
 
 
+def secret_reference(name: str) -> str:
+    """A Secret's "namespace/name", "" when unset. Raises ImproperlyConfigured for anything else."""
+    value = os.environ.get(name, "")
+    if value and not re.fullmatch(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?/[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?", value):
+        raise ImproperlyConfigured(f"{name}={value!r} names no Secret. Write namespace/name.")
+    return value
+
+
 def words(name: str, default: str) -> list[str]:
     """A comma-separated list, blanks dropped."""
     return [word.strip() for word in os.environ.get(name, default).split(",") if word.strip()]

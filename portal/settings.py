@@ -152,6 +152,7 @@ SPECTACULAR_SETTINGS = {
         {"name": "Clusters", "description": "Order, watch, label and delete clusters, and connect to them."},
         {"name": "Audit", "description": "Who did what, from where, and what was refused."},
         {"name": "Operations", "description": "How a change is going, and what it waits for."},
+        {"name": "Administration", "description": "For platform administrators: where clusters can run."},
     ],
 }
 
@@ -182,6 +183,9 @@ CELERY_BEAT_SCHEDULE = {
 
 # Where kubeconfigs of targets are mounted (Kubernetes Secrets in production), one file each: <target>.kubeconfig.
 TARGETS_DIR = Path(env.text("BERTH_TARGETS_DIR", "/etc/berth/targets"))
+# Where kubeconfigs that administrators send are kept: a Secret, as "namespace/name", that is mounted at TARGETS_DIR; ""
+# keeps them as files in TARGETS_DIR itself.
+TARGETS_SECRET = env.secret_reference("BERTH_TARGETS_SECRET")
 # Replaces the registry host of every image, for installations with a mirror: registry.example.com/mirror.
 IMAGE_REGISTRY = env.text("BERTH_IMAGE_REGISTRY", "")
 # Where ipreserve keeps its ledger on the targets.

@@ -48,6 +48,12 @@ class Target(models.Model):
     reach = models.CharField(
         max_length=16, choices=[("direct", "direct"), ("port-forward", "port-forward")], default="direct"
     )
+    # An administrator's switch: what runs there runs on, and nothing new is ordered there.
+    enabled = models.BooleanField(default=True)
+    # Which cluster this is: the UID of its namespace kube-system, remembered from the first look. `other_uid` is that
+    # of the cluster which answers in its place, "" when it is the right one: nothing is done to another.
+    uid = models.CharField(max_length=64, default="", blank=True)
+    other_uid = models.CharField(max_length=64, default="", blank=True)
     # Discovered: reachable is null until the first look.
     reachable = models.BooleanField(null=True)
     reason = models.TextField(default="", blank=True)
@@ -55,6 +61,12 @@ class Target(models.Model):
     kubernetes_version = models.CharField(max_length=40, default="", blank=True)
     nodes = models.JSONField(default=list)  # [{"name", "zone", "ready", "schedulable", "cpu_millicores", "memory_mib"}]
     storage_classes = models.JSONField(default=list)  # [{"name", "provisioner", "default", "expandable"}]
+
+    class Meta:
+        constraints = [
+            # Two targets in one cluster would share the namespaces of their tenants.
+            models.UniqueConstraint(fields=["uid"], condition=~models.Q(uid=""), name="provisioning_target_uid_unique")
+        ]
 
     def __str__(self) -> str:
         return self.name

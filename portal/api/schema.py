@@ -133,6 +133,7 @@ PATH_PARAMETERS = {
     "invitation": "Id of the invitation, `inv_…`.",
     "engine": "Key of the engine.",
     "plan": "Key of the plan.",
+    "target": "Name of the target.",
     "holder": "Id of the deleted cluster, `clu_…`, as the quota shows it.",
 }
 

@@ -62,6 +62,11 @@ class AdminView(ApiView):
                 "role_required", "This is for platform administrators.", suggestion="Ask a platform administrator."
             )
 
+    def require_whole_portal(self) -> None:
+        """Refuse a token that is limited to a tenant, for what belongs to none. Raises Forbidden."""
+        if self.token and self.token.tenant_id:
+            raise Forbidden("scope_required", "This needs a token that is not limited to a tenant.")
+
     def shown(self) -> dict[str, Any]:
         """The tenant in the address, read again."""
         return wire(TenantOut, Tenant.objects.with_role_of(self.user).get(pk=self.tenant.pk))
@@ -78,8 +83,7 @@ class TenantsView(AdminView):
                problems=(400, 403, 409, 415, 422), about="For platform administrators.")  # fmt: skip
     def post(self, request: Request) -> Response:
         sent = read_body(TenantOrder, request)
-        if self.token and self.token.tenant_id:
-            raise Forbidden("scope_required", "This needs a token that is not limited to a tenant.")
+        self.require_whole_portal()
         made = create_tenant(**sent)
         self.audit_tenant, self.audit_object, self.audit_detail = made, "tenant", {"owner": sent["owner"]}
         return Response(wire(TenantOut, Tenant.objects.with_role_of(self.user).get(pk=made.pk)), status=201)

@@ -55,6 +55,7 @@ def known(world: World) -> dict[str, str]:
     return {
         "tenant": "acme", "name": "orders", "principal": "default", "operation": world.operation.pk, "username": "bob",
         "engine": "redis", "holder": world.orders.pk, "code": "not_found",
+        "target": "berlin",
     }  # fmt: skip
 
 

@@ -73,6 +73,8 @@ COMMON = {
     "plans": "/api/v1/plans",
     "plan": "/api/v1/plans/plan-small",
     "targets": "/api/v1/targets",
+    "target": "/api/v1/targets/berlin",
+    "check-target": "/api/v1/targets/berlin/check",
     "operations": "/api/v1/operations",
     "quota-findings": "/api/v1/quota-findings",
     "shared-clusters": "/api/v1/shared-clusters",

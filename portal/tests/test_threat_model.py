@@ -12,8 +12,8 @@ NAME = re.compile(r"\btest_[a-z0-9_]+")
 def test_every_test_the_threat_model_names_exists() -> None:
     text = (settings.BASE_DIR / "docs" / "threat-model.md").read_text(encoding="utf-8")
     named = {name for name in NAME.findall(text) if not text.count(f"{name}.py")}
-    apps = ("portal", "provisioning")
-    sources = [path for app in apps for path in (settings.BASE_DIR / app / "tests").glob("test_*.py")]
+    folders = ("portal/tests", "provisioning/tests", "tests")
+    sources = [path for folder in folders for path in (settings.BASE_DIR / folder).glob("test_*.py")]
     defined = {name for path in sources for name in re.findall(r"^def (test_\w+)", path.read_text(), re.MULTILINE)}
     assert named
     assert named - defined == set()

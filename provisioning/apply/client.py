@@ -42,6 +42,8 @@ class KubeClient:
 
     def __init__(self, api: kubernetes_client.ApiClient) -> None:
         self.api = api
+        # Which cluster it leads to, once somebody has asked.
+        self.uid: str | None = None
         self.threads = ThreadPoolExecutor(POOL_SIZE, thread_name_prefix="target")
 
     @classmethod
@@ -217,6 +219,11 @@ class Clients:
             made = KubeClient.in_cluster() if source == "in-cluster" else KubeClient.from_kubeconfig(path)
             self._kept[name] = (stamp, made)
             return made
+
+    def drop(self, name: str) -> None:
+        """Forget the client of a target that is gone or has another kubeconfig."""
+        with self._lock:
+            self._kept.pop(name, None)
 
 
 CLIENTS = Clients()

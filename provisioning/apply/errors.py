@@ -26,6 +26,16 @@ class Unreachable(DoorError):
     remedy = "Check that the target's API server runs and that the worker can reach it; Berth tries again by itself."
 
 
+class AnotherCluster(Unreachable):
+    """What answers is not the cluster that was registered: nothing may be done to it."""
+
+    code = "another_cluster"
+    remedy = (
+        "An administrator gives the target the kubeconfig of its own cluster again; or, if the cluster was built anew, "
+        "accepts it: PATCH /api/v1/targets/<target> with its uid."
+    )
+
+
 class NoKubeconfig(DoorError):
     """The target's kubeconfig is missing or cannot be used."""
 

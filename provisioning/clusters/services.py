@@ -87,16 +87,22 @@ def _choose_target(name: str | None, plan: Plan | None) -> Target:
     if plan:
         picked = Plan.targets.through.objects.filter(plan=plan, target=OuterRef("pk"))
         targets = targets.annotate(is_picked=Exists(picked))
-    there = list(targets)
+    known = list(targets)
     # A plan that picks none may run on any.
-    offered = [target for target in there if getattr(target, "is_picked", False)] or there
+    there = [target for target in known if getattr(target, "is_picked", False)] or known
+    offered = [target for target in there if target.enabled]
     names = ", ".join(target.name for target in offered)
     if name is None:
         if len(offered) != 1:
-            text = f"Choose a target: {names}." if offered else "There is no target yet; an administrator adds one."
+            text = (
+                f"Choose a target: {names}." if offered else "There is no target to choose; an administrator adds one."
+            )
             raise invalid_field("/target", "required", text)
         return offered[0]
-    for target in offered:
+    for target in there:
+        if target.name == name and not target.enabled:
+            message = f"The target {name} takes no new orders." + (f" Others do: {names}." if names else "")
+            raise invalid_field("/target", "target_disabled", message)
         if target.name == name:
             return target
     raise invalid_field(

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from provisioning.apply.client import CLIENTS, KubeClient
+from provisioning.apply.examination import cluster_uid
 from provisioning.engines.base import ClusterView
 from provisioning.models import Cluster, Target
-from provisioning.targets import targets_folder
+from provisioning.targets import another, targets_folder
 
 
 def namespace_of(tenant_slug: str) -> str:
@@ -29,5 +30,17 @@ def cluster_view(cluster: Cluster) -> ClusterView:
 
 
 def client_for(target: Target) -> KubeClient:
-    """The client of a target. Raises NoKubeconfig."""
-    return CLIENTS.get(target.name, source=target.source, folder=targets_folder())
+    """The client of a target. Raises NoKubeconfig, AnotherCluster when not the registered cluster answers, Unreachable.
+
+    Each process asks once per kubeconfig which cluster it leads to; whether that changes later is looked at by
+    `targets.discover`.
+    """
+    if target.other_uid:
+        raise another(target.name)
+    client = CLIENTS.get(target.name, source=target.source, folder=targets_folder())
+    if target.uid:
+        if client.uid is None:
+            client.uid = cluster_uid(client)
+        if client.uid != target.uid:
+            raise another(target.name)
+    return client

@@ -111,7 +111,8 @@ export const small: Plan = {
 };
 
 export const sandbox: Target = {
-  name: "sandbox", title: "Sandbox", reachable: true, reason: "", checked: null, kubernetes_version: "v1", nodes: 3, zones: 2,
+  name: "sandbox", title: "Sandbox", enabled: true, reachable: true, reason: "", checked: null, kubernetes_version: "v1",
+  uid: "u-1", source: "file", reach: "direct", nodes: 3, zones: 2, cpu_millicores: 6000, memory_mib: 8192,
   storage_classes: [{ name: "standard", provisioner: "", default: true, expandable: true }],
 };
 

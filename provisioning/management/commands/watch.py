@@ -60,7 +60,7 @@ class Hints:
 
 
 def follow(name: str, source: str, path: str, hints: Hints, stopped: threading.Event) -> None:
-    """Watch one collection of one target for ever: list, watch from there, list anew when that is too old."""
+    """Watch one collection of one target until `stopped`: list, watch from there, list anew when that is too old."""
     version = ""
     while not stopped.is_set():
         try:
@@ -103,14 +103,17 @@ class Command(BaseCommand):
             signal.signal(number, lambda signum, frame: stopped.set())
         hints = Hints()
         threading.Thread(target=hints.run, args=(stopped,), daemon=True).start()
-        followed: set[str] = set()
+        followed: dict[str, threading.Event] = {}
         while not stopped.is_set():
             close_old_connections()
-            for target in Target.objects.all():
+            found = {target.name: target for target in Target.objects.all()}
+            for name in followed.keys() - found.keys():
+                followed.pop(name).set()
+            for target in found.values():
                 if target.name not in followed:
-                    followed.add(target.name)
+                    followed[target.name] = threading.Event()
                     for path in COLLECTIONS:
-                        arguments = (target.name, target.source, path, hints, stopped)
+                        arguments = (target.name, target.source, path, hints, followed[target.name])
                         threading.Thread(target=follow, args=arguments, daemon=True).start()
                 targets.discover(target)
             stopped.wait(TARGETS_EVERY_SECONDS)

@@ -1,7 +1,7 @@
 import { expect, test } from "vitest";
 
 import { field, redis, sandbox, small } from "../../test/portal";
-import { controlId, emptyForm, orderOf, parse, specPointer } from "./form";
+import { controlId, emptyForm, orderOf, parse, specPointer, targetsFor } from "./form";
 
 const form = emptyForm(redis, small, [sandbox]);
 
@@ -15,6 +15,10 @@ test("only what differs from the plan is sent", () => {
 test("the only target is chosen by itself, of several none is", () => {
   expect(form.target).toBe("sandbox");
   expect(emptyForm(redis, small, [sandbox, { ...sandbox, name: "east" }]).target).toBe("");
+});
+
+test("a target that takes no new orders is not offered", () => {
+  expect(targetsFor(null, [sandbox, { ...sandbox, name: "east", enabled: false }])).toEqual([sandbox]);
 });
 
 test("a plan's targets limit the choice", () => {

@@ -58,7 +58,7 @@ export function textIn(raw: Raw): string {
 /** The plans an order can start from on what is there, and the targets a plan may use. */
 export function targetsFor(plan: Plan | null, targets: readonly Target[]): Target[] {
   const allowed = plan?.targets ?? [];
-  return targets.filter((target) => allowed.length === 0 || allowed.includes(target.name));
+  return targets.filter(({ enabled, name }) => enabled && (allowed.length === 0 || allowed.includes(name)));
 }
 
 /** The storage classes to choose from: the target's, of those the plan allows. */
