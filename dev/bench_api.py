@@ -103,7 +103,7 @@ def main() -> None:
         with private_services(folder / "services", fast=False) as services:
             environment, _ = prepare(folder, services)
             # One client asks faster than one may: counted like all requests, refused never.
-            environment["BERTH_RATE_LIMIT_CALLER"] = "1000000"
+            environment |= {"BERTH_RATE_LIMIT_CALLER": "1000000", "BERTH_RATE_LIMIT_TENANT": "1000000"}
             run(folder, {**os.environ, **environment}, arguments.clusters, arguments.requests)
 
 

@@ -144,7 +144,7 @@ CODES: Mapping[str, Code] = {
     "rate_limited": Code(
         429,
         "Too many requests",
-        "There were too many requests or failed attempts of one caller in a short time; see RateLimit-Policy.",
+        "Too many requests or failed attempts of one caller or tenant came in a short time; see RateLimit-Policy.",
         "Wait the number of seconds in the header Retry-After.",
     ),
     "internal_error": Code(

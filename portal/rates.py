@@ -1,8 +1,12 @@
-"""How many requests one caller may send in a minute, counted in the broker's Redis: all replicas see one number.
+"""How many requests a caller, and a tenant, may send in a minute, counted in the broker's Redis for all replicas.
 
 A caller is a token, or a person with a session; who is not signed in, or sends a token that does not count, is the
-address it comes from. The window is fixed: it begins with the first request and ends a minute later, so its end can be
-told exactly, and waiting until then always helps. At its edge a caller may send twice the number in a short time.
+address it comes from. A request to a tenant's resources also counts for the tenant, once it is known that the caller
+may see it: many programs of one team do not take the others' turns, and strangers cannot use up a team's. Platform
+administrators do not count there, since they are who can help.
+
+The window is fixed: it begins with the first request and ends a minute later, so its end can be told exactly, and
+waiting until then always helps. At its edge a caller may send twice the number in a short time.
 
 This is for fairness between callers, not for safety: guessing passwords is slowed by tenants/throttle.py, in the
 database. So a Redis that does not answer stops no request: they go on uncounted, and the log says so once.
@@ -15,6 +19,7 @@ import logging
 import math
 import threading
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import redis
@@ -37,7 +42,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Count:
-    """How one caller stands: `remaining` requests until `reset` seconds from now; `allowed` is this request itself."""
+    """How a caller or tenant stands: `remaining` requests for `reset` seconds; `allowed` is this one itself."""
 
     policy: str
     limit: int
@@ -45,12 +50,15 @@ class Count:
     reset: int
     allowed: bool
 
-    def headers(self) -> dict[str, str]:
-        """RateLimit-Policy and RateLimit, draft-ietf-httpapi-ratelimit-headers-10."""
-        return {
-            "RateLimit-Policy": f'"{self.policy}";q={self.limit};w={WINDOW_SECONDS}',
-            "RateLimit": f'"{self.policy}";r={self.remaining};t={self.reset}',
-        }
+
+def headers(counts: Sequence[Count]) -> dict[str, str]:
+    """RateLimit-Policy and RateLimit, draft-ietf-httpapi-ratelimit-headers-10; none when nothing was counted."""
+    if not counts:
+        return {}
+    return {
+        "RateLimit-Policy": ", ".join(f'"{one.policy}";q={one.limit};w={WINDOW_SECONDS}' for one in counts),
+        "RateLimit": ", ".join(f'"{one.policy}";r={one.remaining};t={one.reset}' for one in counts),
+    }
 
 
 class Counter:
@@ -110,6 +118,14 @@ def count_request(*, caller: str | None, address: str | None) -> Count | None:
 
     None when the limit is switched off (0), or Redis does not answer: the request goes on.
     """
-    policy, who = ("caller", caller) if caller else ("address", address or "unknown")
+    return _count(*("caller", caller) if caller else ("address", address or "unknown"))
+
+
+def count_for_tenant(tenant_id: str) -> Count | None:
+    """Count one request to a tenant; None as above."""
+    return _count("tenant", tenant_id)
+
+
+def _count(policy: str, who: str) -> Count | None:
     limit = settings.RATE_LIMITS[policy]
     return _counter(client_url()).count(policy, who, limit) if limit else None

@@ -25,10 +25,12 @@ CSRF_COOKIE_SECURE = SECURE_COOKIES
 SESSION_COOKIE_SAMESITE = "Lax"
 # How many proxies stand before the web process and append to X-Forwarded-For; without one it is not believed.
 TRUSTED_PROXIES = env.integer("BERTH_TRUSTED_PROXIES", 0, minimum=0, maximum=10)
-# Requests a minute, 0 for no limit: of one token or signed-in person, and of one address that is not signed in.
+# Requests a minute, 0 for no limit: of one token or signed-in person, of one address that is not signed in, and to one
+# tenant by all of its people and programs together.
 RATE_LIMITS = {
     "caller": env.integer("BERTH_RATE_LIMIT_CALLER", 1200, minimum=0, maximum=1_000_000),
     "address": env.integer("BERTH_RATE_LIMIT_ADDRESS", 600, minimum=0, maximum=1_000_000),
+    "tenant": env.integer("BERTH_RATE_LIMIT_TENANT", 6000, minimum=0, maximum=1_000_000),
 }
 SECURE_REFERRER_POLICY = "same-origin"
 X_FRAME_OPTIONS = "DENY"

@@ -21,7 +21,7 @@ from portal.api.audited import CHANGING, audited, changes, note_refusal, rehears
 from portal.api.serializers import asks_for_dry_run, read_query, refuse_query
 from portal.auth import SAFE
 from portal.problems import TooMany
-from portal.rates import WINDOW_SECONDS, Count, count_request
+from portal.rates import WINDOW_SECONDS, Count, count_for_tenant, count_request, headers
 from provisioning.clusters.grants import may
 from provisioning.models import Cluster, ClusterQuerySet, Operation, OperationQuerySet
 from tenants.access import require_active, require_role
@@ -54,8 +54,8 @@ class ApiView(APIView):
     after_rehearsal: Callable[[], Response] | None = None
     # Who was recognised: for the audit of requests that were refused before `user` could be asked for.
     caller: User | None = None
-    # How the caller stands with its limit of requests; None when nobody counts.
-    rate: Count | None = None
+    # How the caller, and the tenant, stand with their limits of requests.
+    rates: tuple[Count, ...] = ()
     # What the address does not say: the object a POST made, its tenant, and facts about the change. Never a secret.
     audit_object = ""
     audit_tenant: Tenant | None = None
@@ -135,10 +135,15 @@ class ApiView(APIView):
         caller = None
         if self.caller:
             caller = f"token:{request.auth.pk}" if isinstance(request.auth, ApiToken) else f"user:{self.caller.pk}"
-        self.rate = count_request(caller=caller, address=client_address(request._request))
-        if self.rate and not self.rate.allowed:
-            whose = "You" if caller else "Callers of your address who are not signed in"
-            raise TooMany(f"{whose} may send {self.rate.limit} requests in {WINDOW_SECONDS} s.", self.rate.reset)
+        whose = "You" if caller else "Callers of your address who are not signed in"
+        self._hold_to(count_request(caller=caller, address=client_address(request._request)), whose)
+
+    def _hold_to(self, count: Count | None, whose: str) -> None:
+        if count is None:
+            return
+        self.rates = (*self.rates, count)
+        if not count.allowed:
+            raise TooMany(f"{whose} may send {count.limit} requests in {WINDOW_SECONDS} s.", count.reset)
 
     def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
         # First: what is refused from here on was a dry run too, and is not noted as the real thing.
@@ -150,6 +155,9 @@ class ApiView(APIView):
             raise Missing("not_found", "There is nothing at this address.")
         if "tenant" in self.kwargs:
             self.require_access(type(self), str(request.method))
+            if not self.user.is_superuser:
+                whose = f"All people and programs of {self.tenant.slug} together"
+                self._hold_to(count_for_tenant(self.tenant.pk), whose)
         if not getattr(handler, "takes_query", True):
             refuse_query(request)
         elif rehearses(handler):
@@ -194,6 +202,6 @@ class ApiView(APIView):
     def finalize_response(self, request: Request, response: Response, *args: Any, **kwargs: Any) -> Response:
         # Answers depend on who asks and change all the time; some hold secrets.
         response.headers.setdefault("Cache-Control", "no-store")
-        for name, value in (self.rate.headers() if self.rate else {}).items():
+        for name, value in headers(self.rates).items():
             response.headers[name] = value
         return super().finalize_response(request, response, *args, **kwargs)

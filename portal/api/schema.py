@@ -143,8 +143,9 @@ HEADERS = {
     "X-Request-Id": {"schema": {"type": "string"}, "description": "Id of this request, also in the log."},
     "RateLimit-Policy": {
         "schema": {"type": "string"},
-        "description": "Whose requests are counted (`caller`: the token or person; `address`: who is not signed in), "
-        "how many (`q`) are allowed in how many seconds (`w`). Absent while nothing is counted.",
+        "description": "Whose requests are counted (`caller`: the token or person; `address`: who is not signed in; "
+        "`tenant`: all that is sent to the tenant in the address; with a comma between two), how many (`q`) are "
+        "allowed in how many seconds (`w`). Absent while nothing is counted.",
     },
     "RateLimit": {
         "schema": {"type": "string"},

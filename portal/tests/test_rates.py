@@ -14,14 +14,15 @@ from rest_framework.test import APIClient
 from portal.broker import client_url
 from portal.rates import PREFIX, WINDOW_SECONDS, Counter
 from portal.tests.conftest import Client, World
-from tenants.models import AuditEvent
+from tenants.models import AuditEvent, User
 
 ENGINES = "/api/v1/engines"
+CLUSTERS = "/api/v1/tenants/acme/clusters"
 
 
 @pytest.fixture
 def few(settings: Settings) -> None:
-    settings.RATE_LIMITS = {"caller": 3, "address": 2}
+    settings.RATE_LIMITS = {"caller": 3, "address": 2, "tenant": 5}
 
 
 @pytest.fixture
@@ -92,6 +93,37 @@ def test_a_person_with_a_session_is_counted_by_name(world: World, somewhere: dic
     assert [answer.status_code for answer in answers] == [200, 200, 200, 429]
 
 
+@pytest.mark.usefixtures("few")
+def test_a_tenants_people_share_its_turns_and_strangers_take_none(world: World, client_of: Client) -> None:
+    def ask(user: User, times: int) -> list[int]:
+        caller = client_of(user)
+        return [caller.get(CLUSTERS).status_code for _ in range(times)]
+
+    assert ask(world.charlie, 3) == [404] * 3
+    assert ask(world.alice, 3) == [200] * 3
+    assert ask(world.bob, 3) == [200, 200, 429]
+    refused = client_of(world.bob).get(CLUSTERS)
+    assert refused.json()["code"] == "rate_limited"
+    assert "All people and programs of acme together may send 5 requests in 60 s" in refused.json()["detail"]
+    assert refused["RateLimit-Policy"] == '"caller";q=3;w=60, "tenant";q=5;w=60'
+    caller, tenant = refused["RateLimit"].split(", ")
+    assert caller.startswith('"caller";r=2;t=')
+    assert tenant == f'"tenant";r=0;t={refused["Retry-After"]}'
+    elsewhere = client_of(world.charlie).get(f"/api/v1/tenants/{world.theirs.tenant.slug}/clusters")
+    assert elsewhere.status_code == 200
+    assert client_of(world.bob).get(ENGINES).status_code == 200
+
+
+@pytest.mark.usefixtures("few")
+def test_platform_administrators_can_help_a_tenant_that_has_used_up_its_turns(world: World, client_of: Client) -> None:
+    world.bob.is_superuser = True
+    world.bob.save()
+    callers = [client_of(world.alice) for _ in range(3)]
+    assert [caller.get(CLUSTERS).status_code for caller in callers for _ in range(2)] == [200] * 5 + [429]
+    answer = client_of(world.bob).get(CLUSTERS)
+    assert (answer.status_code, answer["RateLimit-Policy"]) == (200, '"caller";q=3;w=60')
+
+
 def test_two_replicas_count_together() -> None:
     caller = f"token:{secrets.token_hex(8)}"
     replicas = [Counter(client_url()), Counter(client_url())]
@@ -102,20 +134,20 @@ def test_two_replicas_count_together() -> None:
 
 
 def test_a_limit_of_nothing_is_no_limit(world: World, client_of: Client, settings: Settings) -> None:
-    settings.RATE_LIMITS = {"caller": 0, "address": 0}
-    answer = client_of(world.alice).get(ENGINES)
-    assert answer.status_code == 200
-    assert "RateLimit" not in answer
+    settings.RATE_LIMITS = {"caller": 0, "address": 0, "tenant": 0}
+    answers = [client_of(world.alice).get(address) for address in (ENGINES, CLUSTERS)]
+    assert [answer.status_code for answer in answers] == [200, 200]
+    assert not any("RateLimit" in answer for answer in answers)
 
 
 def test_without_redis_requests_go_on_and_the_log_says_so_once(
     world: World, client_of: Client, settings: Settings, caplog: pytest.LogCaptureFixture
 ) -> None:
     settings.CELERY_BROKER_URL = f"redis+socket:///tmp/berth-nowhere-{secrets.token_hex(4)}.sock"
-    settings.RATE_LIMITS = {"caller": 1, "address": 1}
+    settings.RATE_LIMITS = {"caller": 1, "address": 1, "tenant": 1}
     alice = client_of(world.alice)
     with caplog.at_level(logging.WARNING, logger="portal.rates"):
-        answers = [alice.get(ENGINES) for _ in range(4)]
+        answers = [alice.get(CLUSTERS) for _ in range(4)]
     assert [answer.status_code for answer in answers] == [200] * 4
     assert not any("RateLimit" in answer for answer in answers)
     assert [record.message for record in caplog.records if record.name == "portal.rates"] == [

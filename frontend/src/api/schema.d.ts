@@ -2337,7 +2337,7 @@ export interface components {
     headers: {
         /** @description Id of this request, also in the log. */
         "X-Request-Id": string;
-        /** @description Whose requests are counted (`caller`: the token or person; `address`: who is not signed in), how many (`q`) are allowed in how many seconds (`w`). Absent while nothing is counted. */
+        /** @description Whose requests are counted (`caller`: the token or person; `address`: who is not signed in; `tenant`: all that is sent to the tenant in the address; with a comma between two), how many (`q`) are allowed in how many seconds (`w`). Absent while nothing is counted. */
         "RateLimit-Policy": string;
         /** @description How many requests remain (`r`), and after how many seconds (`t`) all are there again. */
         RateLimit: string;
