@@ -196,6 +196,18 @@ CODES: Mapping[str, Code] = {
         "The tenant already has a cluster of this name.",
         "Choose another name, or use the cluster that is there.",
     ),
+    "operation_in_progress": Code(
+        409,
+        "Another operation runs",
+        "A cluster is changed by one operation at a time; `detail` names the one under way.",
+        "Follow it with GET /api/v1/operations/{operation}?wait=30 and repeat the request when it has ended.",
+    ),
+    "being_deleted": Code(
+        409,
+        "The cluster is to be deleted",
+        "Its deletion was asked for and has not succeeded; nothing else can be changed any more.",
+        "Ask for the deletion again, or order a new cluster.",
+    ),
     "volumes_kept": Code(
         409,
         "Volumes of a deleted cluster are in the way",
@@ -321,7 +333,7 @@ FIELD_CODES: Mapping[str, str] = {
     "wrong_type": "The value has the wrong type.",
     "not_a_choice": "The value is none of the allowed ones.",
     "out_of_range": "The number is too small or too large.",
-    "not_allowed": "The plan does not allow this value.",
+    "not_allowed": "The plan or Berth does not allow this value; the message says why.",
     "unknown_storage_class": "The target has no such storage class.",
     "unknown_engine": "There is no such engine.",
     "unknown_plan": "There is no such plan for this engine.",

@@ -151,6 +151,8 @@ class Cluster(models.Model):
     labels = models.JSONField(default=dict)
     description = models.TextField(default="", blank=True)
     generation = models.PositiveIntegerField(default=1)
+    # How often people asked for all pods to be restarted.
+    restarts = models.PositiveIntegerField(default=0)
     # What people may change makes a new revision: the ETag.
     revision = models.PositiveIntegerField(default=1)
     created = models.DateTimeField(auto_now_add=True)
@@ -245,10 +247,10 @@ class Operation(models.Model):
 
     id = models.CharField(primary_key=True, max_length=40, default=new_operation_id, editable=False)
     cluster = models.ForeignKey(Cluster, on_delete=models.CASCADE, related_name="operations")
-    kind = models.CharField(max_length=30)  # create, update, delete
+    kind = models.CharField(max_length=30)  # create, update, restart, delete
     state = models.CharField(max_length=16, choices=OperationState.choices, default=OperationState.QUEUED)
     generation = models.PositiveIntegerField()
-    params = models.JSONField(default=dict)  # such as {"volumes": "keep"}
+    params = models.JSONField(default=dict)  # such as {"volumes": "keep"}; of a change: {"changes": [effects]}
     steps = models.JSONField(default=list)
     percent = models.PositiveSmallIntegerField(default=0)
     reason = models.TextField(default="", blank=True)  # what it waits for right now

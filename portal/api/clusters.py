@@ -18,11 +18,17 @@ from portal.api.pagination import PageQuery, page
 from portal.api.parsers import JsonParser, MergePatchParser
 from portal.api.rehearsals import RehearsalOut, rehearsed
 from portal.api.schema import ETAG, IDEMPOTENCY_KEY, IF_MATCH, LOCATION, REPLAYED, described
-from portal.api.serializers import Body, DryRunQuery, Text, read_body, read_query, wire, wire_list
+from portal.api.serializers import Body, DryRunQuery, Query, Text, read_body, read_query, wire, wire_list
 from portal.idempotency import idempotent
 from portal.problems import invalid
 from provisioning.clusters.rehearsal import rehearse_create, rehearse_delete, rehearse_edit
-from provisioning.clusters.services import create_cluster, delete_cluster, edit_cluster
+from provisioning.clusters.services import (
+    change_cluster,
+    create_cluster,
+    delete_cluster,
+    edit_cluster,
+    restart_cluster,
+)
 from provisioning.models import Cluster, ClusterQuerySet, Operation, Phase
 from tenants.refusals import FieldError, Missing
 
@@ -37,15 +43,14 @@ def _columns(model: type[Model], *unseen: str) -> list[str]:
 
 # Reading a column that nobody is shown costs a list of 200 as much as showing one.
 CLUSTER_SHOWN = _columns(Cluster, "inventory", "next_look", "claimed_until", "fence", "wakes")
-OPERATION_SHOWN = _columns(Operation, "params")
+OPERATION_SHOWN = _columns(Operation)
 
 FIXED = {
     "name": "A name never changes: delete the cluster and order a new one.",
     "engine": "An engine never changes: order a new cluster.",
     "target": "A cluster stays on its target: order a new one on the other target.",
-    "plan": "Changing the plan of a running cluster is not possible yet; it comes with resizing.",
-    "version": "Changing the version of a running cluster is not possible yet; it comes with upgrades.",
-    "spec": "Changing the spec of a running cluster is not possible yet; it comes with resizing.",
+    "plan": "The plan stays as a name; send the values you want to change as `spec`.",
+    "version": "Changing the version of a running cluster is not possible yet.",
 }
 
 
@@ -76,6 +81,11 @@ class ClusterPatch(Body):
         help_text="Merged key by key; null removes a key; null for the whole removes all.",
     )  # fmt: skip
     description = Text(required=False, allow_null=True, allow_blank=True, max_length=2000, help_text="null empties it.")
+    spec = serializers.DictField(
+        required=False,
+        help_text="Plan fields to change; null takes a value back to the plan's or the engine's default. Maps are "
+        "merged key by key.",
+    )
 
 
 class ClusterQuery(PageQuery):
@@ -89,6 +99,17 @@ class ClusterQuery(PageQuery):
     order = serializers.ChoiceField(
         choices=ORDERS, required=False, default="-created", help_text="A minus: descending."
     )
+
+
+class LossQuery(Query):
+    confirm = serializers.CharField(
+        required=False, max_length=30,
+        help_text="The cluster's name, typed again; required for what can lose data.",
+    )  # fmt: skip
+
+
+class ChangeQuery(LossQuery, DryRunQuery):
+    """Of a change that can be rehearsed."""
 
 
 class DeleteQuery(DryRunQuery):
@@ -269,15 +290,18 @@ class ClusterView(ApiView):
     def get(self, request: Request, tenant: str, name: str) -> Response:
         return Response(show_cluster(self, self.cluster.id), headers={"ETag": etag(self.cluster.revision)})
 
-    @described("editCluster", tag="Clusters", summary="Change labels or description", request=ClusterPatch,
-               answers={200: EDITED}, problems=(400, 403, 404, 412, 415, 422), parameters=[IF_MATCH, ETAG],
-               query=DryRunQuery, rehearses=True,
-               about="A JSON merge patch (RFC 7396) of `labels` and `description`; takes effect at once. A dry run "
-               "is answered with a rehearsal.")  # fmt: skip
+    @described("editCluster", tag="Clusters", summary="Change a cluster", request=ClusterPatch, query=ChangeQuery,
+               rehearses=True, answers={200: EDITED, 202: AcceptedOut}, problems=(400, 403, 404, 409, 412, 415, 422),
+               parameters=[IF_MATCH, ETAG, LOCATION],
+               about="A JSON merge patch (RFC 7396). `labels` and `description` take effect at once: 200. A change of "
+               "`spec` is brought about by an operation of the kind update: 202; its `changes` say what each changed "
+               "field does. A dry run is answered with a rehearsal: 200. What can lose data wants `confirm`. One "
+               "operation at a time: 409 `operation_in_progress`.")  # fmt: skip
     def patch(self, request: Request, tenant: str, name: str) -> Response:
         fixed = [key for key in FIXED if isinstance(request.data, dict) and key in request.data]
         if fixed:
             raise invalid([FieldError(f"/{key}", "not_changeable", FIXED[key]) for key in fixed])
+        query = read_query(ChangeQuery, request)
         sent = read_body(ClusterPatch, request)
         expected = expected_revision(request, self.cluster.revision)
         changes: dict[str, Any] = {}
@@ -287,11 +311,21 @@ class ClusterView(ApiView):
             merged = {**self.cluster.labels, **sent["labels"]} if sent["labels"] is not None else {}
             changes["labels"] = {key: value for key, value in merged.items() if value is not None}
         if self.rehearsal:
+            wished = {"spec": sent["spec"]} if "spec" in sent else {}
             return rehearsed(
-                self, rehearse_edit(cluster=self.cluster, by=self.user, expected_revision=expected, **changes)
+                self, rehearse_edit(cluster=self.cluster, by=self.user, expected_revision=expected, **wished, **changes)
             )  # fmt: skip
-        cluster = edit_cluster(cluster=self.cluster, by=self.user, expected_revision=expected, **changes)
-        return Response(show_cluster(self, cluster.id), headers={"ETag": etag(cluster.revision)})
+        if "spec" in sent:
+            operation = change_cluster(
+                cluster=self.cluster, by=self.user, spec=sent["spec"], confirm=query.get("confirm"),
+                expected_revision=expected, request_id=logs.request_id.get(), **changes,
+            )  # fmt: skip
+            if operation is not None:
+                return accepted(self, operation)
+        else:
+            edit_cluster(cluster=self.cluster, by=self.user, expected_revision=expected, **changes)
+        shown = show_cluster(self, self.cluster.id)
+        return Response(shown, headers={"ETag": etag(shown["revision"])})
 
     @described("deleteCluster", tag="Clusters", summary="Delete a cluster", query=DeleteQuery,
                answers={200: RehearsalOut, 202: AcceptedOut}, problems=(403, 404, 409, 412, 422), rehearses=True,
@@ -307,6 +341,23 @@ class ClusterView(ApiView):
         if self.rehearsal:
             return rehearsed(self, rehearse_delete(**wish))
         operation = delete_cluster(**wish, request_id=logs.request_id.get())
+        return accepted(self, operation)
+
+
+class RestartView(ApiView):
+    @described("restartCluster", tag="Clusters", summary="Restart every pod of a cluster", query=LossQuery,
+               answers={202: AcceptedOut}, problems=(400, 403, 404, 409, 412, 422),
+               parameters=[IF_MATCH, IDEMPOTENCY_KEY, LOCATION, REPLAYED],
+               about="One pod at a time, replicas first, as gently as the engine can. Pods that are outdated are "
+               "brought up to date by it. Where it loses data, such as without persistence, it wants "
+               "`confirm`.")  # fmt: skip
+    @idempotent(required_from_tokens=False)
+    def post(self, request: Request, tenant: str, name: str) -> Response:
+        query = read_query(LossQuery, request)
+        operation = restart_cluster(
+            cluster=self.cluster, by=self.user, confirm=query.get("confirm"),
+            expected_revision=expected_revision(request, self.cluster.revision), request_id=logs.request_id.get(),
+        )  # fmt: skip
         return accepted(self, operation)
 
 

@@ -4,32 +4,27 @@ from __future__ import annotations
 
 from typing import Any, get_args
 
-from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
 
 from portal.api.base import ApiView
 from portal.api.schema import described
-from portal.api.serializers import wire
-from provisioning.engines.base import Effect, Engine, FieldKind
+from portal.api.serializers import EFFECTS, AnyValue, wire
+from provisioning.engines.base import Engine, FieldKind
 from provisioning.engines.registry import ENGINES
 from tenants.refusals import Missing
 
-EFFECTS = [(effect.value, effect.value) for effect in Effect]
 KINDS = [(kind, kind) for kind in get_args(FieldKind)]
 
 
-@extend_schema_field({})
-class AnyValue(serializers.JSONField):
-    """Any JSON value."""
-
-
-class FieldOut(serializers.Serializer[Any]):
-    key = serializers.CharField(help_text="Key in `spec`.")
+class SettingOut(serializers.Serializer[Any]):
+    key = serializers.CharField(help_text="Key in `spec`, or in the map.")
     title = serializers.CharField()
     kind = serializers.ChoiceField(
-        choices=KINDS, help_text="storage-class: one of the target's classes. map: an object of texts."
+        choices=KINDS,
+        help_text="storage-class: one of the target's classes. map: an object of texts; with `entries`, of these keys "
+        "only, whose values are of the entries' kinds or texts of them.",
     )
     default = AnyValue(help_text="Used when neither the request nor the plan names a value.")
     effect = serializers.ChoiceField(
@@ -45,6 +40,10 @@ class FieldOut(serializers.Serializer[Any]):
     choices = serializers.ListField(child=serializers.CharField(), help_text="For kind enum.")
     group = serializers.CharField(help_text="Heading to show it under.")
     advanced = serializers.BooleanField(help_text="Fold it away.")
+
+
+class FieldOut(SettingOut):
+    entries = SettingOut(many=True, help_text="For kind map: the keys it takes, described; empty: any.")
 
 
 class EngineOut(serializers.Serializer[Any]):

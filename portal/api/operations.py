@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
@@ -11,7 +12,7 @@ from rest_framework.response import Response
 from portal.api.base import ApiView
 from portal.api.pagination import PageQuery, page
 from portal.api.schema import described
-from portal.api.serializers import Query, read_query, wire, wire_list
+from portal.api.serializers import EFFECTS, AnyValue, Query, read_query, wire, wire_list
 from provisioning.clusters.interventions import is_cancelable
 from provisioning.models import TERMINAL_STATES, Operation, OperationState
 from provisioning.operations.waiting import wait_for_operation
@@ -38,6 +39,18 @@ class OperationErrorOut(serializers.Serializer[Any]):
     remedy = serializers.CharField(default="", help_text="What the reader can do.")
 
 
+class ChangeOut(serializers.Serializer[Any]):
+    pointer = serializers.CharField(help_text="JSON pointer below `spec`; empty for a restart.")
+    before = AnyValue(allow_null=True)
+    after = AnyValue(allow_null=True)
+    effect = serializers.ChoiceField(
+        choices=EFFECTS,
+        help_text="live (no restart), roll (pods restart, one at a time), move (data moves between nodes), loss (can "
+        "lose data), fixed (refused).",
+    )
+    message = serializers.CharField(help_text="What it does, in plain words.")
+
+
 class ProofOut(serializers.Serializer[Any]):
     ok = serializers.BooleanField(default=True)
     summary = serializers.CharField(help_text="What was written and read back, and how long it took.")
@@ -53,12 +66,13 @@ class ClusterRef(serializers.Serializer[Any]):
 
 class OperationOut(serializers.Serializer[Any]):
     id = serializers.CharField()
-    kind = serializers.CharField(help_text="create, update or delete; more will come.")
+    kind = serializers.CharField(help_text="create, update, restart or delete; more will come.")
     cluster = ClusterRef()
     state = serializers.ChoiceField(choices=OperationState.choices)
     percent = serializers.IntegerField(help_text="0 to 100.")
     reason = serializers.CharField(help_text="What it waits for right now; empty when it waits for nothing.")
     steps = StepOut(many=True)
+    changes = serializers.SerializerMethodField(help_text="What a change does, field by field; empty for others.")
     proof = ProofOut(allow_null=True, help_text="The write and read that showed the cluster works.")
     error = OperationErrorOut(allow_null=True, help_text="Why it failed; null unless `state` is failed.")
     cancelable = serializers.SerializerMethodField()
@@ -70,6 +84,11 @@ class OperationOut(serializers.Serializer[Any]):
     started = serializers.DateTimeField(allow_null=True)
     ended = serializers.DateTimeField(allow_null=True)
     deadline = serializers.DateTimeField(help_text="By then it has ended, one way or the other.")
+
+    @extend_schema_field(ChangeOut(many=True))
+    def get_changes(self, operation: Operation) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = operation.params.get("changes", [])
+        return found
 
     def get_cancelable(self, operation: Operation) -> bool:
         return is_cancelable(operation)

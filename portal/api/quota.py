@@ -13,6 +13,7 @@ from rest_framework.response import Response
 from portal import logs
 from portal.api.base import ApiView
 from portal.api.clusters import AcceptedOut, accepted
+from portal.api.operations import ChangeOut
 from portal.api.pagination import PageQuery, page
 from portal.api.schema import LOCATION, described
 from portal.api.serializers import Body, Query, Text, ViolationOut, Whole, read_body, read_query, wire, wire_list
@@ -145,6 +146,9 @@ class ForecastOut(serializers.Serializer[Any]):
     amounts = AmountOut(many=True, help_text="All the cluster would count for.")
     resources = ForecastStandingOut(many=True, help_text="Of this target and of all targets together.")
     violations = ViolationOut(many=True, help_text="What an order would be refused for; empty when it fits.")
+    changes = ChangeOut(
+        many=True, help_text="With `cluster`: what the change does to what runs, field by field; fixed: it is refused."
+    )
 
 
 class ConfirmQuery(Query):
@@ -305,7 +309,7 @@ def _forecast_body(found: Forecast) -> dict[str, Any]:
     ]
     return {
         "target": found.target, "fits": not found.violations, "amounts": amounts, "resources": resources,
-        "violations": [violation_body(one) for one in found.violations],
+        "violations": [violation_body(one) for one in found.violations], "changes": found.changes,
     }  # fmt: skip
 
 

@@ -6,12 +6,21 @@ import functools
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 from rest_framework.request import Request
 
 from portal.api.shaping import Shape, shape_of
 from portal.problems import invalid
+from provisioning.engines.base import Effect
 from tenants.refusals import FieldError
+
+EFFECTS = [(effect.value, effect.value) for effect in Effect]
+
+
+@extend_schema_field({})
+class AnyValue(serializers.JSONField):
+    """Any JSON value."""
 
 
 class Text(serializers.CharField):

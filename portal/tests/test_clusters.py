@@ -11,6 +11,7 @@ from rest_framework.test import APIClient
 
 from portal.tests.conftest import Client, World, make_cluster, make_operation
 from provisioning.models import Cluster, ClusterEvent, OperationState, Phase, Principal
+from tenants.quota import replace_limits
 
 CLUSTERS = "/api/v1/tenants/acme/clusters"
 ORDERS = f"{CLUSTERS}/orders"
@@ -176,7 +177,7 @@ def test_a_merge_patch_has_its_own_media_type(alice: APIClient) -> None:
     assert (answer.status_code, answer.json()["description"]) == (200, "")
 
 
-@pytest.mark.parametrize("field", ["name", "engine", "target", "plan", "version", "spec"])
+@pytest.mark.parametrize("field", ["name", "engine", "target", "plan", "version"])
 def test_what_cannot_be_changed_is_named_with_the_way_out(alice: APIClient, field: str) -> None:
     answer = alice.patch(ORDERS, {field: {}}, format="json")
     error = answer.json()["errors"][0]
@@ -194,3 +195,106 @@ def test_if_match_with_another_etag_is_412_with_the_present_one(alice: APIClient
     answer = alice.generic(method, ORDERS, "{}", "application/json", headers={"If-Match": tag})
     assert (answer.status_code, answer.json()["code"], answer["ETag"]) == (412, "stale_revision", '"1"')
     assert Cluster.objects.get(name="orders").phase == Phase.READY
+
+
+# --- changing what runs -----------------------------------------------------------------------------------------------
+
+
+def change(client: APIClient, spec: dict[str, Any], query: str = "", **headers: str) -> Any:
+    return client.patch(f"{ORDERS}{query}", {"spec": spec}, format="json", headers=headers)
+
+
+def test_a_change_of_the_spec_is_an_operation_that_tells_each_effect(alice: APIClient, world: World) -> None:
+    answer = change(alice, {"memoryGiB": 4, "config": {"hz": "20"}})
+    assert answer.status_code == 202, answer.content
+    body = answer.json()
+    assert answer["Location"] == f"/api/v1/operations/{body['operation']['id']}"
+    assert (body["operation"]["kind"], body["cluster"]["generation"], body["cluster"]["revision"]) == ("update", 2, 2)
+    effects = {one["pointer"]: (one["effect"], one["before"], one["after"]) for one in body["operation"]["changes"]}
+    assert effects == {"/memoryGiB": ("roll", 2, 4), "/config/hz": ("live", 10, 20)}
+    assert [step["key"] for step in body["operation"]["steps"]] == [
+        "apply", "schedule", "start", "config", "restart", "proof",
+    ]  # fmt: skip
+    assert (body["cluster"]["spec"]["memoryGiB"], body["cluster"]["spec"]["config"]) == (4, {"hz": 20})
+
+
+def test_a_change_that_changes_nothing_is_no_operation(alice: APIClient, world: World) -> None:
+    answer = change(alice, {"shards": 3})
+    assert (answer.status_code, answer["ETag"]) == (200, '"1"')
+    assert world.orders.operations.count() == 1
+
+
+@pytest.mark.parametrize(
+    ("spec", "pointer", "code", "words"),
+    [
+        ({"storageClass": "fast-ssd"}, "/spec/storageClass", "unknown_storage_class", "has no class"),
+        ({"storageGiB": 1}, "/spec/storageGiB", "not_changeable", "never shrink"),
+        ({"shards": 4, "replicasPerShard": 0, "memoryGiB": 4}, "/spec/replicasPerShard", "not_changeable", "growth"),
+        ({"config": {"maxmemory": "1gb"}}, "/spec/config/maxmemory", "not_allowed", "memoryGiB"),
+        ({"config": {"cluster-port": 1}}, "/spec/config/cluster-port", "not_allowed", "Berth shapes"),
+        ({"config": {"hzz": 1}}, "/spec/config/hzz", "unknown_field", "Did you mean hz?"),
+        ({"config": {"hz": 501}}, "/spec/config/hz", "out_of_range", "1 to 500"),
+        ({"config": {"hz": "fast"}}, "/spec/config/hz", "wrong_type", "whole number"),
+        ({"config": ["hz"]}, "/spec/config", "wrong_type", "an object"),
+    ],
+)
+def test_a_change_that_is_refused_names_field_rule_and_remedy(
+    alice: APIClient, world: World, spec: dict[str, Any], pointer: str, code: str, words: str
+) -> None:
+    answer = change(alice, spec)
+    (error,) = answer.json()["errors"]
+    assert (answer.status_code, error["pointer"], error["code"]) == (422, pointer, code)
+    assert words in error["message"]
+    assert Cluster.objects.get(name="orders").generation == 1
+
+
+def test_what_can_lose_data_wants_the_name_typed(alice: APIClient, world: World) -> None:
+    refused = change(alice, {"replicasPerShard": 0})
+    assert (refused.status_code, refused.json()["errors"][0]["code"]) == (422, "confirm_name")
+    assert "outage" in refused.json()["detail"]
+    assert change(alice, {"replicasPerShard": 0}, "?confirm=orders").status_code == 202
+
+
+def test_one_change_at_a_time(alice: APIClient, world: World) -> None:
+    first = change(alice, {"shards": 4}).json()["operation"]["id"]
+    for answer in (change(alice, {"shards": 5}), alice.post(f"{ORDERS}/restart")):
+        assert (answer.status_code, answer.json()["code"]) == (409, "operation_in_progress")
+        assert first in answer.json()["suggestion"]
+
+
+def test_a_change_on_an_old_etag_is_refused(alice: APIClient, world: World) -> None:
+    assert alice.patch(ORDERS, {"description": "x"}, format="json").status_code == 200
+    answer = change(alice, {"shards": 4}, **{"If-Match": '"1"'})
+    assert (answer.status_code, answer["ETag"]) == (412, '"2"')
+
+
+def test_taking_a_value_back_gives_the_plans_or_the_default(alice: APIClient, world: World) -> None:
+    Cluster.objects.filter(name="orders").update(
+        # As left by an older version, with a field there is no more.
+        spec={**world.orders.spec, "relic": 1, "config": {"hz": 20, "timeout": 5}}
+    )
+    body = change(alice, {"config": {"hz": None}}).json()
+    assert body["cluster"]["spec"]["config"] == {"timeout": 5}
+    assert [(one["pointer"], one["after"]) for one in body["operation"]["changes"]] == [("/config/hz", 10)]
+
+
+def test_the_forecast_tells_the_effects_before(alice: APIClient, world: World) -> None:
+    draft = {"cluster": "orders", "spec": {"shards": 4, "storageGiB": 1}}
+    body = alice.post("/api/v1/tenants/acme/quota/forecast", draft, format="json").json()
+    assert {one["pointer"]: one["effect"] for one in body["changes"]} == {"/shards": "move", "/storageGiB": "fixed"}
+    assert Cluster.objects.get(name="orders").generation == 1
+
+
+def test_a_restart_is_an_operation_of_its_own(alice: APIClient, world: World) -> None:
+    answer = alice.post(f"{ORDERS}/restart", headers={"Idempotency-Key": "r"})
+    assert (answer.status_code, answer.json()["operation"]["kind"]) == (202, "restart")
+    assert [one["effect"] for one in answer.json()["operation"]["changes"]] == ["roll"]
+    again = alice.post(f"{ORDERS}/restart", headers={"Idempotency-Key": "r"})
+    assert again.json()["operation"]["id"] == answer.json()["operation"]["id"]
+
+
+def test_growth_beyond_the_quota_is_refused_and_nothing_changes(alice: APIClient, world: World) -> None:
+    replace_limits(tenant_id=world.acme.pk, limits={("", "pods"): 6})
+    answer = change(alice, {"shards": 4})
+    assert (answer.status_code, answer.json()["code"]) == (409, "quota_exceeded")
+    assert Cluster.objects.get(name="orders").spec == world.orders.spec

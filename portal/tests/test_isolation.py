@@ -30,6 +30,7 @@ OWNED = {
     "cluster": "/api/v1/tenants/acme/clusters/orders",
     "capabilities": "/api/v1/tenants/acme/clusters/orders/capabilities",
     "cluster-drift": "/api/v1/tenants/acme/clusters/orders/drift",
+    "restart": "/api/v1/tenants/acme/clusters/orders/restart",
     "cluster-events": "/api/v1/tenants/acme/clusters/orders/events",
     "cluster-operations": "/api/v1/tenants/acme/clusters/orders/operations",
     "credentials": "/api/v1/tenants/acme/clusters/orders/credentials",

@@ -6,6 +6,7 @@ import contextlib
 import re
 import secrets
 import string
+import time
 from base64 import b64decode
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, wait
@@ -38,6 +39,7 @@ ANNOTATION_RESERVE = "ipreserve.berth.io/reserve"
 CHARACTERS = string.ascii_letters + string.digits
 QUOTA_NAME, LIMITS_NAME = "berth-quota", "berth-limits"
 QUOTA_WAIT_SECONDS = 10
+REPLACE_WAIT_SECONDS = 5
 # kind -> (path prefix, plural). Fixed for the kinds engines render, so that no discovery round trip is needed.
 KINDS: Mapping[str, tuple[str, str]] = {
     "Namespace": ("/api/v1", "namespaces"),
@@ -512,6 +514,7 @@ def pod_view(item: Mapping[str, Any], zones: Mapping[str, str]) -> PodView:
         deleting="deletionTimestamp" in metadata,
         created=moment(metadata.get("creationTimestamp")),
         problem=_pod_problem(item),
+        revision=metadata.get("labels", {}).get("controller-revision-hash", ""),
     )
 
 
@@ -571,4 +574,69 @@ def _workload_view(kind: str, item: Mapping[str, Any]) -> WorkloadView:
         replicas=item["spec"].get("replicas", 1),
         ready=status.get("readyReplicas", 0),
         current=status.get("observedGeneration", 0) >= item["metadata"].get("generation", 0),
+        revision=status.get("updateRevision", ""),
+        claims=_claim_sizes(item),
     )
+
+
+def _claim_sizes(workload: Mapping[str, Any]) -> dict[str, int]:
+    """Name of each volume template of a StatefulSet to its size in MiB."""
+    templates = workload["spec"].get("volumeClaimTemplates", [])
+    return {one["metadata"]["name"]: mebibytes(one["spec"]["resources"]["requests"]["storage"]) for one in templates}
+
+
+def grow_volumes(client: KubeClient, cluster: ClusterView, manifests: Iterable[Manifest], world: World) -> None:
+    """Make existing volumes as large as the StatefulSets to be applied want them. Raises a DoorError.
+
+    1. Each claim that asks for less is told to ask for more; the storage class's driver does the rest.
+    2. Kubernetes lets nobody change a StatefulSet's volume templates. So one that differs is deleted without its pods,
+       which run on, and the apply that follows makes it anew and adopts them. Whoever dies in between leaves pods that
+       run and a workload that is missing, which every look applies again.
+    """
+    there = {one.name: one for one in world.workloads if one.kind == "StatefulSet"}
+    for manifest in manifests:
+        name = manifest["metadata"]["name"]
+        if manifest["kind"] != "StatefulSet" or name not in there:
+            continue
+        wanted = _claim_sizes(manifest)
+        for template, size in wanted.items():
+            prefix = f"{template}-{name}-"
+            for volume in world.volumes:
+                ordinal = volume.name.removeprefix(prefix)
+                if volume.name.startswith(prefix) and ordinal.isdigit() and volume.requested_mib < size:
+                    body = {"spec": {"resources": {"requests": {"storage": f"{size}Mi"}}}}
+                    path = path_of("PersistentVolumeClaim", cluster.namespace, volume.name)
+                    client.request("PATCH", path, body, content_type="application/merge-patch+json")
+        if wanted != there[name].claims:
+            _replace_keeping_pods(client, cluster.namespace, name)
+
+
+def with_present_claims(manifests: Iterable[Manifest], world: World) -> list[Manifest]:
+    """The manifests with the volume templates' sizes of the StatefulSets that are there, as only those can be applied
+    to them; see grow_volumes.
+    """
+    there = {one.name: one.claims for one in world.workloads if one.kind == "StatefulSet"}
+    found = []
+    for manifest in manifests:
+        sizes = there.get(manifest["metadata"]["name"], {}) if manifest["kind"] == "StatefulSet" else {}
+        if sizes and sizes != _claim_sizes(manifest):
+            templates = [
+                {**one, "spec": {**one["spec"], "resources": {"requests": {"storage": f"{sizes[name]}Mi"}}}}
+                if (name := one["metadata"]["name"]) in sizes
+                else one
+                for one in manifest["spec"]["volumeClaimTemplates"]
+            ]
+            manifest = {**manifest, "spec": {**manifest["spec"], "volumeClaimTemplates": templates}}
+        found.append(manifest)
+    return found
+
+
+def _replace_keeping_pods(client: KubeClient, namespace: str, name: str) -> None:
+    path = path_of("StatefulSet", namespace, name)
+    with contextlib.suppress(errors.Absent):
+        client.request("DELETE", path, query={"propagationPolicy": "Orphan"})
+        until = time.monotonic() + REPLACE_WAIT_SECONDS
+        while time.monotonic() < until:
+            client.get(path)
+            time.sleep(0.05)
+        raise errors.Throttled(f"The StatefulSet {name} is being replaced to grow its volumes.")

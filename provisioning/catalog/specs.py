@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import difflib
+import fnmatch
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -22,6 +24,7 @@ def target_view(target: Target) -> TargetView:
         nodes=len(fit) if known else None,
         zones=len({node["zone"] for node in fit}) if known else None,
         storage_classes=tuple(entry["name"] for entry in target.storage_classes),
+        fixed_classes=tuple(entry["name"] for entry in target.storage_classes if not entry.get("expandable", True)),
     )
 
 
@@ -31,10 +34,9 @@ def complete_spec(engine: Engine, plan: Plan | None, sent: Mapping[str, Any], ta
     spec: dict[str, Any] = {}
     for field in engine.fields:
         value = sent.get(field.key, (plan.values if plan else {}).get(field.key, field.default))
-        problem = _wrong(field, value)
-        if problem is not None:
-            problems.append(problem)
-        spec[field.key] = value
+        wrong = _all_wrong(field, value)
+        problems += wrong
+        spec[field.key] = _typed_entries(field, value) if field.entries and not wrong else value
     view = target_view(target)
     for field in engine.fields:
         if field.kind != "storage-class":
@@ -69,9 +71,55 @@ def _unknown(key: str, engine: Engine) -> Problem:
     return Problem(pointer, "unknown_field", f"{engine.title} has no field {key[:60]!r}. {hint}")
 
 
-def _wrong(field: Field, value: Any) -> Problem | None:
+def _typed(field: Field, value: Any) -> Any:
+    """A value of a map's entry in the entry's own kind, if it is the text of one: forms of maps know only texts."""
+    if not isinstance(value, str):
+        return value
+    text = value.strip()
+    if field.kind == "boolean" and text.lower() in ("yes", "true", "no", "false"):
+        return text.lower() in ("yes", "true")
+    if field.kind == "integer" and re.fullmatch(r"-?[0-9]{1,18}", text):
+        return int(text)
+    return value
+
+
+def _typed_entries(field: Field, value: Mapping[str, Any]) -> dict[str, Any]:
+    return {entry.key: _typed(entry, value[entry.key]) for entry in field.entries if entry.key in value}
+
+
+def _all_wrong(field: Field, value: Any) -> list[Problem]:
+    """Everything wrong with one value."""
+    if field.entries:
+        return _wrong_entries(field, value)
+    wrong = _wrong(field, value, f"/{field.key}")
+    return [] if wrong is None else [wrong]
+
+
+def _wrong_entries(field: Field, value: Any) -> list[Problem]:
+    """Everything wrong with a map whose keys are described."""
+    if not isinstance(value, Mapping):
+        return [Problem(f"/{field.key}", "wrong_type", f"{field.title}: an object is wanted.")]
+    entries = {entry.key: entry for entry in field.entries}
+    problems = []
+    for key, sent in value.items():
+        pointer = f"/{field.key}/" + key.replace("~", "~0").replace("/", "~1")
+        if key in entries:
+            problem = _wrong(entries[key], _typed(entries[key], sent), pointer)
+            if problem is not None:
+                problems.append(problem)
+            continue
+        why = next((reason for pattern, reason in field.refused if fnmatch.fnmatchcase(key, pattern)), "")
+        if why:
+            problems.append(Problem(pointer, "not_allowed", f"{field.title}: {key[:60]} is not yours to set. {why}"))
+            continue
+        close = difflib.get_close_matches(key, list(entries), 1)
+        hint = f"Did you mean {close[0]}?" if close else f"There are: {', '.join(entries)}."
+        problems.append(Problem(pointer, "unknown_field", f"{field.title}: there is no {key[:60]!r} to set. {hint}"))
+    return problems
+
+
+def _wrong(field: Field, value: Any, pointer: str) -> Problem | None:
     """The first thing wrong with one value."""
-    pointer = f"/{field.key}"
     unit = f" {field.unit}" if field.unit else ""
     number = isinstance(value, int | float) and not isinstance(value, bool)
     if field.kind == "integer" and not (isinstance(value, int) and number):
@@ -103,7 +151,7 @@ def plan_problems(engine: Engine, values: Mapping[str, Any], storage_classes: Se
     """
     fields = {field.key: field for field in engine.fields}
     problems = [_unknown(key, engine) for key in values if key not in fields]
-    problems += [wrong for key, value in values.items() if key in fields and (wrong := _wrong(fields[key], value))]
+    problems += [wrong for key, value in values.items() if key in fields for wrong in _all_wrong(fields[key], value)]
     if problems:
         return problems
     spec = {key: values.get(key, field.default) for key, field in fields.items()}

@@ -34,6 +34,9 @@ def causes(world: World) -> list[Cause]:
     for volume in world.volumes:
         if volume.phase != "Bound":
             found.append((2, Cause("schedule", f"volume {volume.name} {volume.problem}", f"pvc/{volume.name}")))
+        elif volume.capacity_mib < volume.requested_mib:
+            text = f"volume {volume.name} grows from {volume.capacity_mib} to {volume.requested_mib} MiB"
+            found.append((2, Cause("schedule", text, f"pvc/{volume.name}")))
     return [cause for _, cause in sorted(found, key=lambda entry: entry[0])]
 
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from provisioning.catalog.specs import complete_spec
 from provisioning.clusters.quota import amounts_of
-from provisioning.clusters.services import check_draft, invalid_field
-from provisioning.engines.registry import ENGINES
+from provisioning.clusters.services import check_draft, invalid_field, plan_spec
+from provisioning.engines.base import Change
 from provisioning.models import ClusterQuerySet
 from tenants import quota
 from tenants.models import Tenant
@@ -19,12 +18,13 @@ from tenants.quota import OVERALL, Standing, Violation
 @dataclass(frozen=True)
 class Forecast:
     """`amounts`: all the cluster would count for; `growth`: what it does not hold yet; `standings`: as they are now,
-    overall and on the target."""
+    overall and on the target; `changes`: what a change does to the running cluster."""
 
     target: str
     amounts: Mapping[str, int]
     growth: Mapping[str, int]
     standings: tuple[Standing, ...]
+    changes: tuple[Change, ...]
     violations: tuple[Violation, ...]
 
 
@@ -44,21 +44,26 @@ def forecast_change(
     *, clusters: ClusterQuerySet, name: str, engine: str | None, plan: str | None, target: str | None,
     spec: Mapping[str, Any],
 ) -> Forecast:  # fmt: skip
-    """For a cluster of `clusters` whose spec would get these values. Raises Invalid."""
+    """For a cluster of `clusters` whose spec would get these values; what it refuses is told as an effect too.
+
+    Raises Invalid for a spec that could not be ordered either.
+    """
     cluster = clusters.filter(name=name).select_related("target", "plan").first()
     if cluster is None:
         raise invalid_field("/cluster", "unknown_cluster", f"There is no cluster {name[:60]!r} here.")
     given = [pointer for pointer, value in (("/engine", engine), ("/plan", plan), ("/target", target)) if value]
     if given:
         raise invalid_field(given[0], "not_changeable", "With `cluster`, leave it out: it is the cluster's own.")
-    wished = complete_spec(ENGINES[cluster.engine], cluster.plan, {**cluster.spec, **spec}, cluster.target)
+    wished, changes = plan_spec(cluster=cluster, sent=spec)
     return forecast(
         tenant_id=cluster.tenant_id, target=cluster.target_id, amounts=amounts_of(cluster.engine, wished),
-        held=quota.held_by(cluster.pk),
+        held=quota.held_by(cluster.pk), changes=changes,
     )  # fmt: skip
 
 
-def forecast(*, tenant_id: str, target: str, amounts: Mapping[str, int], held: Mapping[str, int]) -> Forecast:
+def forecast(
+    *, tenant_id: str, target: str, amounts: Mapping[str, int], held: Mapping[str, int], changes: Sequence[Change] = ()
+) -> Forecast:  # fmt: skip
     """What becomes of the tenant's standings when a holder that has `held` wants `amounts` on `target`."""
     growth = quota.growth_over(amounts, held)
     found = quota.standings(tenant_id)
@@ -66,4 +71,11 @@ def forecast(*, tenant_id: str, target: str, amounts: Mapping[str, int], held: M
     for resource in amounts:
         # Nobody holds any of it yet, and there is no limit: worth a line all the same.
         shown.setdefault((OVERALL, resource), Standing(resource, OVERALL, None, 0, 0))
-    return Forecast(target, amounts, growth, tuple(shown.values()), tuple(quota.violations_of(found, target, growth)))
+    return Forecast(
+        target,
+        amounts,
+        growth,
+        tuple(shown.values()),
+        tuple(changes),
+        tuple(quota.violations_of(found, target, growth)),
+    )

@@ -16,7 +16,7 @@ from collections.abc import Iterable, Mapping
 from django.db.models import Exists, OuterRef
 
 from provisioning.engines.base import Demand, Spec, VolumeView
-from provisioning.engines.registry import ENGINES
+from provisioning.engines.registry import ENGINES, completed
 from provisioning.models import Cluster, Operation
 from tenants import quota
 from tenants.models import LedgerEntry, User
@@ -33,7 +33,7 @@ ENFORCED: Mapping[str, tuple[str, str]] = {
 
 def amounts_of(engine: str, spec: Spec) -> dict[str, int]:
     """What a cluster of this spec counts for."""
-    return _amounts(engine, ENGINES[engine].demand(spec))
+    return _amounts(engine, ENGINES[engine].demand(completed(engine, spec)))
 
 
 def _amounts(engine: str, demand: Demand) -> dict[str, int]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -27,7 +27,7 @@ from provisioning.apply.link import KubeLink
 from provisioning.clusters import quota
 from provisioning.clusters.diagnosis import causes
 from provisioning.clusters.views import client_for, cluster_view
-from provisioning.engines.base import Advance, ClusterView, LinkError, World
+from provisioning.engines.base import Advance, ClusterView, LinkError, Manifest, World
 from provisioning.engines.registry import ENGINES
 from provisioning.models import TERMINAL_STATES, Cluster, ClusterEvent, Operation, OperationState, Phase
 from provisioning.operations.steps import Progress
@@ -41,6 +41,8 @@ SLICE_SECONDS = 4.0
 BUSY_LOOK_SECONDS = 3.0
 STEADY_LOOK_SECONDS = 60.0
 EVENT_REPEATS_WITHIN = timedelta(minutes=10)
+# Kinds of operations that change a cluster which is there.
+CHANGES = ("update", "restart")
 
 
 class Lost(Exception):
@@ -177,6 +179,9 @@ def look(claimed: Claimed) -> Next:
     """One look and at most one step. Raises Lost."""
     latest = claimed.cluster.operations.order_by("-id").first()
     operation = latest if latest is not None and latest.state not in TERMINAL_STATES else None
+    if operation is not None and operation.generation != claimed.cluster.generation:
+        # The wish has changed since the row was read: a new operation must not be judged by the old one.
+        claimed.cluster.refresh_from_db()
     if operation is not None and operation.deadline <= timezone.now():
         _time_out(claimed, operation)
         return STEADY
@@ -201,6 +206,8 @@ def _time_out(claimed: Claimed, operation: Operation) -> None:
     waited = operation.reason or claimed.cluster.reason or "its turn"
     message = f"Not done within its deadline. It was waiting for: {waited}"
     remedy = "Mend the cause, then delete the cluster and order it again; nothing else has to be cleaned up."
+    if operation.kind in CHANGES:
+        remedy = "Mend the cause and retry the operation, or change the cluster back."
     _fail(claimed, operation, "deadline_exceeded", message, remedy)
 
 
@@ -242,21 +249,22 @@ def _door_closed(claimed: Claimed, operation: Operation | None, error: errors.Do
 
 def _deliver(claimed: Claimed, operation: Operation | None, client: KubeClient) -> Next:
     cluster = claimed.cluster
-    view = cluster_view(cluster)
+    view = cluster_view(cluster, changing=operation is not None)
     progress = Progress(operation) if operation is not None else None
     begins = operation is not None and progress is not None and progress.changed
     if cluster.observed_generation < cluster.generation:
-        _apply(claimed, view, client, operation if begins else None, progress)
+        there = door.observe(client, view) if cluster.observed_generation else None
+        _apply(claimed, view, client, operation if begins else None, progress, there=there)
         if operation is not None and progress is not None:
             progress.step("schedule", "running", "waiting for the pods to be placed")
             claimed.save(operation)
         return Next(None, BUSY_LOOK_SECONDS)
     if begins and operation is not None:
         claimed.save(operation)
-        claimed.write(phase=Phase.PROVISIONING)
+        claimed.write(phase=_phase_under(operation))
     world = door.observe(client, view)
     if _workloads_missing(cluster, world) or (operation is None and _is_due_for_apply(claimed)):
-        _apply(claimed, view, client)
+        _apply(claimed, view, client, there=world)
         world = door.observe(client, view)
     if operation is not None and progress is not None:
         progress.step("apply", "done")
@@ -269,6 +277,7 @@ def _deliver(claimed: Claimed, operation: Operation | None, client: KubeClient) 
     for noted in link.noted:
         claimed.event(noted.reason, noted.message, warning=noted.warning, object=noted.object, operation=operation)
     _show(claimed, advance, waiting)
+    _obey(claimed, view, client, world, advance, operation)
     if operation is None or progress is None:
         return _keep(claimed, view, world, link, advance, waiting)
     for report in advance.steps:
@@ -289,9 +298,12 @@ def _deliver(claimed: Claimed, operation: Operation | None, client: KubeClient) 
 
 def _apply(
     claimed: Claimed, view: ClusterView, client: KubeClient, begun: Operation | None = None,
-    progress: Progress | None = None,
+    progress: Progress | None = None, *, there: World | None = None, retired: Collection[tuple[str, str]] = (),
 ) -> None:  # fmt: skip
     """Apply every manifest of the cluster, which is the first step of `progress`; the caller saves that.
+
+    `there`: what runs, when the cluster is no new one. What is wished smaller stays as large as it is until the engine
+    has `retired` it, and volumes that are wished larger grow.
 
     `begun` is an operation that begins with this, and is not written down as begun yet. A caller waits for this, so
     what needs no answer of Kubernetes is done while the namespace is looked at.
@@ -302,11 +314,15 @@ def _apply(
     tenant = cluster.tenant
     hard = quota.hard_limits(standings(tenant.pk), cluster.target_id)
     rendered = engine.render(view)
+    held: list[dict[str, str]] = []
+    if there is not None:
+        rendered, held = _no_smaller(rendered, cluster.inventory, there, retired)
     inventory = [
         {"apiVersion": one["apiVersion"], "kind": one["kind"], "namespace": view.namespace,
          "name": one["metadata"]["name"]}
         for one in rendered
     ]  # fmt: skip
+    inventory += held
     gone = [entry for entry in cluster.inventory if entry not in inventory]
     door.ensure_namespace(
         client, looked(), namespace=view.namespace, tenant=tenant.slug, tenant_id=tenant.pk, hard=hard
@@ -321,11 +337,13 @@ def _apply(
         with transaction.atomic():
             if begun is not None:
                 claimed.save(begun)
-            claimed.write(**({"phase": Phase.PROVISIONING} if begun else {}), inventory=[*inventory, *gone])
+            claimed.write(**({"phase": _phase_under(begun)} if begun else {}), inventory=[*inventory, *gone])
         owner = owning.result()
         manifests = door.dressed(
             view, rendered, owner, settings.IMAGE_REGISTRY, reserves_addresses=engine.reserves_addresses
         )
+        if there is not None:
+            door.grow_volumes(client, view, manifests, there)
         door.apply_all(client, view, engine.secrets(view), manifests, owner)
         door.prune(client, view, gone, {(entry["kind"], entry["name"]) for entry in inventory})
         if progress is not None:
@@ -337,6 +355,56 @@ def _apply(
             owner = owning.result()
             door.delete(client, "ConfigMap", view.namespace, owner["metadata"]["name"], uid=owner["metadata"]["uid"])
         raise
+
+
+def _phase_under(operation: Operation) -> Phase:
+    return Phase.UPDATING if operation.kind in CHANGES else Phase.PROVISIONING
+
+
+def _no_smaller(
+    rendered: Sequence[Manifest], inventory: Sequence[dict[str, str]], there: World,
+    retired: Collection[tuple[str, str]],
+) -> tuple[list[Manifest], list[dict[str, str]]]:  # fmt: skip
+    """The manifests with no workload made smaller, and the entries of the inventory that are not to be removed yet.
+
+    A pod that ends takes what it holds with it: only the engine knows when that is nothing any more.
+    """
+    running = {(one.kind, one.name): one.replicas for one in there.workloads}
+    names = {name for _, name in running}
+    manifests = []
+    for manifest in rendered:
+        key = (manifest["kind"], manifest["metadata"]["name"])
+        if key in running and key not in retired and running[key] > manifest["spec"]["replicas"]:
+            manifest = {**manifest, "spec": {**manifest["spec"], "replicas": running[key]}}
+        manifests.append(manifest)
+    wished = {(one["kind"], one["metadata"]["name"]) for one in rendered}
+    held = [
+        entry
+        for entry in inventory
+        if (key := (entry["kind"], entry["name"])) not in wished
+        and key not in retired
+        and (key in running or (entry["kind"] == "PodDisruptionBudget" and entry["name"] in names))
+    ]
+    return manifests, held
+
+
+def _obey(
+    claimed: Claimed, view: ClusterView, client: KubeClient, world: World, advance: Advance,
+    operation: Operation | None,
+) -> None:  # fmt: skip
+    """Do what the engine asks of Kubernetes. Each is safe to repeat: by the pod's uid, or because it is gone."""
+    if advance.retired:
+        names = ", ".join(f"{kind.lower()}/{name}" for kind, name in advance.retired)
+        claimed.event("Retired", f"No longer wished, and empty: {names}", operation=operation)
+        _apply(claimed, view, client, there=world, retired=advance.retired)
+        for kind, name in advance.retired:
+            if kind == "PersistentVolumeClaim":
+                door.delete(client, kind, view.namespace, name)
+    if advance.restart is not None and view.changing:
+        pod = advance.restart
+        claimed.event("Restart", f"{pod.name} is restarted.", object=f"pod/{pod.name}", operation=operation)
+        claimed.write()
+        door.delete(client, "Pod", view.namespace, pod.name, uid=pod.uid)
 
 
 def _workloads_missing(cluster: Cluster, world: World) -> bool:
@@ -357,7 +425,7 @@ def _kubernetes_steps(world: World, progress: Progress | None) -> str:
     placed = sum(bool(pod.node) for pod in live)
     started = sum(pod.started for pod in live)
     found = causes(world)
-    bound = all(volume.phase == "Bound" for volume in world.volumes)
+    bound = all(volume.phase == "Bound" and volume.capacity_mib >= volume.requested_mib for volume in world.volumes)
     waiting = ""
     for key, count, enough in (("schedule", placed, placed >= wanted and bound), ("start", started, started >= wanted)):
         if enough:
@@ -384,6 +452,8 @@ def _show(claimed: Claimed, advance: Advance, waiting: str) -> None:
     claimed.condition("Scheduled", not waiting, "PodsRun" if not waiting else "Waiting", waiting)
     word = "AsWished" if advance.healthy else "NotYet"
     claimed.condition("TopologyHealthy", advance.healthy, word, "" if advance.healthy else advance.reason)
+    outdated = f"{', '.join(advance.outdated)} run an older template: restart the cluster" if advance.outdated else ""
+    claimed.condition("UpToDate", not outdated, "Newest" if not outdated else "RestartNeeded", outdated)
 
 
 def _keep(claimed: Claimed, view: ClusterView, world: World, link: KubeLink, advance: Advance, waiting: str) -> Next:

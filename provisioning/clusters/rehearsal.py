@@ -113,16 +113,24 @@ def rehearse_create(*, tenant: Tenant, by: User, **order: Any) -> Rehearsal:
     )  # fmt: skip
 
 
-def rehearse_edit(*, cluster: Cluster, by: User, **changes: Any) -> Rehearsal:
-    """What `edit_cluster` would do. Raises what that raises."""
+def rehearse_edit(
+    *, cluster: Cluster, by: User, spec: Mapping[str, Any] | None = None, **changes: Any
+) -> Rehearsal:  # fmt: skip
+    """What `edit_cluster` would do, or `change_cluster` with a `spec`; raises what they raise, but wants no loss
+    confirmed: that is what it tells about.
+    """
     with _undone():
         before = quota.standings(cluster.tenant_id)
-        edited = services.edit_cluster(cluster=cluster, by=by, **changes)
-        operation = edited.operations.open().filter(generation=edited.generation).first()
+        operation = None
+        if spec is None:
+            edited = services.edit_cluster(cluster=cluster, by=by, **changes)
+        else:
+            operation = services.change_cluster(cluster=cluster, by=by, spec=spec, confirm=cluster.name, **changes)
+            edited = Cluster.objects.select_related("tenant", "target").get(pk=cluster.pk)
         after = quota.standings(cluster.tenant_id)
-    spec = ENGINES[cluster.engine].plan_change(cluster.spec, edited.spec) if edited.spec != cluster.spec else ()
     impacts = [
-        Impact(one.effect.value, one.message, f"/spec{one.pointer}", one.before, one.after) for one in spec
+        Impact(one["effect"], one["message"], f"/spec{one['pointer']}", one["before"], one["after"])
+        for one in (operation.params["changes"] if operation is not None else ())
     ]  # fmt: skip
     for field in ("labels", "description"):
         was, will = getattr(cluster, field), getattr(edited, field)
@@ -225,7 +233,9 @@ def _apply(client: KubeClient, look: door.NamespaceLook, view: ClusterView, rehe
         return TargetAnswer(asked=True, namespace_exists=True, objects=(*owned, *_unchecked(view, owner=False)))
     owner = client.apply(door.path_of("ConfigMap", view.namespace, wish["metadata"]["name"]), wish, dry_run=True)
     secrets = rehearse_secrets(client, view, engine.secrets(view), owner)
-    objects = rehearse_apply(client, manifests_of(view, owner))
+    # Volume templates are changed by making the StatefulSet anew, which no dry run can try.
+    manifests = door.with_present_claims(manifests_of(view, owner), door.observe(client, view))
+    objects = rehearse_apply(client, manifests)
     return TargetAnswer(asked=True, namespace_exists=True, objects=(*owned, *secrets, *objects))
 
 

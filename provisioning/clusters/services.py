@@ -6,7 +6,7 @@ No network in here but for `reveal_credential`, which has nothing to write befor
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Literal
@@ -19,11 +19,11 @@ from django.utils import timezone
 
 from provisioning import tasks
 from provisioning.apply import door, errors
-from provisioning.catalog.specs import complete_spec
+from provisioning.catalog.specs import complete_spec, target_view
 from provisioning.clusters import quota
 from provisioning.clusters.views import client_for, cluster_view
-from provisioning.engines.base import Engine
-from provisioning.engines.registry import ENGINES
+from provisioning.engines.base import Change, Effect, Engine
+from provisioning.engines.registry import ENGINES, completed
 from provisioning.models import (
     CLUSTER_NAME_RULE,
     Cluster,
@@ -42,15 +42,22 @@ from tenants.refusals import Conflict, FieldError, Invalid, Missing, Stale, Unav
 
 __all__ = [
     "Credential",
+    "change_cluster",
     "cluster_view",
     "create_cluster",
     "delete_cluster",
     "delete_kept_volumes",
     "edit_cluster",
+    "plan_spec",
+    "restart_cluster",
     "reveal_credential",
 ]
 
 log = logging.getLogger(__name__)
+# How much longer than settings.OPERATION_DEADLINE_SECONDS a change may take: for each pod that restarts (a large
+# dataset is read back, or copied by its replica), and when data moves between nodes, whose amount nobody knows here.
+RESTART_SECONDS_PER_POD = 120
+MOVE_SECONDS = 6 * 3600
 
 
 @dataclass(frozen=True)
@@ -184,7 +191,7 @@ def create_cluster(
                 for one in chosen.endpoints(view)
             ]
             cluster.save(force_insert=True)
-            titles = [*steps.CREATE_BEFORE, *chosen.steps(view), *steps.CREATE_AFTER]
+            titles = [*steps.DELIVER_BEFORE, *chosen.steps(view), *steps.DELIVER_AFTER]
             operation = _open_operation(cluster, "create", steps.fresh(titles), by, request_id)
             Principal.objects.bulk_create(
                 Principal(cluster=cluster, name=one.principal, secret_name=one.name, secret_key=one.password_key)
@@ -205,9 +212,11 @@ def create_cluster(
 
 
 def _open_operation(
-    cluster: Cluster, kind: str, fresh: list[dict[str, Any]], by: User, request_id: str, **params: Any
-) -> Operation:
-    deadline = timezone.now() + timedelta(seconds=settings.OPERATION_DEADLINE_SECONDS)
+    cluster: Cluster, kind: str, fresh: list[dict[str, Any]], by: User, request_id: str, *, longer: int = 0,
+    **params: Any,
+) -> Operation:  # fmt: skip
+    """`longer`: seconds beyond the usual deadline."""
+    deadline = timezone.now() + timedelta(seconds=settings.OPERATION_DEADLINE_SECONDS + longer)
     return Operation.objects.create(
         cluster=cluster, kind=kind, generation=cluster.generation, params=params, steps=fresh, actor=by,
         request_id=request_id, deadline=deadline,
@@ -234,6 +243,132 @@ def edit_cluster(
         locked.revision += 1
         locked.save(update_fields=changed)
     return locked
+
+
+def plan_spec(*, cluster: Cluster, sent: Mapping[str, Any]) -> tuple[dict[str, Any], list[Change]]:
+    """The complete spec after a merge patch (RFC 7396) of a cluster's spec, and what the change does, field by field.
+
+    null takes a value back: the plan's, or the engine's default, holds again. Wants `plan` and `target` loaded. Raises
+    Invalid for a spec that could not be ordered either.
+    """
+    engine = ENGINES[cluster.engine]
+    known = completed(cluster.engine, cluster.spec)
+    before = {field.key: known[field.key] for field in engine.fields}
+    merged = {**before, **sent}
+    for field in engine.fields:
+        if field.kind == "map" and isinstance(sent.get(field.key), Mapping):
+            entries = {**before[field.key], **sent[field.key]}
+            merged[field.key] = {key: value for key, value in entries.items() if value is not None}
+    wished = {key: value for key, value in merged.items() if value is not None}
+    after = complete_spec(engine, cluster.plan, wished, cluster.target)
+    return after, list(engine.plan_change(before, after, target_view(cluster.target)))
+
+
+def change_cluster(
+    *, cluster: Cluster, by: User, spec: Mapping[str, Any], labels: Mapping[str, str] | None = None,
+    description: str | None = None, confirm: str | None = None, expected_revision: int | None = None,
+    request_id: str = "",
+) -> Operation | None:  # fmt: skip
+    """Change the spec of a running cluster by a merge patch, and labels and description with it.
+
+    Returns the operation that brings it about, its effects in `params`; None when the spec stays as it is. Raises
+    Invalid for wrong values, refused changes and an unconfirmed loss of data, Stale, Conflict while another operation
+    runs, QuotaExceeded when the growth does not fit.
+    """
+    with transaction.atomic():
+        locked = _held_for_change(cluster, by, expected_revision)
+        after, changes = plan_spec(cluster=locked, sent=spec)
+        refused = [one for one in changes if one.effect == Effect.FIXED]
+        if refused:
+            found = [FieldError(f"/spec{one.pointer}", "not_changeable", one.message) for one in refused]
+            text = found[0].message if len(found) == 1 else f"{len(found)} of the changes are not possible."
+            raise Invalid("invalid", text, suggestion="Leave out the fields named in errors.", errors=found)
+        edited: list[str] = []
+        if labels is not None:
+            locked.labels = dict(labels)
+            edited.append("labels")
+        if description is not None:
+            locked.description = description
+            edited.append("description")
+        if not changes:
+            if edited:
+                locked.revision += 1
+                locked.save(update_fields=["revision", *edited])
+            return None
+        locked.spec = after
+        edited.append("spec")
+        operation = _begin_change(locked, "update", changes, edited, by, confirm, request_id)
+    hint(cluster.id)
+    return operation
+
+
+def restart_cluster(
+    *, cluster: Cluster, by: User, confirm: str | None = None, expected_revision: int | None = None,
+    request_id: str = "",
+) -> Operation:  # fmt: skip
+    """Restart every pod of a cluster, as gently as its engine can; raises what `change_cluster` raises.
+
+    Pods that are outdated for another reason are brought up to date by it too.
+    """
+    with transaction.atomic():
+        locked = _held_for_change(cluster, by, expected_revision)
+        change = ENGINES[locked.engine].plan_restart(cluster_view(locked).spec)
+        locked.restarts += 1
+        operation = _begin_change(locked, "restart", [change], ["restarts"], by, confirm, request_id)
+    hint(cluster.id)
+    return operation
+
+
+def _held_for_change(cluster: Cluster, by: User, expected_revision: int | None) -> Cluster:
+    """The cluster's row, locked, with nothing in the way of a change. Raises Stale, Missing, Conflict, Forbidden."""
+    rows = Cluster.objects.select_for_update(of=("self",)).select_related("tenant", "plan", "target")
+    locked = rows.get(pk=cluster.pk)
+    hold_active(tenant_id=locked.tenant_id, user=by)
+    if expected_revision is not None and locked.revision != expected_revision:
+        raise Stale(locked.revision)
+    if locked.phase == Phase.DELETED:
+        raise Missing("not_found", f"There is no cluster {locked.name} in {locked.tenant.slug}.")
+    running = locked.operations.open().first()
+    if running is not None:
+        raise Conflict(
+            "operation_in_progress",
+            f"{locked.name} is being changed: the operation {running.id} ({running.kind}) has not ended.",
+            suggestion=f"Follow GET /api/v1/operations/{running.id}?wait=30 and repeat this when it has ended.",
+        )
+    if locked.phase == Phase.DELETING:
+        raise Conflict("being_deleted", f"{locked.name} is to be deleted.", suggestion="Order a new cluster.")
+    return locked
+
+
+def _begin_change(
+    cluster: Cluster, kind: str, changes: Sequence[Change], edited: list[str], by: User, confirm: str | None,
+    request_id: str,
+) -> Operation:  # fmt: skip
+    """Write the changed cluster, open its operation and reserve the growth."""
+    losses = [one.message for one in changes if one.effect == Effect.LOSS]
+    if losses and confirm != cluster.name:
+        raise invalid_field(
+            "?confirm", "confirm_name", f"{losses[0]} If that is meant, repeat with ?confirm={cluster.name}."
+        )
+    engine = ENGINES[cluster.engine]
+    effects = {one.effect for one in changes}
+    longer = MOVE_SECONDS if Effect.MOVE in effects else 0
+    if effects & {Effect.ROLL, Effect.LOSS}:
+        longer += RESTART_SECONDS_PER_POD * engine.demand(completed(cluster.engine, cluster.spec)).pods
+    cluster.generation += 1
+    cluster.revision += 1
+    cluster.next_look = timezone.now()
+    cluster.save(update_fields=["generation", "revision", "next_look", *edited])
+    titles = [*steps.DELIVER_BEFORE, *engine.change_steps(changes), *steps.DELIVER_AFTER]
+    shown = [
+        {"pointer": one.pointer, "before": one.before, "after": one.after, "effect": one.effect.value,
+         "message": one.message}
+        for one in changes
+    ]  # fmt: skip
+    operation = _open_operation(cluster, kind, steps.fresh(titles), by, request_id, longer=longer, changes=shown)
+    # Last, since it takes the tenant's lock.
+    quota.reserve(cluster, operation, by)
+    return operation
 
 
 def delete_cluster(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from provisioning.apply.client import CLIENTS, KubeClient
 from provisioning.apply.examination import cluster_uid
 from provisioning.engines.base import ClusterView
+from provisioning.engines.registry import completed
 from provisioning.models import Cluster, Target
 from provisioning.targets import another, targets_folder
 
@@ -14,8 +15,8 @@ def namespace_of(tenant_slug: str) -> str:
     return f"berth-{tenant_slug}"
 
 
-def cluster_view(cluster: Cluster) -> ClusterView:
-    """The wish, as an engine sees it. Wants `tenant` loaded."""
+def cluster_view(cluster: Cluster, *, changing: bool = False) -> ClusterView:
+    """The wish, as an engine sees it; `changing`: an operation brings it about now. Wants `tenant` loaded."""
     return ClusterView(
         id=cluster.id,
         name=cluster.name,
@@ -24,8 +25,10 @@ def cluster_view(cluster: Cluster) -> ClusterView:
         engine=cluster.engine,
         version=cluster.version,
         generation=cluster.generation,
-        spec=cluster.spec,
+        spec=completed(cluster.engine, cluster.spec),
         labels=cluster.labels,
+        restart=cluster.restarts,
+        changing=changing,
     )
 
 

@@ -17,6 +17,8 @@ How the core uses an engine, for one cluster:
 from __future__ import annotations
 
 import enum
+import hashlib
+import json
 import socket
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -47,6 +49,8 @@ class Field:
     """One plan field: describes the form and is the rule the API checks.
 
     `minimum`, `maximum` and `step` are in `unit`; `choices` only for enum; the form folds `advanced` fields away.
+    A map with `entries` takes these keys only, each a field of its own; its values are of the entries' kinds, or their
+    text. `refused` says of other keys, as shell patterns, why they are not taken.
     """
 
     key: str
@@ -62,6 +66,8 @@ class Field:
     choices: tuple[str, ...] = ()
     group: str = "Size"
     advanced: bool = False
+    entries: tuple[Field, ...] = ()
+    refused: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -85,17 +91,26 @@ class Demand:
 
 @dataclass(frozen=True)
 class TargetView:
-    """What is known of a target when a spec is checked. `nodes` counts schedulable nodes; None means not yet known."""
+    """What is known of a target when a spec is checked. `nodes` counts schedulable nodes; None means not yet known.
+
+    Volumes of `fixed_classes` cannot grow.
+    """
 
     name: str
     nodes: int | None
     zones: int | None
     storage_classes: tuple[str, ...]
+    fixed_classes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class ClusterView:
-    """The wish, as an engine sees it."""
+    """The wish, as an engine sees it.
+
+    `restart` counts the restarts people asked for: rendered into pod templates, it makes running pods outdated.
+    `changing` says that an operation brings the wish about now. Only then may pods be restarted and data be moved for
+    evenness: what nobody asked for must not happen because a newer Berth renders something else.
+    """
 
     id: str
     name: str
@@ -106,6 +121,8 @@ class ClusterView:
     generation: int
     spec: Spec
     labels: Mapping[str, str] = field(default_factory=dict)
+    restart: int = 0
+    changing: bool = False
 
 
 @dataclass(frozen=True)
@@ -125,7 +142,8 @@ class SecretSpec:
 class PodView:
     """One pod of the cluster. `started` is true once every container runs (ready or not); `ip` is "" until assigned.
 
-    `problem` is the kubelet's or scheduler's own words for why it is not running, "" when there is none.
+    `problem` is the kubelet's or scheduler's own words for why it is not running, "" when there is none; `revision` is
+    the state of its workload's template it was made from.
     """
 
     name: str
@@ -141,6 +159,7 @@ class PodView:
     deleting: bool
     created: datetime
     problem: str = ""
+    revision: str = ""
 
 
 @dataclass(frozen=True)
@@ -158,7 +177,10 @@ class VolumeView:
 
 @dataclass(frozen=True)
 class WorkloadView:
-    """One StatefulSet or Deployment of the cluster; `current` means the controller has seen the latest generation."""
+    """One StatefulSet or Deployment of the cluster; `current` means the controller has seen the latest generation.
+
+    `revision` is the state of its template that new pods are made from; `claims` its volume templates' sizes in MiB.
+    """
 
     kind: str
     name: str
@@ -166,6 +188,8 @@ class WorkloadView:
     replicas: int
     ready: int
     current: bool
+    revision: str = ""
+    claims: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -261,6 +285,10 @@ class Advance:
 
     `healthy` means the topology is exactly what the spec wishes. Otherwise `reason` is one sentence for people and
     `retry_after` says in how many seconds another look is useful (None: only when Kubernetes reports a change).
+
+    What the core is asked to do next: end `restart` (that very pod; its workload makes it anew), and remove `retired`,
+    (kind, name) of workloads, budgets and volumes that are no longer wished and hold nothing any more. The core never
+    makes a workload smaller before that. `outdated` names pods made from an older template than new ones would be.
     """
 
     healthy: bool
@@ -269,6 +297,9 @@ class Advance:
     members: tuple[Member, ...] = ()
     retry_after: float | None = None
     blocked: Blocked | None = None
+    restart: PodView | None = None
+    retired: tuple[tuple[str, str], ...] = ()
+    outdated: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -301,7 +332,10 @@ class Snippet:
 
 @dataclass(frozen=True)
 class Change:
-    """The effect of changing one field of a running cluster."""
+    """The effect of changing one field of a running cluster.
+
+    `pointer` is below /spec, as in Problem, and "" for a restart. FIXED: the change is refused, and `message` says why.
+    """
 
     pointer: str
     before: Any
@@ -349,8 +383,14 @@ class Engine(Protocol):
     def demand(self, spec: Spec) -> Demand:
         """What the spec asks of the quota, sidecars included."""
 
-    def plan_change(self, before: Spec, after: Spec) -> Sequence[Change]:
-        """What changing a running cluster from one spec to the other does, field by field."""
+    def plan_change(self, before: Spec, after: Spec, target: TargetView) -> Sequence[Change]:
+        """What changing a running cluster from one complete spec to the other does, field by field."""
+
+    def plan_restart(self, spec: Spec) -> Change:
+        """What restarting every pod does."""
+
+    def change_steps(self, changes: Sequence[Change]) -> Sequence[StepTitle]:
+        """The engine's own steps of an operation that brings these changes about, between "start" and "proof"."""
 
     def secrets(self, cluster: ClusterView) -> Sequence[SecretSpec]:
         """The Secrets the cluster needs before anything is applied."""
@@ -389,6 +429,37 @@ LABEL_SHARD = "berth.io/shard"
 MANAGED_BY = "berth"
 
 
+# On pod templates: a new value makes running pods outdated.
+ANNOTATION_RESTART = "berth.io/restart"
+ANNOTATION_SETTINGS = "berth.io/start-settings"
+
+
+def plain_changes(fields: Sequence[Field], before: Spec, after: Spec) -> list[Change]:
+    """One Change per changed field, and per changed key of a map with entries, with the effect its field names."""
+    changes = []
+    for field_ in fields:
+        was, will = before[field_.key], after[field_.key]
+        pairs = [(f"/{field_.key}", field_, was, will)]
+        if field_.entries:
+            pairs = [
+                (f"/{field_.key}/{entry.key}", entry, was.get(entry.key, entry.default),
+                 will.get(entry.key, entry.default))
+                for entry in field_.entries
+            ]  # fmt: skip
+        for pointer, one, old, new in pairs:
+            if old != new:
+                text = f"{one.title}: {spoken_value(old)} becomes {spoken_value(new)}."
+                changes.append(Change(pointer, old, new, one.effect, text))
+    return changes
+
+
+def spoken_value(value: Any) -> str:
+    """A field's value for people."""
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    return str(value) if value != "" else "nothing"
+
+
 def selector_labels(cluster: ClusterView) -> dict[str, str]:
     """The labels that select a cluster's pods: immutable for its life, so no version among them."""
     return {LABEL_INSTANCE: cluster.name, LABEL_CLUSTER_ID: cluster.id}
@@ -403,3 +474,34 @@ def common_labels(cluster: ClusterView) -> dict[str, str]:
         LABEL_CLUSTER: cluster.name,
         **selector_labels(cluster),
     }
+
+
+def template_annotations(cluster: ClusterView, start_only: Mapping[str, str]) -> dict[str, Any]:
+    """Metadata of a pod template that makes running pods outdated though their containers stay the same.
+
+    `start_only`: settings that are read at a start only, where they differ from the defaults. Where nothing was asked
+    for there is nothing: the templates of clusters must not change by themselves.
+    """
+    found = {}
+    if cluster.restart:
+        found[ANNOTATION_RESTART] = str(cluster.restart)
+    if start_only:
+        found[ANNOTATION_SETTINGS] = hashlib.sha256(json.dumps(dict(start_only), sort_keys=True).encode()).hexdigest()
+    return {"annotations": found} if found else {}
+
+
+def templates_seen(world: World) -> bool:
+    """Whether the controllers have looked at all templates as they are now; before, nobody knows what is outdated."""
+    return all(workload.current for workload in world.workloads)
+
+
+def outdated_pods(world: World) -> list[PodView]:
+    """Pods made from an older template than their StatefulSet has now, by name."""
+    revisions = {one.name: one.revision for one in world.workloads if one.kind == "StatefulSet" and one.revision}
+    return [
+        pod
+        for pod in world.pods
+        if not pod.deleting
+        and pod.revision
+        and revisions.get(pod.name.rpartition("-")[0], pod.revision) != pod.revision
+    ]

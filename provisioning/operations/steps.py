@@ -11,12 +11,13 @@ from django.utils import timezone
 from provisioning.engines.base import StepTitle
 from provisioning.models import Operation, OperationState
 
-CREATE_BEFORE = (
+# Around the engine's own steps, in every operation that brings a wish about.
+DELIVER_BEFORE = (
     StepTitle("apply", "Manifests applied"),
     StepTitle("schedule", "Pods placed and volumes bound"),
     StepTitle("start", "Containers started"),
 )
-CREATE_AFTER = (StepTitle("proof", "Written to and read from"),)
+DELIVER_AFTER = (StepTitle("proof", "Written to and read from"),)
 DELETE = (
     StepTitle("workloads", "Pods ended"),
     StepTitle("objects", "Objects removed"),

@@ -598,8 +598,8 @@ export interface paths {
         options?: never;
         head?: never;
         /**
-         * Change labels or description
-         * @description A JSON merge patch (RFC 7396) of `labels` and `description`; takes effect at once. A dry run is answered with a rehearsal.
+         * Change a cluster
+         * @description A JSON merge patch (RFC 7396). `labels` and `description` take effect at once: 200. A change of `spec` is brought about by an operation of the kind update: 202; its `changes` say what each changed field does. A dry run is answered with a rehearsal: 200. What can lose data wants `confirm`. One operation at a time: 409 `operation_in_progress`.
          */
         patch: operations["editCluster"];
         trace?: never;
@@ -658,6 +658,26 @@ export interface paths {
         get: operations["listDrift"];
         put?: never;
         post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/tenants/{tenant}/clusters/{name}/restart": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Restart every pod of a cluster
+         * @description One pod at a time, replicas first, as gently as the engine can. Pods that are outdated are brought up to date by it. Where it loses data, such as without persistence, it wants `confirm`.
+         */
+        post: operations["restartCluster"];
         delete?: never;
         options?: never;
         head?: never;
@@ -1187,6 +1207,16 @@ export interface components {
             /** @description null when it is allowed. */
             why_not: components["schemas"]["WhyNot"] | null;
         };
+        Change: {
+            /** @description JSON pointer below `spec`; empty for a restart. */
+            pointer: string;
+            before: unknown | null;
+            after: unknown | null;
+            /** @description live (no restart), roll (pods restart, one at a time), move (data moves between nodes), loss (can lose data), fixed (refused). */
+            effect: components["schemas"]["Effect"];
+            /** @description What it does, in plain words. */
+            message: string;
+        };
         /** @description What to deliver. */
         ClusterOrder: {
             /** @description 1 to 30 lower-case letters, digits and hyphens, unique in the tenant; never changes. */
@@ -1266,6 +1296,10 @@ export interface components {
             } | null;
             /** @description null empties it. */
             description?: string | null;
+            /** @description Plan fields to change; null takes a value back to the plan's or the engine's default. Maps are merged key by key. */
+            spec?: {
+                [key: string]: unknown;
+            };
         };
         ClusterRef: {
             id: string;
@@ -1406,10 +1440,10 @@ export interface components {
         /** @enum {string} */
         FieldKind: "integer" | "number" | "string" | "enum" | "boolean" | "storage-class" | "map";
         Field: {
-            /** @description Key in `spec`. */
+            /** @description Key in `spec`, or in the map. */
             key: string;
             title: string;
-            /** @description storage-class: one of the target's classes. map: an object of texts. */
+            /** @description storage-class: one of the target's classes. map: an object of texts; with `entries`, of these keys only, whose values are of the entries' kinds or texts of them. */
             kind: components["schemas"]["FieldKind"];
             /** @description Used when neither the request nor the plan names a value. */
             default: unknown;
@@ -1430,6 +1464,8 @@ export interface components {
             group: string;
             /** @description Fold it away. */
             advanced: boolean;
+            /** @description For kind map: the keys it takes, described; empty: any. */
+            entries: components["schemas"]["Setting"][];
         };
         FieldProblem: {
             /** @description JSON pointer into the body (RFC 6901), or `?name` for a parameter. */
@@ -1482,6 +1518,8 @@ export interface components {
             resources: components["schemas"]["ForecastStanding"][];
             /** @description What an order would be refused for; empty when it fits. */
             violations?: components["schemas"]["Violation"][];
+            /** @description With `cluster`: what the change does to what runs, field by field; fixed: it is refused. */
+            changes: components["schemas"]["Change"][];
         };
         ForecastStanding: {
             /** @description One of `clusters`, `clusters:<engine>`, `pods`, `cpu`, `memory`, `storage`, `storage:<class>`. */
@@ -1724,7 +1762,7 @@ export interface components {
         };
         Operation: {
             id: string;
-            /** @description create, update or delete; more will come. */
+            /** @description create, update, restart or delete; more will come. */
             kind: string;
             cluster: components["schemas"]["ClusterRef"];
             state: components["schemas"]["OperationState"];
@@ -1733,6 +1771,8 @@ export interface components {
             /** @description What it waits for right now; empty when it waits for nothing. */
             reason: string;
             steps: components["schemas"]["Step"][];
+            /** @description What a change does, field by field; empty for others. */
+            readonly changes: components["schemas"]["Change"][];
             /** @description The write and read that showed the cluster works. */
             proof: components["schemas"]["Proof"] | null;
             /** @description Why it failed; null unless `state` is failed. */
@@ -2051,6 +2091,32 @@ export interface components {
             memberships: components["schemas"]["Membership"][];
             /** @description Name of the OpenID Connect provider that signs people in at /auth/oidc/login; null without one. */
             oidc: string | null;
+        };
+        Setting: {
+            /** @description Key in `spec`, or in the map. */
+            key: string;
+            title: string;
+            /** @description storage-class: one of the target's classes. map: an object of texts; with `entries`, of these keys only, whose values are of the entries' kinds or texts of them. */
+            kind: components["schemas"]["FieldKind"];
+            /** @description Used when neither the request nor the plan names a value. */
+            default: unknown;
+            /** @description What a later change does: live (no restart), roll (one pod at a time), move (data moves between nodes), fixed (needs a new cluster), loss (can lose data). */
+            effect: components["schemas"]["Effect"];
+            help: string;
+            /** @description Empty when it has none. */
+            unit: string;
+            /** Format: double */
+            minimum: number | null;
+            /** Format: double */
+            maximum: number | null;
+            /** Format: double */
+            step: number | null;
+            /** @description For kind enum. */
+            choices: string[];
+            /** @description Heading to show it under. */
+            group: string;
+            /** @description Fold it away. */
+            advanced: boolean;
         };
         /** @description A user's name and password. */
         SignIn: {
@@ -6551,6 +6617,8 @@ export interface operations {
     editCluster: {
         parameters: {
             query?: {
+                /** @description The cluster's name, typed again; required for what can lose data. */
+                confirm?: string;
                 /** @description Check everything and answer what would be made, with the quota's change, the manifests and the target's own dry run of them. Nothing is kept: no object, no operation, no answer for an Idempotency-Key. */
                 dry_run?: boolean;
             };
@@ -6584,6 +6652,19 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["Edited"];
+                };
+            };
+            202: {
+                headers: {
+                    /** @description Address of the operation. */
+                    Location?: string;
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                    RateLimit: components["headers"]["RateLimit"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Accepted"];
                 };
             };
             /** @description The body or a header cannot be understood. */
@@ -6624,6 +6705,18 @@ export interface operations {
             };
             /** @description There is no such thing, or you may not see it. */
             404: {
+                headers: {
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                    RateLimit: components["headers"]["RateLimit"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description It does not fit the present state, such as a name in use or another change under way. */
+            409: {
                 headers: {
                     "X-Request-Id": components["headers"]["X-Request-Id"];
                     "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
@@ -6880,6 +6973,142 @@ export interface operations {
             };
             /** @description There is no such thing, or you may not see it. */
             404: {
+                headers: {
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                    RateLimit: components["headers"]["RateLimit"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description A rule is broken; `errors` names every wrong field. */
+            422: {
+                headers: {
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                    RateLimit: components["headers"]["RateLimit"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Too many requests or failed attempts; see Retry-After. */
+            429: {
+                headers: {
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                    RateLimit: components["headers"]["RateLimit"];
+                    "Retry-After": components["headers"]["Retry-After"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    restartCluster: {
+        parameters: {
+            query?: {
+                /** @description The cluster's name, typed again; required for what can lose data. */
+                confirm?: string;
+            };
+            header?: {
+                /** @description A fresh random value per intended change; required from tokens. A repeat gets the first answer. */
+                "Idempotency-Key"?: string;
+                /** @description The ETag you last read: refuse if it changed since. */
+                "If-Match"?: string;
+            };
+            path: {
+                /** @description Name of the cluster, unique in its tenant. */
+                name: string;
+                /** @description Slug of the tenant. */
+                tenant: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            202: {
+                headers: {
+                    /** @description Address of the operation. */
+                    Location?: string;
+                    /** @description `true` when this is the stored answer to an earlier request with the same key. */
+                    "Idempotency-Replayed"?: string;
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                    RateLimit: components["headers"]["RateLimit"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Accepted"];
+                };
+            };
+            /** @description The body or a header cannot be understood. */
+            400: {
+                headers: {
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                    RateLimit: components["headers"]["RateLimit"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Not signed in, or the token is unknown, expired or revoked. */
+            401: {
+                headers: {
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                    RateLimit: components["headers"]["RateLimit"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description You may see this but not do it: the problem names the role or scope that may. */
+            403: {
+                headers: {
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                    RateLimit: components["headers"]["RateLimit"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description There is no such thing, or you may not see it. */
+            404: {
+                headers: {
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                    RateLimit: components["headers"]["RateLimit"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description It does not fit the present state, such as a name in use or another change under way. */
+            409: {
+                headers: {
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                    RateLimit: components["headers"]["RateLimit"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description If-Match names an older revision; the present one is in ETag. */
+            412: {
                 headers: {
                     "X-Request-Id": components["headers"]["X-Request-Id"];
                     "RateLimit-Policy": components["headers"]["RateLimit-Policy"];

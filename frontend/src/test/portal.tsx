@@ -88,7 +88,7 @@ export function problem(status: number, code: string, detail: string, more: Part
 export function field(key: string, more: Partial<Field> = {}): Field {
   return {
     key, title: key, kind: "integer", default: 3, effect: "live", help: "", unit: "", minimum: null, maximum: null,
-    step: null, choices: [], group: "Size", advanced: false, ...more,
+    step: null, choices: [], group: "Size", advanced: false, entries: [], ...more,
   };
 }
 
@@ -123,7 +123,7 @@ export function step(key: string, more: Partial<Step> = {}): Step {
 export function operation(more: Partial<Operation> = {}): Operation {
   return {
     id: "op_1", kind: "create", cluster: { id: "clu_1", tenant: "demo", name: "orders", engine: "redis" }, state: "running",
-    percent: 50, reason: "", steps: [], proof: null, error: null, cancelable: false, actor: "alice", generation: 1,
+    percent: 50, reason: "", steps: [], changes: [], proof: null, error: null, cancelable: false, actor: "alice", generation: 1,
     revision: 1, request_id: "req-0", created: "2026-01-01T00:00:00Z", started: "2026-01-01T00:00:00Z", ended: null,
     deadline: "2026-01-01T00:15:00Z", ...more,
   };

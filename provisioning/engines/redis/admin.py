@@ -56,6 +56,10 @@ class Connection:
         except (OSError, ValueError) as error:
             raise LinkError(f"the connection to Redis broke ({type(error).__name__})") from error
 
+    def wait_up_to(self, seconds: float) -> None:
+        """How long to wait for each reply from now on."""
+        self._socket.settimeout(seconds)
+
     def text(self, *words: str | int) -> str:
         """A command whose reply is text."""
         reply = self.call(*words)
@@ -75,7 +79,8 @@ class Connection:
         if kind == b"$":
             if rest == "-1":
                 return None
-            return self._file.read(int(rest) + 2)[:-2].decode(errors="replace")
+            # Keys may be any bytes: what is not UTF-8 must come out of _encode as it came in here.
+            return self._file.read(int(rest) + 2)[:-2].decode(errors="surrogateescape")
         if kind == b"*":
             items = [self._read() for _ in range(int(rest))]
             return [item for item in items if not isinstance(item, RedisError)]
@@ -83,13 +88,16 @@ class Connection:
 
 
 def _encode(words: Sequence[str | int]) -> bytes:
-    parts = [str(word).encode() for word in words]
+    parts = [str(word).encode(errors="surrogateescape") for word in words]
     return b"*%d\r\n" % len(parts) + b"".join(b"$%d\r\n%s\r\n" % (len(part), part) for part in parts)
 
 
 @dataclass(frozen=True)
 class Peer:
-    """One line of CLUSTER NODES."""
+    """One line of CLUSTER NODES.
+
+    `moving` are the slots on the move, which only a node's own line tells: (slot, whether it comes in, the other id).
+    """
 
     id: str
     ip: str
@@ -98,6 +106,7 @@ class Peer:
     epoch: int
     linked: bool
     slots: tuple[tuple[int, int], ...]
+    moving: tuple[tuple[int, bool, str], ...] = ()
 
     @property
     def failed(self) -> bool:
@@ -105,21 +114,28 @@ class Peer:
 
 
 def parse_nodes(text: str) -> list[Peer]:
-    """CLUSTER NODES. Slots that are on the move (in brackets) are left out."""
+    """CLUSTER NODES: https://redis.io/docs/latest/commands/cluster-nodes/."""
     peers = []
     for line in text.splitlines():
         words = line.split()
         if len(words) < 8:
             continue
         slots = []
+        moving = []
         for word in words[8:]:
-            if not word.startswith("["):
+            if word.startswith("["):
+                # [93-<-id] comes in, [77->-id] goes out.
+                number, direction, other = word[1:-1].split("-", 2)
+                moving.append((int(number), direction == "<", other))
+            else:
                 first, _, last = word.partition("-")
                 slots.append((int(first), int(last or first)))
         ip = words[1].partition("@")[0].partition(",")[0].rpartition(":")[0]
         master = "" if words[3] == "-" else words[3]
         flags = frozenset(words[2].split(","))
-        peers.append(Peer(words[0], ip, flags, master, int(words[6]), words[7] == "connected", tuple(slots)))
+        peers.append(
+            Peer(words[0], ip, flags, master, int(words[6]), words[7] == "connected", tuple(slots), tuple(moving))
+        )
     return peers
 
 

@@ -46,8 +46,14 @@ class RedisEngine:
     def demand(self, spec_: Spec) -> Demand:
         return spec.demand(spec_)
 
-    def plan_change(self, before: Spec, after: Spec) -> Sequence[Change]:
-        return spec.plan_change(before, after)
+    def plan_change(self, before: Spec, after: Spec, target: TargetView) -> Sequence[Change]:
+        return spec.plan_change(before, after, target)
+
+    def plan_restart(self, spec_: Spec) -> Change:
+        return spec.plan_restart(spec_)
+
+    def change_steps(self, changes: Sequence[Change]) -> Sequence[StepTitle]:
+        return topology.change_steps(changes)
 
     def secrets(self, cluster: ClusterView) -> Sequence[SecretSpec]:
         return [SecretSpec(manifests.auth_secret(cluster), {"password": PASSWORD_LENGTH}, "default")]

@@ -11,7 +11,9 @@ from provisioning.engines.base import (
     Manifest,
     common_labels,
     selector_labels,
+    template_annotations,
 )
+from provisioning.engines.redis import settings
 from provisioning.engines.redis import spec as rules
 
 PORT = 6379
@@ -62,28 +64,17 @@ def shard_name(cluster: ClusterView, shard: int) -> str:
 
 def redis_conf(cluster: ClusterView) -> str:
     """The configuration file, equal for every node."""
-    spec = cluster.spec
-    persistence = spec["persistence"]
+    start_only = settings.start_only(cluster.spec)
     lines = [
         f"port {PORT}",
         "protected-mode no",
-        "tcp-backlog 128",
+        *(["tcp-backlog 128"] if "tcp-backlog" not in start_only else []),
         "daemonize no",
         "dir /data",
         "include /run/redis/auth.conf",
         "cluster-enabled yes",
         "cluster-config-file nodes.conf",
-        f"cluster-node-timeout {spec['nodeTimeoutMs']}",
-        # On (the default), replicas wander to other masters when masters come or go, and R is no longer exact.
-        "cluster-allow-replica-migration no",
-        "repl-diskless-sync yes",
-        # The default waits 5 s for more replicas to come; ours are told one by one.
-        "repl-diskless-sync-delay 0",
-        "repl-diskless-load on-empty-db",
-        f"maxmemory {rules.memory_mib(spec) * spec['maxmemoryPercent'] // 100}mb",
-        f"maxmemory-policy {spec['evictionPolicy']}",
-        f"appendonly {'yes' if 'aof' in persistence else 'no'}",
-        "save 3600 1 300 100 60 10000" if "rdb" in persistence else 'save ""',
+        *settings.lines(cluster.spec),
     ]
     return "\n".join(lines) + "\n"
 
@@ -128,7 +119,7 @@ LOCKED = {
 
 
 def _redis_container(cluster: ClusterView) -> dict[str, Any]:
-    memory, cpu = f"{rules.memory_mib(cluster.spec)}Mi", f"{round(cluster.spec['cpu'] * 1000)}m"
+    memory, cpu = f"{settings.memory_mib(cluster.spec)}Mi", f"{round(cluster.spec['cpu'] * 1000)}m"
     probe = {"tcpSocket": {"port": PORT}}
     return {
         "name": "redis",
@@ -211,7 +202,10 @@ def _stateful_set(cluster: ClusterView, shard: int) -> Manifest:
         "updateStrategy": {"type": "OnDelete"},
         "persistentVolumeClaimRetentionPolicy": {"whenDeleted": "Retain", "whenScaled": "Retain"},
         "selector": {"matchLabels": _shard_labels(cluster, shard)},
-        "template": {"metadata": {"labels": labels}, "spec": pod},
+        "template": {
+            "metadata": {"labels": labels, **template_annotations(cluster, settings.start_only(cluster.spec))},
+            "spec": pod,
+        },
         "volumeClaimTemplates": [claim],
     }
     return _object("apps/v1", "StatefulSet", shard_name(cluster, shard), {"spec": body}, {LABEL_SHARD: str(shard)})

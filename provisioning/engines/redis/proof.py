@@ -10,8 +10,8 @@ from provisioning.engines.base import ClusterView, Link, LinkError, Proof, World
 from provisioning.engines.redis.admin import Connection, RedisError, Reply
 from provisioning.engines.redis.manifests import PORT, auth_secret
 from provisioning.engines.redis.placement import slot_range
+from provisioning.engines.redis.sight import redis_pods
 from provisioning.engines.redis.slots import slot_of
-from provisioning.engines.redis.topology import redis_pods
 
 EXPIRE_SECONDS = 60
 

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
-from provisioning.engines.base import Change, Demand, Effect, Field, Problem, Spec, TargetView
+from provisioning.engines.base import Change, Demand, Effect, Field, Problem, Spec, TargetView, plain_changes
+from provisioning.engines.redis import settings
+from provisioning.engines.redis.settings import memory_mib
 
 VERSIONS = ("7.0.15",)
 EXPORTER_CPU_MILLICORES = 20
@@ -54,6 +57,7 @@ FIELDS = (
         "exporter", "Metrics exporter", "boolean", True, Effect.ROLL,
         "A Prometheus exporter beside each node.", group="Monitoring", advanced=True,
     ),
+    settings.FIELD,
 )  # fmt: skip
 
 
@@ -93,11 +97,6 @@ def pods(spec: Spec) -> int:
     return int(spec["shards"] * (spec["replicasPerShard"] + 1))
 
 
-def memory_mib(spec: Spec) -> int:
-    """Memory of one Redis container."""
-    return int(spec["memoryGiB"] * 1024)
-
-
 def demand(spec: Spec) -> Demand:
     """What the spec asks of the quota, exporters included."""
     count = pods(spec)
@@ -110,19 +109,66 @@ def demand(spec: Spec) -> Demand:
     )
 
 
-def plan_change(before: Spec, after: Spec) -> Sequence[Change]:
-    """What each changed field does to a running cluster."""
-    changes = []
-    for field in FIELDS:
-        was, will = before[field.key], after[field.key]
-        if was == will:
-            continue
-        effect, message = field.effect, f"{field.title}: {was} becomes {will}."
-        if field.key == "storageGiB" and will < was:
-            effect, message = Effect.FIXED, "Storage can grow, never shrink."
-        if field.key == "replicasPerShard" and will == 0:
-            effect, message = Effect.LOSS, "Without replicas the loss of a pod is an outage, of a disk a loss of data."
-        if field.key == "persistence" and will == "none":
-            effect, message = Effect.LOSS, "Without persistence a restart loses the data."
-        changes.append(Change(f"/{field.key}", was, will, effect, message))
-    return changes
+OUTAGE = "With no replicas, the keys of each shard cannot be reached while its pod restarts."
+WIPES = "Persistence is none: every pod that restarts loses its data."
+
+
+def plan_change(before: Spec, after: Spec, target: TargetView) -> Sequence[Change]:
+    """What each changed field does to a running cluster. See docs/engines/redis.md for the table."""
+    grows = {key for key in ("memoryGiB", "cpu", "storageGiB", "exporter") if after[key] > before[key]}
+    shrinks = {key for key in ("shards", "replicasPerShard") if after[key] < before[key]}
+    return [
+        _with_risk(after, _judged(change, after, target, grows, shrinks))
+        for change in plain_changes(FIELDS, before, after)
+    ]
+
+
+def _judged(change: Change, after: Spec, target: TargetView, grows: set[str], shrinks: set[str]) -> Change:
+    """The effect of one change, beyond what its field says."""
+    was, will, key = change.before, change.after, change.pointer[1:]
+    if key == "storageClass":
+        return replace(change, message="The data stays on its storage class: order a new cluster on the other one.")
+    if key == "storageGiB":
+        if will < was:
+            return replace(change, effect=Effect.FIXED, message="Storage can grow, never shrink.")
+        if after["storageClass"] in target.fixed_classes:
+            text = f"Volumes of class {after['storageClass']} cannot grow on {target.name}: order a new cluster."
+            return replace(change, effect=Effect.FIXED, message=text)
+        return replace(change, effect=Effect.LIVE, message=f"{change.message} Volumes grow while they are in use.")
+    if key in shrinks and grows:
+        text = f"Not together with growth ({', '.join(sorted(grows))}): change one, then the other."
+        return replace(change, effect=Effect.FIXED, message=text)
+    if key == "shards":
+        moved = abs(will - was) * 100 // max(was, will)
+        text = f"{change.message} About {moved} % of the keys move to other nodes while clients go on."
+        return replace(change, message=text + (" Emptied nodes and their volumes are removed." if will < was else ""))
+    if key == "replicasPerShard":
+        if will == 0:
+            text = "Without replicas the loss of a pod is an outage, of a disk a loss of data."
+            return replace(change, effect=Effect.LOSS, message=text)
+        text = "New replicas copy their shard." if will > was else "The removed replicas' volumes are deleted."
+        return replace(change, message=f"{change.message} {text}")
+    if key == "persistence" and will == "none":
+        return replace(change, effect=Effect.LOSS, message="Without persistence a restart loses the data.")
+    if key == "evictionPolicy" and was == "noeviction":
+        return replace(change, message=f"{change.message} When memory is full, keys are dropped.")
+    if key == "memoryGiB" and will < was:
+        return replace(change, message=f"{change.message} Refused while running if the data does not fit.")
+    return change
+
+
+def _with_risk(after: Spec, change: Change) -> Change:
+    """A restart without replicas is an outage, and without persistence a loss."""
+    if change.effect != Effect.ROLL:
+        return change
+    if after["persistence"] == "none":
+        return replace(change, effect=Effect.LOSS, message=f"{change.message} {WIPES}")
+    if after["replicasPerShard"] == 0:
+        return replace(change, message=f"{change.message} {OUTAGE}")
+    return change
+
+
+def plan_restart(spec: Spec) -> Change:
+    """What restarting every pod does."""
+    text = "Every pod restarts, one at a time: replicas first, then a replica takes over, the old master last."
+    return _with_risk(spec, Change("", None, None, Effect.ROLL, text))

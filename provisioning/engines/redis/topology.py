@@ -5,7 +5,8 @@
 3. All fresh: distinct epochs, then each shard's slots to the pod chosen as its first master.
 4. MEET wherever one node does not know another, or knows it under an old address (all pods may have new ones).
 5. REPLICATE for every member of a shard that is not its master or follows another; FORGET ids that are nobody's.
-6. Verified: everybody agrees, every slot is served, every replica is linked. Then, and only then, healthy.
+6. Verified: everybody agrees, every slot is served, every replica is linked. Then the cluster is formed, and looked
+   after (upkeep.py); it is healthy when nothing is left to do there.
 
 Nodes tell each other their slots and roles at their leisure, about once a second. CLUSTER MEET makes a node send its
 own state at once, so after a change everybody meets everybody again ("nudge"): forming takes a fraction of the time.
@@ -15,174 +16,100 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import replace
 
 from provisioning.engines.base import (
-    LABEL_COMPONENT,
-    LABEL_SHARD,
     Advance,
+    Change,
     ClusterView,
+    Effect,
     Link,
     LinkError,
     Member,
-    PodView,
     StepReport,
     StepTitle,
     World,
+    outdated_pods,
 )
-from provisioning.engines.redis import spec as rules
-from provisioning.engines.redis.admin import Connection, Peer, RedisError, parse_info, parse_nodes
-from provisioning.engines.redis.manifests import PORT, auth_secret
+from provisioning.engines.redis.admin import RedisError
+from provisioning.engines.redis.manifests import PORT
 from provisioning.engines.redis.placement import SLOTS, choose_masters, slot_range
+from provisioning.engines.redis.sight import PARALLEL, Node, Sight, connected, read_all
+from provisioning.engines.redis.upkeep import (
+    Care,
+    look_after,
+    outdated_members,
+    restart_progress,
+    send,
+    settle_settings,
+)
 
 STEPS = (
     StepTitle("meet", "Nodes know each other"),
     StepTitle("slots", "Hash slots assigned"),
     StepTitle("replicas", "Replicas in sync"),
 )
+CONFIG = StepTitle("config", "Settings in force")
+MOVE = StepTitle("move", "Slots moved to where they are to be")
+LEAVE = StepTitle("leave", "Members that are not wished any more gone")
+RESTART = StepTitle("restart", "Pods restarted: replicas, then the old masters")
 # One call stays at it for as long as gossip needs, and no longer.
 PATIENCE_SECONDS = 3.0
 LOOK_EVERY_SECONDS = 0.03
 NUDGE_EVERY_SECONDS = 0.35
 # Above this many nodes a nudge costs more than waiting for gossip.
 NUDGE_UP_TO = 40
-PARALLEL = 16
 
 
-@dataclass
-class Node:
-    """A pod we speak to, and what it said last."""
-
-    pod: PodView
-    shard: int
-    connection: Connection
-    id: str = ""
-    peers: Mapping[str, Peer] = field(default_factory=dict)
-    info: Mapping[str, str] = field(default_factory=dict)
-    replication: Mapping[str, str] = field(default_factory=dict)
-
-    @property
-    def me(self) -> Peer:
-        return self.peers[self.id]
-
-    @property
-    def is_alone(self) -> bool:
-        return len(self.peers) == 1
-
-    def read(self) -> None:
-        """Look. Raises LinkError."""
-        nodes, info, replication = self.connection.pipeline(
-            [["CLUSTER", "NODES"], ["CLUSTER", "INFO"], ["INFO", "replication"]]
-        )
-        for reply in (nodes, info, replication):
-            if isinstance(reply, RedisError):
-                raise LinkError(f"{self.pod.name} answers {reply}")
-        peers = parse_nodes(str(nodes))
-        self.id = next(peer.id for peer in peers if "myself" in peer.flags)
-        self.peers = {peer.id: peer for peer in peers if "handshake" not in peer.flags}
-        self.info, self.replication = parse_info(str(info)), parse_info(str(replication))
-
-
-@dataclass
-class Sight:
-    """All that was seen in one look."""
-
-    cluster: ClusterView
-    nodes: list[Node]
-    missing: list[str]
-
-    @property
-    def ids(self) -> set[str]:
-        return {node.id for node in self.nodes}
-
-    def shard(self, number: int) -> list[Node]:
-        """The members of one shard."""
-        return [node for node in self.nodes if node.shard == number]
-
-    def master(self, number: int) -> Node | None:
-        """The member that serves the shard's slots; None when there is none, or (for a moment) two."""
-        serving = [node for node in self.shard(number) if node.me.slots and "master" in node.me.flags]
-        return serving[0] if len(serving) == 1 else None
-
-    def foreign(self) -> list[tuple[Node, Peer]]:
-        """Living nodes that ours know and that are not ours."""
-        addresses = {node.pod.ip for node in self.nodes}
-        return [
-            (node, peer)
-            for node in self.nodes
-            for peer in node.peers.values()
-            if peer.id not in self.ids and peer.linked and not peer.failed and peer.ip not in addresses
-        ]
-
-
-def redis_pods(world: World) -> list[PodView]:
-    """The cluster's Redis pods."""
-    return [pod for pod in world.pods if pod.labels.get(LABEL_COMPONENT) == "redis"]
-
-
-@contextlib.contextmanager
-def _connected(cluster: ClusterView, world: World, link: Link) -> Iterator[Sight]:
-    """Connections to all pods that run, closed at the end."""
-    password = link.secret(auth_secret(cluster))["password"]
-    pods = redis_pods(world)
-    running = [pod for pod in pods if pod.started and pod.ip and not pod.deleting]
-    missing = [pod.name for pod in pods if pod not in running]
-    missing += ["a pod that is not there yet"] * max(0, rules.pods(cluster.spec) - len(pods))
-
-    def connect(pod: PodView) -> Node | str:
-        try:
-            return Node(pod, int(pod.labels[LABEL_SHARD]), Connection(link.connect(pod, PORT, timeout=2), password))
-        except (LinkError, RedisError) as error:
-            return f"{pod.name} ({error})"
-
-    with ThreadPoolExecutor(PARALLEL) as pool:
-        found = list(pool.map(connect, running))
-    nodes = [one for one in found if isinstance(one, Node)]
-    try:
-        yield Sight(cluster, nodes, missing + [one for one in found if isinstance(one, str)])
-    finally:
-        for node in nodes:
-            node.connection.close()
-
-
-def _read_all(sight: Sight) -> None:
-    """Read every node side by side; one that breaks counts as missing."""
-
-    def read(node: Node) -> str:
-        try:
-            node.read()
-        except LinkError as error:
-            return f"{node.pod.name} ({error})"
-        return ""
-
-    with ThreadPoolExecutor(PARALLEL) as pool:
-        broken = dict(zip([node.pod.name for node in sight.nodes], pool.map(read, sight.nodes), strict=True))
-    sight.missing += [text for text in broken.values() if text]
-    sight.nodes = [node for node in sight.nodes if not broken[node.pod.name]]
+def change_steps(changes: Sequence[Change]) -> list[StepTitle]:
+    """See engines.base.Engine.change_steps."""
+    keys = {change.pointer[1:] for change in changes}
+    shaped = bool(keys & {"shards", "replicasPerShard"})
+    fewer = any(c.pointer in ("/shards", "/replicasPerShard") and c.after < c.before for c in changes)
+    rolls = any(change.effect in (Effect.ROLL, Effect.LOSS) for change in changes)
+    return [
+        *([STEPS[0], STEPS[2]] if shaped else []),
+        CONFIG,
+        *([MOVE] if "shards" in keys else []),
+        *([LEAVE] if fewer else []),
+        *([RESTART] if rolls else []),
+    ]
 
 
 def advance(cluster: ClusterView, world: World, link: Link) -> Advance:
     """See engines.base.Engine.advance."""
     until = time.monotonic() + PATIENCE_SECONDS
-    nudged = 0.0
-    with _connected(cluster, world, link) as sight:
+    nudged, settled = 0.0, False
+    outdated = tuple(pod.name for pod in outdated_pods(world))
+    with connected(cluster, world, link) as sight:
         while True:
-            _read_all(sight)
-            outcome = _judge(sight)
+            read_all(sight)
+            formed = replace(_judge(sight), outdated=outdated)
             foreign = sight.foreign() if not sight.missing else []
             if foreign:
                 node, peer = foreign[0]
                 reason = (
                     f"{node.pod.name} knows {peer.id[:8]} at {peer.ip}, which is not of this cluster: nothing is done"
                 )
-                return _report(sight, outcome, reason, 5.0)
-            if outcome.healthy or not sight.nodes:
-                return outcome
-            acted = _act(sight, link)
+                return _report(formed, reason, 5.0)
+            if not sight.nodes:
+                return formed
+            if formed.healthy:
+                care = look_after(sight, world, link, until)
+                outcome, acted = _with_care(formed, care), care.acted
+                if outcome.healthy or care.restart or care.retired or care.blocked:
+                    return outcome
+            else:
+                if not settled and sight.all_slots_owned():
+                    # Settings do not wait for a member that is away.
+                    settled = True
+                    settle_settings(sight, world, link, Care())
+                acted = _act(sight, link)
+                outcome = _with_restarts(formed, sight, world)
             now = time.monotonic()
-            if acted or now - nudged > NUDGE_EVERY_SECONDS:
+            if not formed.healthy and (acted or now - nudged > NUDGE_EVERY_SECONDS):
                 nudged = now
                 _nudge(sight)
             if now > until or (sight.missing and not acted):
@@ -190,24 +117,30 @@ def advance(cluster: ClusterView, world: World, link: Link) -> Advance:
             time.sleep(LOOK_EVERY_SECONDS)
 
 
+def _with_care(formed: Advance, care: Care) -> Advance:
+    steps = (*formed.steps, *care.steps)
+    if not care.complaint:
+        return replace(formed, steps=steps)
+    return replace(
+        formed, healthy=False, reason=care.complaint, steps=steps, retry_after=0.3, restart=care.restart,
+        retired=care.retired, blocked=care.blocked,
+    )  # fmt: skip
+
+
+def _with_restarts(formed: Advance, sight: Sight, world: World) -> Advance:
+    """A pod that is away because it restarts is progress of that step."""
+    outdated = outdated_members(sight, world)
+    if not sight.cluster.changing or not outdated:
+        return formed
+    report = StepReport("restart", "running", restart_progress(sight, outdated, formed.reason))
+    return replace(formed, steps=(*formed.steps, report))
+
+
 # --- acting -----------------------------------------------------------------------------------------------------------
-
-
-def _send(node: Node, link: Link, reason: str, *words: str | int) -> bool:
-    """Send one command that changes something; what the server refuses is an event, and seen again at the next look."""
-    command = " ".join(str(word) for word in words)
-    try:
-        node.connection.call(*words)
-    except RedisError as error:
-        link.event("RedisRefused", f"{command}: {error}", warning=True, object=f"pod/{node.pod.name}")
-        return False
-    link.event(reason, command, object=f"pod/{node.pod.name}")
-    return True
 
 
 def _act(sight: Sight, link: Link) -> bool:
     """Take what is next; True when something was sent."""
-    spec = sight.cluster.spec
     acted = False
     if not sight.missing:
         if all(node.is_alone and not node.me.slots for node in sight.nodes):
@@ -216,16 +149,13 @@ def _act(sight: Sight, link: Link) -> bool:
                 with contextlib.suppress(RedisError):
                     node.connection.call("CLUSTER", "SET-CONFIG-EPOCH", number)
         acted = _assign_slots(sight, link)
-    for shard in range(spec["shards"]):
-        master = sight.master(shard)
-        if master is None:
-            continue
+    for shard, master in sight.heads().items():
         for node in sight.shard(shard):
             follows_other = "slave" in node.me.flags and node.me.master != master.id
             serves_nothing = "master" in node.me.flags and not node.me.slots
             knows = master.id in node.peers and not node.peers[master.id].failed
             if node is not master and (follows_other or serves_nothing) and knows:
-                acted |= _send(node, link, "Replicate", "CLUSTER", "REPLICATE", master.id)
+                acted |= send(node, link, "Replicate", "CLUSTER", "REPLICATE", master.id)
     if not sight.missing:
         acted |= _forget_ghosts(sight, link)
     return acted
@@ -235,7 +165,7 @@ def _assign_slots(sight: Sight, link: Link) -> bool:
     """Give each shard the slots of its range that nobody, living or dead, is known to have."""
     shards = sight.cluster.spec["shards"]
     owned: set[int] = set()
-    for node in sight.nodes:
+    for node in sight.everyone:
         for peer in node.peers.values():
             for first, last in peer.slots:
                 owned.update(range(first, last + 1))
@@ -255,7 +185,7 @@ def _assign_slots(sight: Sight, link: Link) -> bool:
         ranges = _ranges([slot for slot in range(first, last + 1) if slot not in owned])
         if ranges:
             words = [str(end) for pair in ranges for end in pair]
-            acted |= _send(node, link, "SlotsAssigned", "CLUSTER", "ADDSLOTSRANGE", *words)
+            acted |= send(node, link, "SlotsAssigned", "CLUSTER", "ADDSLOTSRANGE", *words)
     return acted
 
 
@@ -272,11 +202,12 @@ def _ranges(slots: Sequence[int]) -> list[tuple[int, int]]:
 
 def _forget_ghosts(sight: Sight, link: Link) -> bool:
     """Forget failed ids that are no pod's and serve no slot: what a lost disk leaves behind."""
+    ours = {node.id for node in sight.everyone}
     ghosts = {
         peer.id
         for node in sight.nodes
         for peer in node.peers.values()
-        if peer.id not in sight.ids and peer.failed and not peer.slots
+        if peer.id not in ours and peer.failed and not peer.slots
     }
     # A ghost that still serves slots is a master whose replica has not taken over yet.
     ghosts -= {peer.id for node in sight.nodes for peer in node.peers.values() if peer.slots}
@@ -285,27 +216,30 @@ def _forget_ghosts(sight: Sight, link: Link) -> bool:
         # On every node, soon after each other: otherwise those that still know it bring it back.
         for node in sight.nodes:
             if ghost in node.peers and node.me.master != ghost:
-                acted |= _send(node, link, "Forget", "CLUSTER", "FORGET", ghost)
+                acted |= send(node, link, "Forget", "CLUSTER", "FORGET", ghost)
     return acted
 
 
 def _nudge(sight: Sight) -> None:
     """Everybody meets everybody who is not known well; with few nodes, everybody."""
-    every = len(sight.nodes) <= NUDGE_UP_TO
+    # Who leaves and has been forgotten is not met again.
+    known = {peer for node in sight.nodes for peer in node.peers}
+    nodes = [*sight.nodes, *(node for node in sight.leaving if node.id in known)]
+    every = len(nodes) <= NUDGE_UP_TO
 
     def meet(node: Node) -> None:
         words: list[list[str | int]] = []
-        for other in sight.nodes:
+        for other in nodes:
             if other is node:
                 continue
-            known = node.peers.get(other.id)
-            if every or known is None or known.ip != other.pod.ip or not known.linked or known.failed:
+            peer = node.peers.get(other.id)
+            if every or peer is None or peer.ip != other.pod.ip or not peer.linked or peer.failed:
                 words.append(["CLUSTER", "MEET", other.pod.ip, PORT])
         with contextlib.suppress(LinkError):
             node.connection.pipeline(words)
 
     with ThreadPoolExecutor(PARALLEL) as pool:
-        list(pool.map(meet, sight.nodes))
+        list(pool.map(meet, nodes))
 
 
 # --- judging ----------------------------------------------------------------------------------------------------------
@@ -331,8 +265,8 @@ def _judge(sight: Sight) -> Advance:
     return Advance(healthy, reason, tuple(reports), _members(sight), None if healthy else 0.3)
 
 
-def _report(sight: Sight, outcome: Advance, reason: str, retry_after: float) -> Advance:
-    return Advance(False, reason, outcome.steps, outcome.members, retry_after)
+def _report(outcome: Advance, reason: str, retry_after: float) -> Advance:
+    return replace(outcome, healthy=False, reason=reason, retry_after=retry_after)
 
 
 def _unknown(sight: Sight) -> str:
@@ -359,25 +293,28 @@ def _unserved(sight: Sight) -> str:
 
 
 def _unlinked(sight: Sight) -> str:
-    replicas = sight.cluster.spec["replicasPerShard"]
+    heads = sight.heads()
     for shard in range(sight.cluster.spec["shards"]):
-        master = sight.master(shard)
+        master = heads.get(shard)
         if master is None:
             return f"shard {shard}: none of its members is its master yet"
-        for node in sight.shard(shard):
-            if node is master:
-                continue
+        # Of a master that leaves, all that stay are replicas.
+        replicas = [node for node in sight.shard(shard) if node is not master]
+        for node in replicas:
             if node.me.master != master.id:
                 return f"shard {shard}: {node.pod.name} does not follow {master.pod.name} yet"
             if node.replication.get("master_link_status") != "up":
                 return f"shard {shard}: {node.pod.name} is copying from {master.pod.name}"
-        following = sum(
-            "slave" in peer.flags and peer.master == master.id for peer in master.peers.values() if not peer.failed
-        )
-        if following != replicas:
-            return f"shard {shard}: {master.pod.name} knows of {following} replicas, {replicas} are wished"
+        following = [
+            peer.id
+            for peer in master.peers.values()
+            if "slave" in peer.flags and peer.master == master.id and not peer.failed and peer.id in sight.ids
+        ]
+        if len(following) != len(replicas):
+            return f"shard {shard}: {master.pod.name} knows of {len(following)} replicas, {len(replicas)} are wished"
+    ours = {node.id for node in sight.everyone}
     for node in sight.nodes:
-        strangers = [peer for peer in node.peers.values() if peer.id not in sight.ids]
+        strangers = [peer for peer in node.peers.values() if peer.id not in ours]
         if strangers:
             return f"{node.pod.name} still lists {strangers[0].id[:8]}, which no pod is"
     return ""
@@ -385,7 +322,7 @@ def _unlinked(sight: Sight) -> str:
 
 def _members(sight: Sight) -> tuple[Member, ...]:
     members = []
-    for node in sorted(sight.nodes, key=lambda node: node.pod.name):
+    for node in sorted(sight.everyone, key=lambda node: node.pod.name):
         role = "replica" if "slave" in node.me.flags else "master"
         detail: dict[str, str] = {}
         if node.me.slots:
@@ -393,6 +330,8 @@ def _members(sight: Sight) -> tuple[Member, ...]:
         linked = role == "master" or node.replication.get("master_link_status") == "up"
         if role == "replica":
             detail["link"] = "up" if linked else "down"
+        if node in sight.leaving:
+            detail["leaves"] = "yes"
         members.append(
             Member(
                 node.pod.name, role, node.pod.node, node.pod.zone, str(node.shard), linked and node.pod.started, detail

@@ -8,11 +8,19 @@ from __future__ import annotations
 
 from typing import Any
 
-from provisioning.engines.base import LABEL_COMPONENT, ClusterView, Manifest, common_labels, selector_labels
+from provisioning.engines.base import (
+    LABEL_COMPONENT,
+    ClusterView,
+    Manifest,
+    common_labels,
+    selector_labels,
+    template_annotations,
+)
 from provisioning.engines.zookeeper import spec as rules
 
 CLIENT_PORT, PEER_PORT, ELECTION_PORT, METRICS_PORT = 2181, 2888, 3888, 7000
 USER = 1000
+DEFAULT_TICK_MS = next(field.default for field in rules.FIELDS if field.key == "tickTimeMs")
 PRINCIPAL = "client"
 
 # The password goes from the mounted Secret into a JAAS file in memory, never onto a command line. A session without it
@@ -143,6 +151,11 @@ def _pod(cluster: ClusterView) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def _annotations(cluster: ClusterView) -> dict[str, Any]:
+    tick = cluster.spec["tickTimeMs"]
+    return template_annotations(cluster, {} if tick == DEFAULT_TICK_MS else {"tickTime": str(tick)})
+
+
 def render(cluster: ClusterView) -> list[Manifest]:
     """All objects but the Secret."""
     labels = {**common_labels(cluster), **_labels(cluster)}
@@ -170,7 +183,7 @@ def render(cluster: ClusterView) -> list[Manifest]:
         "updateStrategy": {"type": "OnDelete"},
         "persistentVolumeClaimRetentionPolicy": {"whenDeleted": "Retain", "whenScaled": "Retain"},
         "selector": {"matchLabels": _labels(cluster)},
-        "template": {"metadata": {"labels": labels}, "spec": _pod(cluster)},
+        "template": {"metadata": {"labels": labels, **_annotations(cluster)}, "spec": _pod(cluster)},
         "volumeClaimTemplates": [claim],
     }
     files = {"zoo.cfg": zoo_cfg(cluster), "start.sh": START, "security.properties": SECURITY}

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
-from provisioning.engines.base import Change, Demand, Effect, Field, Problem, Spec, TargetView
+from provisioning.engines.base import Change, Demand, Effect, Field, Problem, Spec, TargetView, plain_changes
 
 VERSIONS = ("3.9.4",)
 
@@ -55,14 +56,35 @@ def demand(spec: Spec) -> Demand:
     )  # fmt: skip
 
 
-def plan_change(before: Spec, after: Spec) -> Sequence[Change]:
+def plan_change(before: Spec, after: Spec, target: TargetView) -> Sequence[Change]:
     """What each changed field does to a running ensemble."""
-    changes = []
-    for field in FIELDS:
-        was, will = before[field.key], after[field.key]
-        if was != will:
-            shrinks = field.key == "storageGiB" and will < was
-            effect = Effect.FIXED if shrinks else field.effect
-            text = "Storage can grow, never shrink." if shrinks else f"{field.title}: {was} becomes {will}."
-            changes.append(Change(f"/{field.key}", was, will, effect, text))
-    return changes
+    return [_judged(change, before, after, target) for change in plain_changes(FIELDS, before, after)]
+
+
+def _judged(change: Change, before: Spec, after: Spec, target: TargetView) -> Change:
+    key = change.pointer[1:]
+    if key == "servers":
+        return replace(change, message="The number of servers is part of every server's configuration: order anew.")
+    if key == "storageClass":
+        return replace(change, message="The data stays on its storage class: order a new ensemble on the other one.")
+    if key == "storageGiB":
+        if after[key] < before[key]:
+            return replace(change, effect=Effect.FIXED, message="Storage can grow, never shrink.")
+        if after["storageClass"] in target.fixed_classes:
+            text = f"Volumes of class {after['storageClass']} cannot grow on {target.name}: order a new ensemble."
+            return replace(change, effect=Effect.FIXED, message=text)
+        return replace(change, effect=Effect.LIVE, message=f"{change.message} Volumes grow while they are in use.")
+    return _with_outage(after, change)
+
+
+def _with_outage(spec: Spec, change: Change) -> Change:
+    if change.effect == Effect.ROLL and servers(spec) == 1:
+        return replace(change, message=f"{change.message} A single server: nobody answers while it restarts.")
+    return change
+
+
+def plan_restart(spec: Spec) -> Change:
+    """What restarting every server does."""
+    return _with_outage(
+        spec, Change("", None, None, Effect.ROLL, "Every server restarts, one at a time, the leader last.")
+    )

@@ -5,11 +5,14 @@ from __future__ import annotations
 import contextlib
 import secrets
 import time
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from provisioning.engines.base import (
     Advance,
+    Change,
     ClusterView,
+    Effect,
     Link,
     LinkError,
     Member,
@@ -18,12 +21,15 @@ from provisioning.engines.base import (
     StepReport,
     StepTitle,
     World,
+    outdated_pods,
+    templates_seen,
 )
 from provisioning.engines.zookeeper import spec as rules
 from provisioning.engines.zookeeper.admin import Session, ZooKeeperError, four_letters, parse_mntr
 from provisioning.engines.zookeeper.manifests import CLIENT_PORT, PRINCIPAL, auth_secret
 
 STEPS = (StepTitle("quorum", "Leader elected, followers in step"),)
+RESTART_STEP = StepTitle("restart", "Servers restarted, one at a time, the leader last")
 LEADS = ("leader", "standalone")
 
 
@@ -49,8 +55,27 @@ def advance(cluster: ClusterView, world: World, link: Link) -> Advance:
         for pod in running
     )  # fmt: skip
     reason = _reason(wanted, members, said)
-    step = StepReport("quorum", "running" if reason else "done", reason)
-    return Advance(not reason, reason, (step,), members, 0.3 if reason else None)
+    quorum = StepReport("quorum", "running" if reason else "done", reason)
+    outdated = outdated_pods(world)
+    names = tuple(pod.name for pod in outdated)
+    restart = None
+    if cluster.changing and (outdated or not templates_seen(world)):
+        # One at a time, and only while everybody else is in step: the ensemble never loses its majority.
+        ready = all(pod.ready for pod in running)
+        if not reason and ready and templates_seen(world):
+            restart = min(outdated, key=lambda pod: (said[pod.name].get("server_state") in LEADS, pod.name))
+        waits = reason or ("" if ready else "a server that just started is not ready yet")
+        waits = f"{wanted - len(outdated)} of {wanted} servers are up to date" + (f"; {waits}" if waits else "")
+        steps = (quorum, StepReport("restart", "running", waits, f"pod/{restart.name}" if restart else ""))
+        return Advance(False, waits, steps, members, 0.5, restart=restart, outdated=names)
+    steps = (quorum, StepReport("restart", "waiting" if reason else "done"))
+    return Advance(not reason, reason, steps, members, 0.3 if reason else None, outdated=names)
+
+
+def change_steps(changes: Sequence[Change]) -> list[StepTitle]:
+    """See engines.base.Engine.change_steps."""
+    rolls = any(change.effect == Effect.ROLL for change in changes)
+    return [*STEPS, *([RESTART_STEP] if rolls else [])]
 
 
 def _reason(wanted: int, members: tuple[Member, ...], said: dict[str, dict[str, str]]) -> str:

@@ -33,6 +33,7 @@ function forecast(pods: number): Forecast {
       },
     ],
     violations: [],
+    changes: [],
   };
 }
 

@@ -7,11 +7,22 @@ import socket
 import subprocess
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from provisioning.engines.base import LABEL_COMPONENT, LABEL_SHARD, ClusterView, LinkError, NodeView, PodView, World
+from provisioning.engines.base import (
+    LABEL_COMPONENT,
+    LABEL_SHARD,
+    Advance,
+    ClusterView,
+    LinkError,
+    NodeView,
+    PodView,
+    VolumeView,
+    WorkloadView,
+    World,
+)
 from provisioning.engines.redis import RedisEngine
 from provisioning.engines.redis.manifests import PORT, redis_conf
 
@@ -36,6 +47,7 @@ class Server:
     address: str
     folder: Path
     process: subprocess.Popen[bytes] | None = None
+    revision: str = "1"
 
 
 @dataclass
@@ -48,18 +60,66 @@ class Fleet:
     servers: list[Server] = field(default_factory=list)
     events: list[tuple[str, str]] = field(default_factory=list)
     budget: int | None = None
+    # What the core and Kubernetes would have: shard to replicas and to the template's state; names of volumes.
+    sets: dict[int, int] = field(default_factory=dict)
+    revision: str = "1"
+    volumes: set[str] = field(default_factory=set)
+    restarted: list[str] = field(default_factory=list)
+    numbers: int = 0
 
     def start(self) -> None:
-        """Make and start every server, members of a shard on different nodes."""
+        """Make and start every server that is wished and not there, members of a shard on different nodes."""
         members = self.cluster.spec["replicasPerShard"] + 1
+        there = {server.pod for server in self.servers}
         for shard in range(self.cluster.spec["shards"]):
+            self.sets[shard] = max(members, self.sets.get(shard, 0))
             for ordinal in range(members):
-                number = len(self.servers)
                 pod = f"{self.cluster.name}-s{shard}-{ordinal}"
+                if pod in there:
+                    continue
+                self.numbers += 1
                 node = f"n{(shard + ordinal) % 3}"
-                server = Server(pod, shard, node, f"127.77.{self.network}.{number + 1}", self.folder / pod)
+                address = f"127.77.{self.network}.{self.numbers}"
+                server = Server(pod, shard, node, address, self.folder / pod, revision=self.revision)
                 self.servers.append(server)
+                self.volumes.add(f"data-{pod}")
                 self.run(server)
+
+    def wish(self, *, roll: bool = False, **spec: object) -> None:
+        """An operation wishes another spec, as after its step "apply"; `roll`: with another template."""
+        view = replace(self.cluster, spec={**self.cluster.spec, **spec}, changing=True)
+        self.cluster = view
+        self.revision = str(int(self.revision) + roll)
+        self.start()
+
+    def obey(self, outcome: Advance) -> None:
+        """Do what the core and Kubernetes do on an engine's word."""
+        if outcome.restart is not None:
+            server = next(one for one in self.servers if one.pod == outcome.restart.name)
+            self.restarted.append(server.pod)
+            self.end(server)
+            server.revision = self.revision
+            self.run(server)
+        for kind, name in outcome.retired:
+            if kind == "StatefulSet":
+                shard = int(name.rpartition("-s")[2])
+                members = self.cluster.spec["replicasPerShard"] + 1 if shard < self.cluster.spec["shards"] else 0
+                for server in [one for one in self.servers if one.shard == shard]:
+                    if int(server.pod.rpartition("-")[2]) >= members:
+                        self.end(server)
+                        self.servers.remove(server)
+                self.sets[shard] = members
+                if not members:
+                    del self.sets[shard]
+            elif kind == "PersistentVolumeClaim":
+                self.volumes.remove(name)
+
+    def end(self, server: Server) -> None:
+        """SIGTERM, as a kubelet ends a container."""
+        assert server.process is not None
+        server.process.terminate()
+        server.process.wait()
+        server.process = None
 
     def run(self, server: Server) -> None:
         """Start one process where it is to be, and wait for it."""
@@ -108,12 +168,23 @@ class Fleet:
             PodView(
                 name=server.pod, uid=server.pod, labels={LABEL_COMPONENT: "redis", LABEL_SHARD: str(server.shard)},
                 node=server.node, zone="", ip=server.address, phase="Running", started=server.process is not None,
-                ready=server.process is not None, restarts=0, deleting=False, created=now,
+                ready=server.process is not None, restarts=0, deleting=False, created=now, revision=server.revision,
             )
             for server in self.servers
         ]  # fmt: skip
         nodes = tuple(NodeView(name, "", True, True) for name in ("n0", "n1", "n2"))
-        return World(now, tuple(sorted(pods, key=lambda pod: pod.name)), (), (), nodes)
+        workloads = tuple(
+            WorkloadView(
+                "StatefulSet", f"{self.cluster.name}-s{shard}", {LABEL_SHARD: str(shard)}, replicas, replicas, True,
+                self.revision,
+            )
+            for shard, replicas in self.sets.items()
+        )  # fmt: skip
+        volumes = tuple(
+            VolumeView(name, "Bound", "standard", 1024, 1024, {LABEL_SHARD: name.split("-")[-2][1:]})
+            for name in sorted(self.volumes)
+        )
+        return World(now, tuple(sorted(pods, key=lambda pod: pod.name)), volumes, workloads, nodes)
 
     # --- Link ---
 
@@ -146,7 +217,9 @@ class Fleet:
         while True:
             outcome = ENGINE.advance(self.cluster, self.world(), self)
             if outcome.healthy:
+                self.cluster = replace(self.cluster, changing=False)
                 return time.monotonic() - started
+            self.obey(outcome)
             assert time.monotonic() - started < seconds, outcome.reason
             time.sleep(min(0.2, outcome.retry_after or 0.2))
 

@@ -23,6 +23,9 @@ def test_persistence_none_with_replicas_is_refused_because_an_empty_master_would
     assert rules.check(view(persistence="none", replicasPerShard=0).spec) == []
 
 
+TARGET = TargetView("t", nodes=3, zones=1, storage_classes=("standard", "stiff"), fixed_classes=("stiff",))
+
+
 @pytest.mark.parametrize(("spread", "codes"), [("hard", ["too_few_nodes"]), ("soft", [])])
 def test_more_members_than_nodes_is_refused_under_the_hard_spread_rule(spread: str, codes: list[str]) -> None:
     target = TargetView("t", nodes=2, zones=1, storage_classes=("standard",))
@@ -55,7 +58,8 @@ def test_rendering_is_pure_and_holds_no_password() -> None:
 
 def test_a_storage_class_is_fixed_and_shrinking_storage_is_refused() -> None:
     before = view(storageGiB=5).spec
-    changes = ENGINE.plan_change(before, {**before, "storageClass": "fast-ssd", "storageGiB": 4, "shards": 4})
+    after = {**before, "storageClass": "fast-ssd", "storageGiB": 4, "shards": 4}
+    changes = ENGINE.plan_change(before, after, TARGET)
     assert {change.pointer: change.effect for change in changes} == {
         "/storageClass": Effect.FIXED, "/storageGiB": Effect.FIXED, "/shards": Effect.MOVE,
     }  # fmt: skip

@@ -1,0 +1,195 @@
+"""Hash slots from node to node while clients go on: which ones (pure), and how.
+
+The order of commands is that of the Redis Cluster specification ("Cluster live reconfiguration") and of
+redis-cli. Nothing is remembered but by the nodes themselves: a slot on the move is marked on both, so whoever comes
+after a worker that died finishes what is marked first, and then plans again from where things stand.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+
+from provisioning.engines.base import Link
+from provisioning.engines.redis.admin import RedisError, Reply
+from provisioning.engines.redis.manifests import PORT
+from provisioning.engines.redis.placement import SLOTS
+from provisioning.engines.redis.sight import Node, Sight
+
+# Slots that are on the move together: fewer round trips, and the more redirections for clients.
+BATCH_SLOTS = 64
+# Keys in one MIGRATE, during which both nodes serve nobody else.
+BATCH_KEYS = 10
+MIGRATE_TIMEOUT_MS = 5000
+# A node that is moving a large key answers late.
+REPLY_SECONDS = 8.0
+# Of maxmemory: the rest is for writes that come meanwhile.
+SAFE_PERCENT = 95
+
+Move = tuple[int, int, int]
+
+
+def plan_moves(owned: Mapping[int, Sequence[int]], shards: int) -> list[Move]:
+    """The fewest (slot, from shard, to shard) after which every shard below `shards` has as many slots as the others,
+    to within one, and all others have none. Empty when it is so. Equal inputs give equal results, and each move done
+    leaves a plan that is the rest of this one in effect: it may be made anew at any moment.
+    """
+    base, extra = divmod(SLOTS, shards)
+    order = sorted(range(shards), key=lambda shard: (-len(owned.get(shard, ())), shard))
+    targets = {shard: base + (place < extra) for place, shard in enumerate(order)}
+    spare: list[tuple[int, int]] = []
+    for shard in sorted(owned):
+        slots = sorted(owned[shard])
+        spare += [(slot, shard) for slot in slots[targets.get(shard, 0) :]]
+    moves: list[Move] = []
+    for shard in order:
+        for _ in range(targets[shard] - len(owned.get(shard, ()))):
+            slot, source = spare.pop(0)
+            moves.append((slot, source, shard))
+    return moves
+
+
+class Stuck(Exception):
+    """A node refused; trying again later may help."""
+
+
+def _owned(sight: Sight) -> dict[int, list[int]]:
+    owned: dict[int, list[int]] = defaultdict(list)
+    for node in sight.everyone:
+        if node.is_master and node.me.slots:
+            owned[node.shard] += node.slots
+    return owned
+
+
+def wanted(sight: Sight) -> list[Move]:
+    """What is to be moved now.
+
+    For evenness only while an operation runs: who moved slots by hand, for load, keeps them so. A shard without slots
+    and a leaving one with some are always put right. Raises Stuck while the nodes do not agree who serves what.
+    """
+    owned = _owned(sight)
+    every = [slot for slots in owned.values() for slot in slots]
+    if len(every) != SLOTS or len(set(every)) != SLOTS:
+        raise Stuck("the nodes do not agree yet on who serves which slot")
+    shards = sight.cluster.spec["shards"]
+    must = len([shard for shard in owned if shard < shards]) < shards or any(shard >= shards for shard in owned)
+    return plan_moves(owned, shards) if must or sight.cluster.changing else []
+
+
+def is_open(sight: Sight) -> bool:
+    """Whether slots are marked as on the move."""
+    return any(node.me.moving for node in sight.everyone)
+
+
+def work(sight: Sight, link: Link, until: float) -> int:
+    """Finish what is marked as on the move, then move what is wanted, up to the moment `until` (monotonic).
+
+    Returns how many slots were moved. Raises Stuck, LinkError. Wants a cluster in which everybody agrees.
+    """
+    heads = sight.heads() | {node.shard: node for node in sight.leaving if node.is_master and node.me.slots}
+    for node in heads.values():
+        node.connection.wait_up_to(REPLY_SECONDS)
+    if is_open(sight):
+        return _finish_open(sight, heads)
+    batches: dict[tuple[int, int], list[int]] = defaultdict(list)
+    for slot, source, to in wanted(sight):
+        batches[source, to].append(slot)
+    done = 0
+    for (source, to), slots in batches.items():
+        moved = 0
+        while moved < len(slots) and time.monotonic() < until:
+            batch = slots[moved : moved + BATCH_SLOTS]
+            _move(sight, heads[source], heads[to], batch)
+            moved += len(batch)
+        if moved:
+            text = f"{moved} slots, with their keys, from {heads[source].pod.name} to {heads[to].pod.name}"
+            link.event("SlotsMoved", text, object=f"pod/{heads[to].pod.name}")
+        done += moved
+    return done
+
+
+def _finish_open(sight: Sight, heads: Mapping[int, Node]) -> int:
+    """Slots that somebody began to move go where they were going: their keys may be on both sides."""
+    nodes = {node.id: node for node in sight.everyone}
+    slots = sorted({slot for node in sight.everyone for slot, _, _ in node.me.moving})
+    for slot in slots:
+        takers = [node for node in heads.values() if any(s == slot and comes for s, comes, _ in node.me.moving)]
+        givers = [node for node in heads.values() if any(s == slot and not comes for s, comes, _ in node.me.moving)]
+        owners = [node for node in heads.values() if slot in node.slots]
+        to = takers[0] if takers else None
+        if to is None and givers:
+            other = next(other for s, comes, other in givers[0].me.moving if s == slot and not comes)
+            # The receiver may have been replaced by its replica, which knows nothing of the mark but has the keys.
+            to = heads.get(nodes[other].shard) if other in nodes else None
+        source = next((node for node in owners if node is not to), None)
+        if to is not None and source is not None and slot not in to.slots:
+            _move(sight, source, to, [slot])
+            continue
+        if to is not None and source is not None:
+            _send(source, [["CLUSTER", "SETSLOT", slot, "NODE", to.id]])
+        marked = [
+            node for node in sight.everyone if any(s == slot for s, _, _ in node.me.moving) and node is not source
+        ]
+        for node in marked if owners else []:
+            _send(node, [["CLUSTER", "SETSLOT", slot, "STABLE"]])
+        if to is None and source is not None:
+            _send(source, [["CLUSTER", "SETSLOT", slot, "STABLE"]])
+    return len(slots)
+
+
+def _move(sight: Sight, source: Node, to: Node, slots: Sequence[int]) -> None:
+    """1. Mark the slots on the receiver, then on the giver: from now on the giver sends clients whose key it does not
+    have to the receiver, so no new key appears behind our back.
+    2. Move keys until there are none. 3. Give the slots to the receiver, first there, then on the giver and all others.
+    """
+    _send(to, [["CLUSTER", "SETSLOT", slot, "IMPORTING", source.id] for slot in slots])
+    _send(source, [["CLUSTER", "SETSLOT", slot, "MIGRATING", to.id] for slot in slots])
+    left = list(slots)
+    while left:
+        found = _send(source, [["CLUSTER", "GETKEYSINSLOT", slot, BATCH_KEYS] for slot in left])
+        left = [slot for slot, keys in zip(left, found, strict=True) if keys]
+        for keys in found:
+            if isinstance(keys, list) and keys:
+                # REPLACE: a MIGRATE that timed out may have left a copy; the giver's, which serves it, is the newer.
+                words: list[str | int] = ["MIGRATE", to.pod.ip, PORT, "", 0, MIGRATE_TIMEOUT_MS, "REPLACE"]
+                _send(source, [[*words, "AUTH", sight.password, "KEYS", *(str(key) for key in keys)]])
+    for node in (to, source):
+        _send(node, [["CLUSTER", "SETSLOT", slot, "NODE", to.id] for slot in slots])
+    for node in sight.everyone:
+        if node not in (to, source) and node.is_master and to.id in node.peers:
+            _send(node, [["CLUSTER", "SETSLOT", slot, "NODE", to.id] for slot in slots])
+
+
+def _send(node: Node, commands: Sequence[Sequence[str | int]]) -> list[Reply]:
+    """Send commands; their replies, of which none may be an error. Raises Stuck, which never quotes a password."""
+    replies: list[Reply] = []
+    for command, reply in zip(commands, node.connection.pipeline(commands), strict=True):
+        if isinstance(reply, RedisError):
+            shown = " ".join(str(word) for word in command[:4]) if command[0] == "CLUSTER" else str(command[0])
+            raise Stuck(f"{node.pod.name} refused {shown}: {reply}")
+        replies.append(reply)
+    return replies
+
+
+def too_much(sight: Sight) -> str:
+    """Why the data of leaving masters does not fit into the memory of those that stay; "" when it does.
+
+    Raises LinkError.
+    """
+    from_leaving, room = 0, 0
+    for node in sight.everyone:
+        if not (node.is_master and node.me.slots):
+            continue
+        reply = node.connection.call("INFO", "memory")
+        said = dict(line.partition(":")[::2] for line in str(reply).splitlines())
+        used, most = int(said["used_memory"]), int(said["maxmemory"])
+        if node.shard >= sight.cluster.spec["shards"]:
+            # An empty node's own needs stay behind; so does what grew by fragmentation.
+            from_leaving += max(0, used - int(said.get("used_memory_overhead", 0)))
+        else:
+            room += max(0, most * SAFE_PERCENT // 100 - used)
+    if from_leaving <= room:
+        return ""
+    mib = 2**20
+    return f"{from_leaving // mib} MiB are to be moved, and there is room for {room // mib} MiB"

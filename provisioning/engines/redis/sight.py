@@ -1,0 +1,225 @@
+"""What is seen of a Redis Cluster in one look: a connection to every pod that runs, and what each said last."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+from provisioning.engines.base import LABEL_COMPONENT, LABEL_SHARD, ClusterView, Link, LinkError, PodView, World
+from provisioning.engines.redis import spec as rules
+from provisioning.engines.redis.admin import Connection, Peer, RedisError, parse_info, parse_nodes
+from provisioning.engines.redis.manifests import PORT, auth_secret
+from provisioning.engines.redis.placement import SLOTS, choose_masters
+
+PARALLEL = 16
+# A replica this far behind its master is in step: a failover waits for the rest, which takes no time.
+IN_STEP_BYTES = 1 << 20
+
+
+@dataclass
+class Node:
+    """A pod we speak to, and what it said last."""
+
+    pod: PodView
+    shard: int
+    connection: Connection
+    id: str = ""
+    peers: Mapping[str, Peer] = field(default_factory=dict)
+    info: Mapping[str, str] = field(default_factory=dict)
+    replication: Mapping[str, str] = field(default_factory=dict)
+    # During this call; the next one may ask again.
+    failover_asked: bool = False
+
+    @property
+    def me(self) -> Peer:
+        return self.peers[self.id]
+
+    @property
+    def is_alone(self) -> bool:
+        return len(self.peers) == 1
+
+    @property
+    def is_master(self) -> bool:
+        return "master" in self.me.flags
+
+    @property
+    def slots(self) -> set[int]:
+        """The slots it says it serves."""
+        return {slot for first, last in self.me.slots for slot in range(first, last + 1)}
+
+    def follows(self, master: Node) -> bool:
+        """Whether it is a replica of `master` with a link that is up and little left to copy."""
+        if self.me.master != master.id or self.replication.get("master_link_status") != "up":
+            return False
+        if self.replication.get("master_sync_in_progress") == "1":
+            return False
+        behind = int(master.replication.get("master_repl_offset", 0)) - int(
+            self.replication.get("slave_repl_offset", 0)
+        )
+        return behind < IN_STEP_BYTES
+
+    def read(self) -> None:
+        """Look. Raises LinkError."""
+        nodes, info, replication = self.connection.pipeline(
+            [["CLUSTER", "NODES"], ["CLUSTER", "INFO"], ["INFO", "replication"]]
+        )
+        for reply in (nodes, info, replication):
+            if isinstance(reply, RedisError):
+                raise LinkError(f"{self.pod.name} answers {reply}")
+        peers = parse_nodes(str(nodes))
+        self.id = next(peer.id for peer in peers if "myself" in peer.flags)
+        self.peers = {peer.id: peer for peer in peers if "handshake" not in peer.flags}
+        self.info, self.replication = parse_info(str(info)), parse_info(str(replication))
+
+
+@dataclass
+class Sight:
+    """All that was seen in one look. `nodes` are the members the spec wishes, `leaving` those it does not any more.
+
+    `missing` says what of the wished members does not answer, `gone` the pods of leaving ones that do not.
+    """
+
+    cluster: ClusterView
+    password: str
+    nodes: list[Node]
+    missing: list[str]
+    leaving: list[Node] = field(default_factory=list)
+    gone: list[str] = field(default_factory=list)
+
+    @property
+    def ids(self) -> set[str]:
+        return {node.id for node in self.nodes}
+
+    @property
+    def everyone(self) -> list[Node]:
+        """Wished and leaving members that answer."""
+        return [*self.nodes, *self.leaving]
+
+    def shard(self, number: int) -> list[Node]:
+        """The members of one shard that are to stay."""
+        return [node for node in self.nodes if node.shard == number]
+
+    def master(self, number: int) -> Node | None:
+        """The member, staying or leaving, that serves the shard's slots; None for none, or (for a moment) two."""
+        serving = [node for node in self.everyone if node.shard == number and node.me.slots and node.is_master]
+        return serving[0] if len(serving) == 1 else None
+
+    def all_slots_owned(self) -> bool:
+        """Whether every slot has an owner, living or dead, in somebody's eyes."""
+        owned: set[int] = set()
+        for node in self.everyone:
+            for peer in node.peers.values():
+                for first, last in peer.slots:
+                    owned.update(range(first, last + 1))
+        return len(owned) == SLOTS
+
+    def heads(self) -> dict[int, Node]:
+        """Shard to the member the others follow: its master, or, in a shard that has no slots yet, its master to be."""
+        shards = range(self.cluster.spec["shards"])
+        found = {number: node for number in shards if (node := self.master(number)) is not None}
+        if len(found) == len(shards) or not self.all_slots_owned():
+            return found
+        candidates: dict[int, list[Node]] = {}
+        for number in shards:
+            members = self.shard(number)
+            if number in found or any(node.me.slots for node in members):
+                continue
+            followed = {node.me.master for node in members if node.me.master}
+            masters = [node for node in members if node.is_master]
+            if followed - {node.id for node in masters}:
+                # They follow somebody who is away, and hold the shard's data: an empty member must not lead them.
+                continue
+            candidates[number] = [node for node in masters if node.id in followed] or masters
+        placed = {number: [(node.pod.name, node.pod.node) for node in nodes] for number, nodes in candidates.items()}
+        fixed = {number: node.pod.name for number, node in found.items()}
+        placed |= {number: [(node.pod.name, node.pod.node)] for number, node in found.items()}
+        chosen = choose_masters(placed, fixed)
+        for number, nodes in candidates.items():
+            for node in nodes:
+                if node.pod.name == chosen.get(number):
+                    found[number] = node
+        return found
+
+    def foreign(self) -> list[tuple[Node, Peer]]:
+        """Living nodes that ours know and that are not ours."""
+        addresses = {node.pod.ip for node in self.everyone}
+        ours = {node.id for node in self.everyone}
+        return [
+            (node, peer)
+            for node in self.nodes
+            for peer in node.peers.values()
+            if peer.id not in ours and peer.linked and not peer.failed and peer.ip not in addresses
+        ]
+
+
+def redis_pods(world: World) -> list[PodView]:
+    """The cluster's Redis pods."""
+    return [pod for pod in world.pods if pod.labels.get(LABEL_COMPONENT) == "redis"]
+
+
+def ordinal_of(name: str) -> int:
+    """Number of a StatefulSet's pod, or of its volume."""
+    return int(name.rpartition("-")[2])
+
+
+def is_wished(cluster: ClusterView, shard: int, ordinal: int) -> bool:
+    """Whether the spec has this member."""
+    return bool(shard < cluster.spec["shards"] and ordinal <= cluster.spec["replicasPerShard"])
+
+
+@contextlib.contextmanager
+def connected(cluster: ClusterView, world: World, link: Link) -> Iterator[Sight]:
+    """Connections to all pods that run, closed at the end."""
+    password = link.secret(auth_secret(cluster))["password"]
+
+    def wished(pod: PodView) -> bool:
+        return is_wished(cluster, int(pod.labels[LABEL_SHARD]), ordinal_of(pod.name))
+
+    pods = redis_pods(world)
+    stay = [pod for pod in pods if wished(pod)]
+    running = [pod for pod in pods if pod.started and pod.ip and not pod.deleting]
+    missing = [pod.name for pod in stay if pod not in running]
+    missing += ["a pod that is not there yet"] * max(0, rules.pods(cluster.spec) - len(stay))
+
+    def connect(pod: PodView) -> Node | str:
+        try:
+            return Node(pod, int(pod.labels[LABEL_SHARD]), Connection(link.connect(pod, PORT, timeout=2), password))
+        except (LinkError, RedisError) as error:
+            return f"{pod.name} ({error})"
+
+    with ThreadPoolExecutor(PARALLEL) as pool:
+        found = list(zip(running, pool.map(connect, running), strict=True))
+    sight = Sight(cluster, password, [], missing)
+    sight.gone = [pod.name for pod in pods if pod not in stay and pod not in running]
+    for pod, one in found:
+        if isinstance(one, Node):
+            (sight.nodes if pod in stay else sight.leaving).append(one)
+        else:
+            (sight.missing if pod in stay else sight.gone).append(one)
+    connections = [node.connection for node in sight.everyone]
+    try:
+        yield sight
+    finally:
+        for connection in connections:
+            connection.close()
+
+
+def read_all(sight: Sight) -> None:
+    """Read every node side by side; one that breaks counts as missing."""
+
+    def read(node: Node) -> str:
+        try:
+            node.read()
+        except LinkError as error:
+            return f"{node.pod.name} ({error})"
+        return ""
+
+    everyone = sight.everyone
+    with ThreadPoolExecutor(PARALLEL) as pool:
+        broken = dict(zip([node.pod.name for node in everyone], pool.map(read, everyone), strict=True))
+    sight.missing += [broken[node.pod.name] for node in sight.nodes if broken[node.pod.name]]
+    sight.gone += [broken[node.pod.name] for node in sight.leaving if broken[node.pod.name]]
+    sight.nodes = [node for node in sight.nodes if not broken[node.pod.name]]
+    sight.leaving = [node for node in sight.leaving if not broken[node.pod.name]]

@@ -1,0 +1,307 @@
+"""Changing a running cluster: settings, restarts, shards and replicas, with real servers and a client that writes."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from redis.cluster import RedisCluster
+from redis.exceptions import RedisError
+
+from provisioning.engines.redis import settings
+from provisioning.engines.redis.admin import Connection
+from provisioning.engines.redis.manifests import PORT
+from provisioning.engines.redis.moves import plan_moves
+from provisioning.engines.redis.placement import slot_range
+from provisioning.engines.redis.tests.conftest import Start
+from provisioning.engines.redis.tests.servers import ENGINE, PASSWORD, Crash, Fleet, view
+
+
+def client_of(fleet: Fleet) -> RedisCluster:
+    """A cluster client; its host is the first server's, since all use one port."""
+    return RedisCluster(host=fleet.servers[0].address, port=PORT, password=PASSWORD)
+
+
+class Writer:
+    """A client that writes numbered keys as fast as it may, one after another, and knows which were acknowledged."""
+
+    def __init__(self, fleet: Fleet) -> None:
+        self.client = client_of(fleet)
+        self.acknowledged: list[int] = []
+        self.refused = 0
+        self.longest_gap = 0.0
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._write, daemon=True)
+        self._thread.start()
+
+    def _write(self) -> None:
+        number, last = 0, time.monotonic()
+        while not self._stopped.is_set():
+            number += 1
+            try:
+                self.client.set(f"key-{number}", number)
+            except (RedisError, OSError):
+                self.refused += 1
+                continue
+            self.acknowledged.append(number)
+            self.longest_gap = max(self.longest_gap, time.monotonic() - last)
+            last = time.monotonic()
+
+    def stop(self) -> list[int]:
+        """End, and return the acknowledged writes that cannot be read any more."""
+        self._stopped.set()
+        self._thread.join()
+        return [number for number in self.acknowledged if self.client.get(f"key-{number}") != str(number).encode()]
+
+    def await_writes(self, more: int) -> None:
+        """Wait until so many more writes were acknowledged."""
+        goal, deadline = len(self.acknowledged) + more, time.monotonic() + 20
+        while len(self.acknowledged) < goal:
+            assert time.monotonic() < deadline, "the writer writes"
+            time.sleep(0.01)
+
+
+@contextlib.contextmanager
+def writing(fleet: Fleet) -> Iterator[Writer]:
+    writer = Writer(fleet)
+    try:
+        writer.await_writes(100)
+        yield writer
+    finally:
+        writer.stop()
+        writer.client.close()
+
+
+def config(fleet: Fleet, key: str) -> set[str]:
+    """What CONFIG GET says, over all nodes."""
+    found = set()
+    for pod in fleet.world().pods:
+        with Connection(fleet.connect(pod, PORT), PASSWORD) as connection:
+            reply = connection.call("CONFIG", "GET", key)
+            assert isinstance(reply, list)
+            found.add(str(reply[1]))
+    return found
+
+
+def masters(fleet: Fleet) -> dict[str, str]:
+    """Shard to its master."""
+    members = ENGINE.advance(fleet.cluster, fleet.world(), fleet).members
+    return {member.shard: member.pod for member in members if member.role == "master"}
+
+
+def slots(fleet: Fleet) -> dict[str, int]:
+    """Shard to how many slots it serves."""
+    members = ENGINE.advance(fleet.cluster, fleet.world(), fleet).members
+    counts = Counter[str]()
+    for member in members:
+        for part in member.detail.get("slots", "").split(", "):
+            first, _, last = part.partition("-")
+            if first:
+                counts[member.shard] += int(last or first) - int(first) + 1
+    return dict(counts)
+
+
+def test_defaults_are_those_of_a_running_server_so_that_nothing_drifts_from_the_start(start: Start) -> None:
+    fleet = start(view())
+    fleet.settle()
+    assert not [event for event in fleet.events if event[0] in ("SettingsSet", "SettingsHealed", "RedisRefused")]
+    for one in settings.SETTINGS:
+        assert config(fleet, one.key) == {settings._text(one.default)}, one.key
+
+
+def test_live_settings_are_in_force_everywhere_without_a_restart_and_go_back_when_taken_out(start: Start) -> None:
+    fleet = start(view())
+    fleet.settle()
+    fleet.wish(evictionPolicy="allkeys-lru", nodeTimeoutMs=4000, persistence="aof+rdb", config={"hz": 20})
+    fleet.settle()
+    assert [config(fleet, key) for key in ("maxmemory-policy", "cluster-node-timeout", "hz", "save")] == [
+        {"allkeys-lru"}, {"4000"}, {"20"}, {"3600 1 300 100 60 10000"},
+    ]  # fmt: skip
+    fleet.wish(config={})
+    fleet.settle()
+    assert config(fleet, "hz") == {"10"}
+    assert fleet.restarted == []
+
+
+def test_what_somebody_changed_by_hand_is_healed_and_told(start: Start) -> None:
+    fleet = start(view())
+    fleet.settle()
+    with Connection(fleet.connect(fleet.world().pods[0], PORT), PASSWORD) as connection:
+        connection.call("CONFIG", "SET", "maxmemory", "1mb")
+    fleet.events.clear()
+    fleet.settle()
+    assert len(config(fleet, "maxmemory")) == 1
+    assert fleet.events == [("SettingsHealed", "maxmemory was 1048576, is 100663296")]
+
+
+def test_memory_that_the_data_does_not_fit_into_is_refused_before_anything_is_changed(start: Start) -> None:
+    fleet = start(view(memoryGiB=0.25))
+    fleet.settle()
+    with Connection(fleet.connect(fleet.world().pods[0], PORT), PASSWORD) as connection:
+        connection.call("CONFIG", "SET", "maxmemory-policy", "noeviction")
+    fleet.wish(roll=True, memoryGiB=0.001)
+    outcome = ENGINE.advance(fleet.cluster, fleet.world(), fleet)
+    assert outcome.blocked is not None
+    assert outcome.blocked.code == "data_does_not_fit"
+    assert outcome.restart is None
+    assert config(fleet, "maxmemory") == {str(192 * 2**20)}
+
+
+def test_a_rolling_restart_takes_replicas_first_and_loses_no_acknowledged_write(start: Start) -> None:
+    fleet = start(view())
+    fleet.settle()
+    before = masters(fleet)
+    with writing(fleet) as writer:
+        fleet.wish(roll=True, memoryGiB=0.25)
+        fleet.settle(60)
+        writer.await_writes(100)
+        assert writer.stop() == []
+    assert sorted(fleet.restarted) == sorted(server.pod for server in fleet.servers)
+    for shard, old in before.items():
+        members = [pod for pod in fleet.restarted if f"-s{shard}-" in pod]
+        assert members[-1] == old, "the old master restarts last"
+    assert config(fleet, "maxmemory") == {str(192 * 2**20)}
+
+
+def test_nothing_restarts_while_no_operation_asks_for_it(start: Start) -> None:
+    fleet = start(view())
+    fleet.settle()
+    fleet.revision = "2"
+    outcome = ENGINE.advance(fleet.cluster, fleet.world(), fleet)
+    assert (outcome.healthy, outcome.restart) == (True, None)
+    assert len(outcome.outdated) == 6
+
+
+def test_memory_is_granted_to_redis_only_after_its_pod_has_it(start: Start) -> None:
+    fleet = start(view(replicasPerShard=0))
+    fleet.settle()
+    fleet.wish(roll=True, memoryGiB=0.25)
+    outcome = ENGINE.advance(fleet.cluster, fleet.world(), fleet)
+    assert outcome.restart is not None
+    assert config(fleet, "maxmemory") == {str(96 * 2**20)}
+
+
+def test_shards_out_and_in_move_every_key_while_a_client_writes(start: Start) -> None:
+    fleet = start(view())
+    fleet.settle()
+    with writing(fleet) as writer:
+        fleet.wish(shards=4)
+        fleet.settle(60)
+        assert slots(fleet) == {"0": 4096, "1": 4096, "2": 4096, "3": 4096}
+        writer.await_writes(100)
+        fleet.wish(shards=3)
+        fleet.settle(60)
+        writer.await_writes(100)
+        assert writer.stop() == []
+    assert sorted(slots(fleet).values()) == [5461, 5461, 5462]
+    assert len(fleet.servers) == 6
+    assert not [name for name in fleet.volumes if "-s3-" in name]
+
+
+def test_replicas_up_and_down_never_touch_a_shards_only_copy(start: Start) -> None:
+    fleet = start(view(replicasPerShard=1))
+    fleet.settle()
+    fleet.wish(replicasPerShard=2)
+    fleet.settle(60)
+    assert Counter(m.role for m in ENGINE.advance(fleet.cluster, fleet.world(), fleet).members) == {
+        "master": 3, "replica": 6,
+    }  # fmt: skip
+    # The last member of shard 1 leads it: the very one that goes.
+    last = next(pod for pod in fleet.world().pods if pod.name.endswith("-s1-2"))
+    with Connection(fleet.connect(last, PORT), PASSWORD) as connection:
+        connection.call("CLUSTER", "FAILOVER")
+    deadline = time.monotonic() + 20
+    while masters(fleet)["1"] != last.name:
+        assert time.monotonic() < deadline, "it leads"
+        time.sleep(0.05)
+    with writing(fleet) as writer:
+        fleet.wish(replicasPerShard=1)
+        fleet.settle(60)
+        writer.await_writes(100)
+        assert writer.stop() == []
+    assert len(fleet.servers) == 6
+    assert len(fleet.volumes) == 6
+
+
+@pytest.mark.parametrize("commands", [1, 60, 200])
+def test_a_worker_killed_while_slots_move_is_followed_by_one_that_finishes(
+    start: Start, monkeypatch: pytest.MonkeyPatch, commands: int
+) -> None:
+    fleet = start(view(replicasPerShard=0))
+    fleet.settle()
+    client = client_of(fleet)
+    names = [f"{{{number}}}-{part}".encode() + b"\xff\xfe" for number in range(300) for part in range(3)]
+    for name in names:
+        client.set(name, name)
+    fleet.wish(shards=4)
+    real, left = Connection.pipeline, [commands]
+
+    def pipeline(self: Connection, sent: Any) -> Any:
+        moving = [words for words in sent if words[0] == "MIGRATE" or words[1:2] == ["SETSLOT"]]
+        if moving:
+            left[0] -= 1
+            if left[0] < 0:
+                raise Crash
+        return real(self, sent)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Connection, "pipeline", pipeline)
+        with pytest.raises(Crash):
+            fleet.settle(60)
+    fleet.settle(60)
+    assert slots(fleet) == {"0": 4096, "1": 4096, "2": 4096, "3": 4096}
+    assert [name for name in names if client.get(name) != name] == []
+    client.close()
+
+
+def test_what_moves_is_the_least_and_can_be_planned_anew_at_any_moment() -> None:
+    owned = {shard: list(range(slot_range(shard, 3)[0], slot_range(shard, 3)[1] + 1)) for shard in range(3)}
+    moves = plan_moves(owned, 5)
+    assert len(moves) == 16384 * 2 // 5
+    for done, (slot, source, to) in enumerate(moves):
+        owned[source].remove(slot)
+        owned.setdefault(to, []).append(slot)
+        left = plan_moves(owned, 5) if done % 500 == 0 else moves[done + 1 :]
+        assert len(left) == len(moves) - done - 1
+    assert sorted(len(slots) for slots in owned.values()) == [3276, 3277, 3277, 3277, 3277]
+    assert plan_moves(owned, 5) == []
+    assert {to for _, _, to in plan_moves(owned, 3)} == {0, 1, 2}
+    assert len(plan_moves(owned, 3)) == 3276 + 3277
+
+
+def test_slots_moved_by_hand_stay_where_they_are_until_somebody_changes_the_cluster(start: Start) -> None:
+    fleet = start(view(replicasPerShard=0))
+    fleet.settle()
+    pods = fleet.world().pods
+    with (
+        Connection(fleet.connect(pods[0], PORT), PASSWORD) as source,
+        Connection(fleet.connect(pods[1], PORT), PASSWORD) as to,
+    ):
+        name = to.text("CLUSTER", "MYID")
+        to.call("CLUSTER", "SETSLOT", 0, "IMPORTING", source.text("CLUSTER", "MYID"))
+        to.call("CLUSTER", "SETSLOT", 0, "NODE", name)
+        source.call("CLUSTER", "SETSLOT", 0, "NODE", name)
+    fleet.settle()
+    assert slots(fleet) == {"0": 5460, "1": 5462, "2": 5462}
+    fleet.wish(evictionPolicy="allkeys-lru")
+    fleet.settle()
+    assert sorted(slots(fleet).values()) == [5461, 5461, 5462]
+
+
+def test_a_shard_that_is_needed_for_its_memory_does_not_leave(start: Start) -> None:
+    fleet = start(view(replicasPerShard=0, shards=4))
+    fleet.settle()
+    client = client_of(fleet)
+    for number in range(230):
+        client.set(f"large-{number}", "x" * 2**20)
+    client.close()
+    fleet.wish(shards=3)
+    outcome = ENGINE.advance(fleet.cluster, fleet.world(), fleet)
+    assert outcome.blocked is not None
+    assert "there is room for" in outcome.blocked.message
+    assert slots(fleet) == {"0": 4096, "1": 4096, "2": 4096, "3": 4096}

@@ -1,0 +1,319 @@
+"""What is done to a Redis Cluster that is formed: settings, slots on the move, members that leave, restarts.
+
+`look_after` takes at most one batch of each call, in this order:
+
+1. settings in force on every node (CONFIG SET), whoever changed them;
+2. slots evenly over the wished shards, none left on shards that leave; before that the restarts, when shards leave:
+   nodes that are to take over data must be as large as they will be;
+3. members that leave: never while they serve a slot; forgotten by all, reset, then handed to the core for removal;
+4. restarts of outdated pods, one at a time over the whole cluster: in each shard the replicas, then a restarted replica
+   takes over (CLUSTER FAILOVER, which loses nothing: the old master holds back writes until it is in step), then the
+   old master, which is a replica by then.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from provisioning.engines.base import (
+    LABEL_SHARD,
+    Blocked,
+    Link,
+    LinkError,
+    PodView,
+    StepReport,
+    World,
+    outdated_pods,
+    templates_seen,
+)
+from provisioning.engines.redis import moves, settings
+from provisioning.engines.redis.admin import RedisError, parse_info
+from provisioning.engines.redis.sight import Node, Sight, is_wished, ordinal_of, redis_pods
+
+MIB = 2**20
+
+
+@dataclass
+class Care:
+    """The outcome of one look: `complaint` is what is not as wished yet; `acted`: something was sent."""
+
+    complaint: str = ""
+    acted: bool = False
+    steps: list[StepReport] = field(default_factory=list)
+    restart: PodView | None = None
+    retired: tuple[tuple[str, str], ...] = ()
+    blocked: Blocked | None = None
+
+
+def look_after(sight: Sight, world: World, link: Link, until: float) -> Care:
+    """One round of the above, for a cluster whose members all answer and agree. Raises LinkError."""
+    care = Care()
+    stages: list[tuple[str, Callable[[], str]]] = [
+        ("config", lambda: settle_settings(sight, world, link, care)),
+        ("move", lambda: _move(sight, link, until, care)),
+        ("restart", lambda: _restart(sight, world, link, care)),
+    ]
+    if sight.leaving:
+        stages[1], stages[2] = stages[2], stages[1]
+    stages.append(("leave", lambda: _leave(sight, world, link, care)))
+    for key, stage in stages:
+        if care.complaint:
+            care.steps.append(StepReport(key, "waiting"))
+            continue
+        care.complaint = stage()
+        care.steps.append(StepReport(key, "running" if care.complaint else "done", care.complaint))
+    return care
+
+
+# --- settings ---------------------------------------------------------------------------------------------------------
+
+
+def settle_settings(sight: Sight, world: World, link: Link, care: Care) -> str:
+    """Have every node use the wished settings; returns what is not so yet. Raises LinkError.
+
+    A pod that is to be restarted into more memory keeps its maxmemory until then.
+    """
+    spec = sight.cluster.spec
+    wish = settings.wanted(spec)
+    old = {pod.name for pod in outdated_pods(world)}
+    have = {node.pod.name: _read(node, wish) for node in sight.nodes}
+    for node in sight.nodes:
+        too_much = _data_beyond(node, have[node.pod.name], int(wish["maxmemory"]), spec["evictionPolicy"])
+        if too_much:
+            care.blocked = Blocked(
+                "data_does_not_fit", f"{node.pod.name}: {too_much}",
+                "Delete keys, add shards, or go back to more memory: nothing was changed.",
+            )  # fmt: skip
+            return care.blocked.message
+    complaint = ""
+    for node in sight.nodes:
+        said = have[node.pod.name]
+        different = {key: value for key, value in wish.items() if key in said and said[key] != value}
+        if node.pod.name in old and int(said["maxmemory"]) < int(wish["maxmemory"]):
+            different.pop("maxmemory", None)
+        if different:
+            complaint = _set(node, said, different, link, drifted=not sight.cluster.changing) or complaint
+            care.acted = True
+        elif wish["appendonly"] == "yes" and sight.cluster.changing and _writes_first_file(said):
+            complaint = complaint or f"{node.pod.name} is writing its append-only file"
+    return complaint
+
+
+def _read(node: Node, wish: Mapping[str, str]) -> dict[str, str]:
+    """What is in force, and of INFO what bears on it."""
+    replies = node.connection.pipeline([["CONFIG", "GET", *wish], ["INFO", "persistence"], ["INFO", "memory"]])
+    for reply in replies:
+        if isinstance(reply, RedisError):
+            raise LinkError(f"{node.pod.name} answers {reply}")
+    words = replies[0] if isinstance(replies[0], list) else []
+    told = [str(word) for word in words]
+    return {
+        **parse_info(str(replies[1])),
+        **parse_info(str(replies[2])),
+        **dict(zip(told[::2], told[1::2], strict=True)),
+    }
+
+
+def _data_beyond(node: Node, said: Mapping[str, str], most: int, policy: str) -> str:
+    """Why a lower maxmemory would make a node refuse writes at once; "" when it would not, or keys may be dropped."""
+    used = int(said.get("used_memory", 0))
+    lowers = most < int(said["maxmemory"]) or said["maxmemory"] == "0"
+    if not lowers or used <= most or policy != "noeviction":
+        return ""
+    return f"{used // MIB} MiB are in use, and {most // MIB} MiB are wished"
+
+
+def _writes_first_file(said: Mapping[str, str]) -> bool:
+    return (
+        said.get("aof_rewrite_in_progress") == "1"
+        or said.get("aof_rewrite_scheduled") == "1"
+        or said.get("aof_last_bgrewrite_status") != "ok"
+    )
+
+
+def _set(
+    node: Node, said: Mapping[str, str], different: Mapping[str, str], link: Link, *, drifted: bool
+) -> str:  # fmt: skip
+    text = ", ".join(f"{key} was {said[key] or 'nothing'}, is {value or 'nothing'}" for key, value in different.items())
+    words = [word for pair in different.items() for word in pair]
+    try:
+        node.connection.call("CONFIG", "SET", *words)
+    except RedisError as error:
+        link.event("RedisRefused", f"CONFIG SET: {error}", warning=True, object=f"pod/{node.pod.name}")
+        return f"{node.pod.name} refuses settings: {error}"
+    # Nobody asked for it now: somebody else had changed it, or the node started from an older file.
+    reason = "SettingsHealed" if drifted else "SettingsSet"
+    link.event(reason, text, warning=drifted, object=f"pod/{node.pod.name}")
+    return f"{node.pod.name} is told its settings"
+
+
+# --- slots ------------------------------------------------------------------------------------------------------------
+
+
+def _move(sight: Sight, link: Link, until: float, care: Care) -> str:
+    leaving_slots = any(node.me.slots and node.shard >= sight.cluster.spec["shards"] for node in sight.leaving)
+    try:
+        left = len(moves.wanted(sight))
+        if not left and not moves.is_open(sight):
+            return ""
+        if leaving_slots:
+            why = moves.too_much(sight)
+            if why:
+                care.blocked = Blocked(
+                    "data_does_not_fit", f"The shards that stay are too small: {why}.",
+                    "Delete keys, or go back to more shards and give nodes more memory first: nothing was moved.",
+                )  # fmt: skip
+                return care.blocked.message
+        moved = moves.work(sight, link, until)
+    except moves.Stuck as stuck:
+        return str(stuck)
+    care.acted = moved > 0
+    return f"{max(0, left - moved)} slots are still to be moved"
+
+
+# --- members that leave -----------------------------------------------------------------------------------------------
+
+
+def _leave(sight: Sight, world: World, link: Link, care: Care) -> str:
+    """Let members go that the spec does not wish any more. Their slots have been moved away by now."""
+    shards = sight.cluster.spec["shards"]
+    for number in range(shards):
+        head = sight.master(number)
+        if head in sight.leaving and head is not None:
+            heirs = [node for node in sight.shard(number) if node.follows(head)]
+            if not heirs:
+                return f"shard {number}: no member that stays is in step with {head.pod.name}, which leaves"
+            care.acted = take_over(heirs[0], link)
+            return f"shard {number}: {heirs[0].pod.name} takes over from {head.pod.name}, which leaves"
+    for node in sight.leaving:
+        if node.me.slots:
+            return f"{node.pod.name}, which leaves, still serves slots"
+    known = {peer for node in sight.nodes for peer in node.peers}
+    for node in sight.leaving:
+        if node.id in known:
+            for other in sight.nodes:
+                if node.id in other.peers:
+                    care.acted |= send(other, link, "Forget", "CLUSTER", "FORGET", node.id)
+    for node in sight.leaving:
+        if not node.is_alone:
+            care.acted |= send(node, link, "Reset", "CLUSTER", "RESET", "HARD")
+    if care.acted:
+        return "members that leave are forgotten"
+    care.retired = _to_retire(sight, world)
+    if care.retired:
+        return f"{care.retired[0][1]} is being removed"
+    left = [
+        pod.name for pod in redis_pods(world) if not is_wished(sight.cluster, _shard(pod.labels), ordinal_of(pod.name))
+    ]
+    return f"{left[0]} is ending" if left else ""
+
+
+def _shard(labels: Mapping[str, str]) -> int:
+    return int(labels[LABEL_SHARD])
+
+
+def _to_retire(sight: Sight, world: World) -> tuple[tuple[str, str], ...]:
+    """Workloads that are larger than wished, and volumes nobody uses any more.
+
+    Called only when every slot is served by a member that stays and all agree: so no volume among these holds the only
+    copy of anything.
+    """
+    members = sight.cluster.spec["replicasPerShard"] + 1
+    found: list[tuple[str, str]] = []
+    replicas: dict[str, int] = {}
+    for workload in world.workloads:
+        if LABEL_SHARD not in workload.labels:
+            continue
+        replicas[workload.name] = workload.replicas
+        if _shard(workload.labels) >= sight.cluster.spec["shards"]:
+            found += [(workload.kind, workload.name), ("PodDisruptionBudget", workload.name)]
+        elif workload.replicas > members:
+            found.append((workload.kind, workload.name))
+    if found:
+        return tuple(found)
+    pods = {pod.name for pod in world.pods}
+    for volume in world.volumes:
+        # Named data-<StatefulSet>-<ordinal>, after its pod.
+        pod = volume.name.partition("-")[2]
+        if LABEL_SHARD not in volume.labels or is_wished(sight.cluster, _shard(volume.labels), ordinal_of(pod)):
+            continue
+        if pod not in pods and ordinal_of(pod) >= replicas.get(pod.rpartition("-")[0], 0):
+            found.append(("PersistentVolumeClaim", volume.name))
+    return tuple(found)
+
+
+# --- restarts ---------------------------------------------------------------------------------------------------------
+
+
+def outdated_members(sight: Sight, world: World) -> list[PodView]:
+    """Wished members that run an older template."""
+    return [
+        pod
+        for pod in outdated_pods(world)
+        if pod.labels.get(LABEL_SHARD) and is_wished(sight.cluster, _shard(pod.labels), ordinal_of(pod.name))
+    ]
+
+
+def restart_progress(sight: Sight, outdated: Sequence[PodView], reason: str) -> str:
+    """How far the restarts are, and what is waited for."""
+    total = sight.cluster.spec["shards"] * (sight.cluster.spec["replicasPerShard"] + 1)
+    return f"{total - len(outdated)} of {total} pods are up to date" + (f"; {reason}" if reason else "")
+
+
+def _restart(sight: Sight, world: World, link: Link, care: Care) -> str:
+    if not sight.cluster.changing:
+        return ""
+    if not templates_seen(world):
+        return "Kubernetes has not seen the new template yet"
+    outdated = outdated_members(sight, world)
+    if not outdated:
+        return ""
+    unready = [node.pod.name for node in sight.nodes if not node.pod.ready]
+    if unready:
+        return restart_progress(sight, outdated, f"{unready[0]} is not ready yet")
+    old = {pod.name for pod in outdated}
+    shard = min(_shard(pod.labels) for pod in outdated)
+    members = [node for node in sight.shard(shard) if node.pod.name in old]
+    head = sight.master(shard)
+    replicas = [node for node in members if node is not head]
+    if replicas:
+        care.restart = replicas[0].pod
+        return restart_progress(sight, outdated, f"{replicas[0].pod.name}, a replica, is restarted")
+    if head is None:
+        return restart_progress(sight, outdated, f"shard {shard} has no master now")
+    others = [node for node in sight.shard(shard) if node is not head]
+    if not others:
+        care.restart = head.pod
+        return restart_progress(sight, outdated, f"{head.pod.name}, which has no replica, is restarted")
+    heirs = [node for node in others if node.follows(head)]
+    if not heirs:
+        return restart_progress(sight, outdated, f"no replica is in step with {head.pod.name} yet")
+    care.acted = take_over(heirs[0], link)
+    return restart_progress(sight, outdated, f"{heirs[0].pod.name} takes over from {head.pod.name}")
+
+
+# --- commands ---------------------------------------------------------------------------------------------------------
+
+
+def send(node: Node, link: Link, reason: str, *words: str | int) -> bool:
+    """Send one command that changes something; what the server refuses is an event, and seen again at the next look."""
+    command = " ".join(str(word) for word in words)
+    try:
+        node.connection.call(*words)
+    except RedisError as error:
+        link.event("RedisRefused", f"{command}: {error}", warning=True, object=f"pod/{node.pod.name}")
+        return False
+    link.event(reason, command, object=f"pod/{node.pod.name}")
+    return True
+
+
+def take_over(node: Node, link: Link) -> bool:
+    """Have a replica that is in step become the master. Sent once while one is under way: asking again begins anew.
+
+    Measured: the command answers OK and does nothing while the link is not in step; so callers see the role afterwards.
+    """
+    if node.failover_asked:
+        return False
+    node.failover_asked = True
+    return send(node, link, "TakeOver", "CLUSTER", "FAILOVER")

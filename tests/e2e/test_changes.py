@@ -1,0 +1,140 @@
+"""Changes of a running Redis Cluster through the public API, on a real target, while a client writes to it."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dev.stack import Stack
+from sandbox.tests.waiting import eventually
+from tests.e2e.conftest import Order, OrderCluster
+from tests.e2e.test_faults import embedded
+
+pytestmark = pytest.mark.sandbox
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+class Writer:
+    """tests/e2e/writer.py, running in the cluster's network."""
+
+    def __init__(self, stack: Stack, placed: Order) -> None:
+        host = placed.read()["endpoints"][0]["host"]
+        argv = [*embedded(stack).network_prefix(), sys.executable, "-m", "tests.e2e.writer", host]
+        self.process = subprocess.Popen(argv, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self.process.stdin.write(placed.password() + "\n")
+        self.process.stdin.flush()
+        assert self.process.stdout.readline() == "ready\n"
+
+    def stop(self) -> dict[str, Any]:
+        said, _ = self.process.communicate(timeout=120)
+        found: dict[str, Any] = json.loads(said)
+        return found
+
+
+@contextlib.contextmanager
+def writing(stack: Stack, placed: Order) -> Iterator[Writer]:
+    writer = Writer(stack, placed)
+    try:
+        yield writer
+    finally:
+        writer.process.kill()
+        writer.process.wait()
+
+
+def change(placed: Order, **spec: Any) -> Mapping[str, Any]:
+    """PATCH and follow; the operation's end."""
+    operation = placed.api.request("PATCH", placed.path, {"spec": spec})["operation"]
+    ended = placed.api.follow(operation, deadline_seconds=240)
+    assert ended["state"] == "succeeded", ended["error"]
+    took = datetime.fromisoformat(ended["ended"]) - datetime.fromisoformat(ended["created"])
+    print(f"{spec}: {took.total_seconds():.1f} s")
+    return ended
+
+
+def pods(stack: Stack, placed: Order) -> dict[str, str]:
+    """Pod to uid."""
+    label = f"app.kubernetes.io/instance={placed.name}"
+    found = stack.kubectl("-n", "berth-demo", "get", "pods", "-l", label, "-o", "json").stdout
+    return {item["metadata"]["name"]: item["metadata"]["uid"] for item in json.loads(found)["items"]}
+
+
+def held(placed: Order) -> dict[str, int]:
+    """What the ledger says the cluster uses; nothing is reserved any more."""
+    (holder,) = [
+        one for one in placed.api.request("GET", "/api/v1/tenants/demo/quota")["items"] if one["name"] == placed.name
+    ]
+    assert {one["reserved"] for one in holder["holds"]} == {0}
+    return {one["resource"]: one["used"] for one in holder["holds"]}
+
+
+def test_settings_restarts_and_shards_change_under_a_client_that_loses_nothing(
+    stack: Stack, order: OrderCluster
+) -> None:
+    placed = order(plan="redis-dev")
+    before, used = pods(stack, placed), held(placed)
+    with writing(stack, placed) as writer:
+        change(placed, evictionPolicy="allkeys-lru", config={"hz": 20})
+        assert pods(stack, placed) == before, "live settings restart nothing"
+        rolled = change(placed, memoryGiB=0.25, config={"io-threads": 2}, storageGiB=2)
+        assert [step["state"] for step in rolled["steps"]] == ["done"] * len(rolled["steps"])
+        after = pods(stack, placed)
+        assert after.keys() == before.keys()
+        assert not set(after.values()) & set(before.values()), "every pod was restarted"
+        change(placed, shards=4)
+        assert len(pods(stack, placed)) == 8
+        change(placed, shards=3)
+        assert pods(stack, placed).keys() == before.keys()
+        seen = writer.stop()
+    assert seen["lost"] == []
+    assert seen["acknowledged"] > 100
+    cluster = placed.read()
+    assert (cluster["phase"], sorted(member["role"] for member in cluster["members"])) == (
+        "ready", ["master"] * 3 + ["replica"] * 3,
+    )  # fmt: skip
+    label = f"app.kubernetes.io/instance={placed.name}"
+    sizes = "jsonpath={.items[*].status.capacity.storage}"
+    volumes = stack.kubectl("-n", "berth-demo", "get", "pvc", "-l", label, "-o", sizes).stdout.split()
+    assert volumes == ["2Gi"] * 6
+    assert held(placed) == {
+        **used, "memory": used["memory"] + 6 * 128, "storage": 2 * used["storage"],
+        "storage:standard": 2 * used["storage:standard"],
+    }  # fmt: skip
+    print(f"acknowledged {seen['acknowledged']}, longest gap {seen['longest_gap']:.2f} s, refused {seen['refused']}")
+
+
+def test_a_worker_killed_in_a_restart_is_replaced_and_every_pod_restarts_once(
+    stack: Stack, order: OrderCluster
+) -> None:
+    placed = order(plan="redis-dev")
+    before = pods(stack, placed)
+    operation = placed.api.request("POST", f"{placed.path}/restart")["operation"]
+    eventually(lambda: pods(stack, placed).items() != before.items(), "the first pod restarts")
+    stack.portal.kill("worker")
+    stack.portal.start("worker")
+    ended = placed.api.follow(operation, deadline_seconds=240)
+    assert ended["state"] == "succeeded", ended["error"]
+    assert not set(pods(stack, placed).values()) & set(before.values())
+    events = placed.api.request("GET", f"{placed.path}/events?limit=100")["items"]
+    restarted = [event["object"] for event in events if event["reason"] == "Restart"]
+    assert sorted(restarted) == sorted(f"pod/{name}" for name in before)
+
+
+def test_zookeeper_restarts_its_leader_last(stack: Stack, order: OrderCluster) -> None:
+    placed = order("zookeeper", plan="zookeeper-dev")
+    leader = next(member["pod"] for member in placed.read()["members"] if member["role"] == "leader")
+    change(placed, tickTimeMs=1000)
+    events = placed.api.request("GET", f"{placed.path}/events?limit=100")["items"]
+    restarted = [event["object"] for event in sorted(events, key=lambda one: one["id"]) if event["reason"] == "Restart"]
+    assert len(restarted) == 3
+    assert restarted[-1] == f"pod/{leader}"
