@@ -41,8 +41,8 @@ class OperationErrorOut(serializers.Serializer[Any]):
 
 class ChangeOut(serializers.Serializer[Any]):
     pointer = serializers.CharField(help_text="JSON pointer below `spec`; empty for a restart.")
-    before = AnyValue(allow_null=True)
-    after = AnyValue(allow_null=True)
+    before = AnyValue()
+    after = AnyValue()
     effect = serializers.ChoiceField(
         choices=EFFECTS,
         help_text="live (no restart), roll (pods restart, one at a time), move (data moves between nodes), loss (can "

@@ -1210,8 +1210,8 @@ export interface components {
         Change: {
             /** @description JSON pointer below `spec`; empty for a restart. */
             pointer: string;
-            before: unknown | null;
-            after: unknown | null;
+            before: unknown;
+            after: unknown;
             /** @description live (no restart), roll (pods restart, one at a time), move (data moves between nodes), loss (can lose data), fixed (refused). */
             effect: components["schemas"]["Effect"];
             /** @description What it does, in plain words. */
