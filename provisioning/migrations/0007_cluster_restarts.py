@@ -4,7 +4,7 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-    dependencies = [("provisioning", "0005_plan_offered")]
+    dependencies = [("provisioning", "0006_targets")]
 
     operations = [
         migrations.AddField(
