@@ -28,6 +28,7 @@ OWNED = {
     "tenant": "/api/v1/tenants/acme",
     "clusters": "/api/v1/tenants/acme/clusters",
     "cluster": "/api/v1/tenants/acme/clusters/orders",
+    "cluster-status": "/api/v1/tenants/acme/cluster-status",
     "capabilities": "/api/v1/tenants/acme/clusters/orders/capabilities",
     "cluster-drift": "/api/v1/tenants/acme/clusters/orders/drift",
     "restart": "/api/v1/tenants/acme/clusters/orders/restart",

@@ -552,6 +552,26 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/tenants/{tenant}/cluster-status": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Show where many clusters stand
+         * @description For who watches many clusters, such as a pipeline; a single one is better waited for with `GET /operations/{operation}?wait=30`.
+         */
+        get: operations["getClusterStatuses"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/tenants/{tenant}/clusters": {
         parameters: {
             query?: never;
@@ -2152,6 +2172,38 @@ export interface components {
             left: number | null;
             /** @description More is held than the limit allows. */
             over: boolean;
+        };
+        StatusOperation: {
+            id: string;
+            kind: string;
+            state: components["schemas"]["OperationState"];
+            /** @description 0 to 100. */
+            percent: number;
+            /** @description What it waits for right now; empty when it waits for nothing. */
+            reason: string;
+            /** @description Grows with every visible change. */
+            revision: number;
+        };
+        Status: {
+            name: string;
+            id: string;
+            phase: components["schemas"]["Phase"];
+            /** @description Why it is degraded or failed, or what it waits for. */
+            reason: string;
+            /** @description Counts changes of the spec. */
+            generation: number;
+            /** @description The generation that has been brought about. */
+            observed_generation: number;
+            /** @description Counts everything people change: the ETag. */
+            revision: number;
+            /** @description The change under way, null when there is none. */
+            readonly operation: components["schemas"]["StatusOperation"] | null;
+        };
+        Statuses: {
+            /** @description By name. */
+            clusters: components["schemas"]["Status"][];
+            /** @description Names of no cluster you may see: never made, deleted, or not yours. */
+            missing: string[];
         };
         Step: {
             /** @description Stable; for programs. */
@@ -6106,6 +6158,83 @@ export interface operations {
             };
             /** @description You may see this but not do it: the problem names the role or scope that may. */
             403: {
+                headers: {
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                    RateLimit: components["headers"]["RateLimit"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description There is no such thing, or you may not see it. */
+            404: {
+                headers: {
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                    RateLimit: components["headers"]["RateLimit"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description A rule is broken; `errors` names every wrong field. */
+            422: {
+                headers: {
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                    RateLimit: components["headers"]["RateLimit"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Too many requests or failed attempts; see Retry-After. */
+            429: {
+                headers: {
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                    RateLimit: components["headers"]["RateLimit"];
+                    "Retry-After": components["headers"]["Retry-After"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    getClusterStatuses: {
+        parameters: {
+            query: {
+                /** @description Up to 100 names, with commas between them. */
+                names: string;
+            };
+            header?: never;
+            path: {
+                /** @description Slug of the tenant. */
+                tenant: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            200: {
+                headers: {
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                    RateLimit: components["headers"]["RateLimit"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Statuses"];
+                };
+            };
+            /** @description Not signed in, or the token is unknown, expired or revoked. */
+            401: {
                 headers: {
                     "X-Request-Id": components["headers"]["X-Request-Id"];
                     "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
