@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import NamedTuple
 
-from ipreserve.records import Address, End, Record, State, canonical, order, parse_duration, unknown
+from ipreserve.records import REMEMBERED, Address, End, Record, State, canonical, order, parse_duration, unknown
 
 # One ledger and one IPReservation are enough below this; the price of a write grows with its length.
 SHARD_SIZE = 2000
@@ -24,7 +24,7 @@ FIRST_SPLIT = 16
 AGGREGATE_FROM = 5000
 LARGEST_RANGE = 256
 # Neighbours share a shard, so that the addresses of one lost node still join into ranges.
-SHARD_PREFIX = {4: 28, 6: 124}
+SHARD_BITS = 4
 COUNT_FACTOR = 1.2
 DEFAULT_MAX_PODS = 110
 # Calico's own limit when nothing is set, and it does not borrow once it is reached.
@@ -144,15 +144,15 @@ class Plan:
 # --- sets and shards ------------------------------------------------------------------------------------------------
 
 
+@lru_cache(maxsize=REMEMBERED)
 def shard_of(one: Address, shards: int) -> int:
     """The shard of an address, by a hash of its 16 neighbours' common prefix."""
     if shards == 1:
         return 0
-    found = ipaddress.ip_address(one)
-    network = ipaddress.ip_network((found, SHARD_PREFIX[found.version]), strict=False)
+    version, number, _ = order(one)
+    prefix = (number >> SHARD_BITS << SHARD_BITS).to_bytes(4 if version == 4 else 16, "big")
     # Not a checksum: those are linear, and regular addresses would meet in a few shards.
-    digest = hashlib.blake2b(network.network_address.packed, digest_size=4).digest()
-    return int.from_bytes(digest, "big") % shards
+    return int.from_bytes(hashlib.blake2b(prefix, digest_size=4).digest(), "big") % shards
 
 
 def shards_for(entries: int, now: int, *, largest: int = 0) -> int:
@@ -314,7 +314,12 @@ def decide(picture: Picture, rules: Rules) -> Plan:
         for one in victims:
             end(one, End.PRESSURE)
 
-    changed = {one: record for one, record in after.items() if picture.records.get(one) != record}
+    # Most are the very same: comparing all fields of each would cost more than the rest.
+    changed = {
+        one: record
+        for one, record in after.items()
+        if (before := picture.records.get(one)) is not record and before != record
+    }
     ended = [one for one, record in after.items() if record.state is State.RELEASING]
     place = {one: number for number, one in enumerate(queue)}
     ended.sort(key=lambda one: (place.get(one, -1), order(one)))
@@ -409,45 +414,56 @@ def relieve(
     left = list(queue)
     victims: list[Address] = []
     shortage: dict[str, int] = {}
+    queues = {block.cidr: frozenset(block.queue) for block in ipam.blocks}
 
-    def take(which: Iterable[Address], missing: int, place: str) -> None:
+    def take(which: Iterable[Address], missing: int, place: str) -> bool:
         if missing <= 0:
-            return
+            return False
         inside = set(which)
         chosen = [one for one in left if one in inside][:missing]
         shortage[place] = missing
-        for one in chosen:
-            left.remove(one)
-            blocked.discard(one)
-            victims.append(one)
+        gone = set(chosen)
+        left[:] = [one for one in left if one not in gone]
+        blocked.difference_update(gone)
+        victims.extend(chosen)
+        return bool(chosen)
 
-    free_by_block = {block.cidr: set(block.queue) for block in ipam.blocks}
     for version in (4, 6):
         pools = [pool.cidr for pool in ipam.pools if not pool.disabled and _span(pool.cidr).version == version]
         if not pools:
             continue
-        size = sum(_span(pool).size for pool in pools)
-        taken = {one for block in ipam.blocks for one in block.allocated if _within_any(one, pools)}
-        resting = {one for one in blocked if _within_any(one, pools)} - taken
+        spans = [_span(pool) for pool in pools]
+        size = sum(span.size for span in spans)
+        taken = {one for block in ipam.blocks for one in block.allocated if _in_any(one, spans)}
+        resting = sum(1 for one in blocked if one not in taken and _in_any(one, spans))
         needed = sum(waiting.values()) + margin(size)
-        missing = needed - (size - len(taken) - len(resting))
-        take((one for one in left if _within_any(one, pools)), missing, f"pools of IPv{version}")
+        missing = needed - (size - len(taken) - resting)
+        take((one for one in left if _in_any(one, spans)), missing, f"pools of IPv{version}")
 
-    hosts = sorted({block.host for block in ipam.blocks if block.host} | {node for node, n in waiting.items() if n})
+    def count() -> tuple[dict[str, int], list[_Unclaimed]]:
+        """Free addresses by block, and in what nobody has claimed: the same for all nodes until a hold ends."""
+        return {cidr: len(free - blocked) for cidr, free in queues.items()}, _unclaimed(ipam, blocked)
+
+    free, unclaimed = count()
+    by_host: dict[str, list[Block]] = defaultdict(list)
+    for block in ipam.blocks:
+        by_host[block.host].append(block)
+    hosts = sorted({host for host in by_host if host} | {node for node, n in waiting.items() if n})
     for host in hosts:
-        own = [block for block in ipam.blocks if block.host == host]
+        own = by_host.get(host, [])
         size = sum(_span(block.cidr).size for block in own)
-        usable = sum(len(free_by_block[block.cidr] - blocked) for block in own)
-        at_limit = len(own) >= ipam.blocks_per_host
-        if not at_limit:
-            usable += _claimable(ipam, blocked, ipam.blocks_per_host - len(own))
+        usable = mine = sum(free[block.cidr] for block in own)
+        more = ipam.blocks_per_host - len(own)
+        if more > 0:
+            usable += sum(max(0, min(one.free, more * one.block)) for one in unclaimed)
             if not ipam.strict:
-                usable += sum(len(free_by_block[b.cidr] - blocked) for b in ipam.blocks if b.host != host)
+                usable += sum(free.values()) - mine
         needed = waiting.get(host, 0) + (margin(size) if own else 0)
-        candidates = set().union(*(free_by_block[block.cidr] for block in own)) if own else set()
+        candidates: set[Address] = set().union(*(queues[block.cidr] for block in own)) if own else set()
         if not own and not ipam.strict:
             candidates = set(left)
-        take(candidates, needed - usable, f"node {host}")
+        if take(candidates, needed - usable, f"node {host}"):
+            free, unclaimed = count()
     return victims, shortage
 
 
@@ -457,41 +473,40 @@ class _Span(NamedTuple):
     size: int
 
 
-@lru_cache(maxsize=1 << 17)
 def _span(cidr: str) -> _Span:
-    """First number and size. Remembered, since parsing costs more than all the rest of a sweep."""
-    network = ipaddress.ip_network(cidr, strict=False)
-    return _Span(network.version, int(network.network_address), network.num_addresses)
+    """First number and size."""
+    version, first, length = order(cidr)
+    return _Span(version, first, 1 << ((32 if version == 4 else 128) - length))
 
 
-def _within(one: str, cidr: str) -> bool:
-    small, large = _span(one), _span(cidr)
-    return small.version == large.version and large.first <= small.first < large.first + large.size
+def _in_any(one: str, spans: Iterable[_Span]) -> bool:
+    version, number, _ = order(one)
+    return any(span.version == version and span.first <= number < span.first + span.size for span in spans)
 
 
-def _within_any(one: str, cidrs: Iterable[str]) -> bool:
-    return any(_within(one, cidr) for cidr in cidrs)
+class _Unclaimed(NamedTuple):
+    """Of one pool: addresses in blocks that nobody has claimed and that are not barred, and the size of a block."""
+
+    free: int
+    block: int
 
 
-def _claimable(ipam: Ipam, blocked: set[Address], blocks: int) -> int:
-    """Addresses in blocks that nobody has claimed, at most so many blocks."""
-    found = 0
-    claimed = {block.cidr for block in ipam.blocks}
+def _unclaimed(ipam: Ipam, blocked: set[Address]) -> list[_Unclaimed]:
+    claimed = {_span(block.cidr)[:2] for block in ipam.blocks}
+    found: list[_Unclaimed] = []
     for pool in ipam.pools:
         if pool.disabled:
             continue
-        network = ipaddress.ip_network(pool.cidr)
-        used = sum(1 for cidr in claimed if _within(cidr, pool.cidr))
-        spare = (1 << max(0, pool.block - network.prefixlen)) - used
-        size = 1 << (network.max_prefixlen - pool.block)
-        barred = sum(1 for one in blocked if _within(one, pool.cidr) and _block_of(one, pool.block) not in claimed)
-        found += max(0, min(spare * size - barred, blocks * size))
+        span = _span(pool.cidr)
+        size = 1 << ((32 if span.version == 4 else 128) - pool.block)
+        used = sum(1 for block in ipam.blocks if _in_any(block.cidr, (span,)))
+        barred = 0
+        for one in blocked:
+            version, number, _ = order(one)
+            inside = version == span.version and span.first <= number < span.first + span.size
+            barred += inside and (version, number // size * size) not in claimed
+        found.append(_Unclaimed((max(1, span.size // size) - used) * size - barred, size))
     return found
-
-
-@lru_cache(maxsize=1 << 17)
-def _block_of(one: str, prefix: int) -> str:
-    return str(ipaddress.ip_network((one, prefix), strict=False))
 
 
 # --- what it was good for -------------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
@@ -25,6 +26,8 @@ log = logging.getLogger("ipreserve.sweeper")
 
 LEASE_SECONDS = 15
 ATTEMPTS = 8
+# Shards that are written at the same time: each waits for the API server most of the time.
+AT_ONCE = 4
 DETECT_SECONDS = 30.0
 FIRST_LIST_SECONDS = 60.0
 # A mirror of pods that has heard nothing for so long is not believed when an address is to be released.
@@ -363,21 +366,28 @@ class Sweeper:
         if found.shards != found.kept[0].shards:
             log.info("%d shards from now on", found.shards)
             self._safely("number of shards", lambda: self._announce(found.shards))
-        done: list[int] = []
-        for index in sorted(here):
-            mine = here[index]
-            if self._safely(f"shard {index}", lambda i=index, m=mine: self._write_shard(found, taken, after, i, m)):  # type: ignore[misc]
-                done.append(index)
+        done = self._each("shard", here, lambda index: self._write_shard(found, taken, after, index, here[index]))
         if len(done) == len(here):
-            for index in sorted(set(found.kept) | set(found.barred)):
-                self._safely(f"moving out of shard {index}", lambda i=index: self._move_out(found, i))  # type: ignore[misc]
+            self._each("moving out of shard", {*found.kept, *found.barred}, lambda index: self._move_out(found, index))
         ending: dict[int, list[Address]] = {}
         for one in plan.ended:
             ending.setdefault(pool.shard_of(one, found.shards), []).append(one)
-        for index in done:
-            if ending.get(index):
-                mine_ending = {one: after[one] for one in ending[index]}
-                self._safely(f"releasing in shard {index}", lambda i=index, e=mine_ending: self._release(i, e))  # type: ignore[misc]
+        self._each(
+            "releasing in shard", [index for index in done if index in ending],
+            lambda index: self._release(index, {one: after[one] for one in ending[index]}),
+        )  # fmt: skip
+
+    def _each(self, what: str, shards: Iterable[int], action: Callable[[int], None]) -> list[int]:
+        """Do it for each shard, some at a time; returns those where it was done."""
+        indexes = sorted(shards)
+
+        def one(index: int) -> bool:
+            return self._safely(f"{what} {index}", lambda: action(index))
+
+        if len(indexes) < 2:
+            return [index for index in indexes if one(index)]
+        with ThreadPoolExecutor(min(AT_ONCE, len(indexes))) as workers:
+            return [index for index, fine in zip(indexes, workers.map(one, indexes), strict=True) if fine]
 
     def _safely(self, what: str, action: Callable[[], None]) -> bool:
         try:
@@ -420,9 +430,9 @@ class Sweeper:
             self._bar(index, recorded, found.shards)
         kept = found.kept.get(index, store.Kept(index))
         wanted = {
-            one: (kept.ledger.records.get(one), after[one])
+            one: (seen, after[one])
             for one in mine
-            if kept.ledger.records.get(one) != after[one]
+            if (seen := kept.ledger.records.get(one)) is not after[one] and seen != after[one]
         }
         adopted = sum(1 for one in wanted if one not in taken.records)
         if adopted:
