@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import http.client
+import itertools
 import json
 import ssl
 import urllib.error
@@ -12,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from ipreserve import certs, errors
+from ipreserve import certs, errors, store
 from ipreserve.records import State, address
 from ipreserve.tests.waiting import eventually
 from ipreserve.tests.world import NAMESPACE, Service, World
@@ -120,6 +121,37 @@ def test_only_labelled_namespaces_and_selected_pods_are_protected(world: World) 
     assert owners(world) == {world.address(2): ("asked", "delete")}
 
 
+def test_selectors_change_while_running_and_the_api_server_asks_for_what_they_say(world: World) -> None:
+    merge, numbers = "application/merge-patch+json", itertools.count(1)
+    space = f"/api/v1/namespaces/{world.namespace}"
+    world.kube.request("PATCH", space, {"metadata": {"labels": {"tier": "gold"}}}, content_type=merge)
+
+    def rests(*, stateful: bool, app: str) -> bool:
+        """Whether the address of a new pod is barred when the pod is deleted."""
+        number = next(numbers)
+        world.pod(f"x-{number}", world.address(number), stateful=stateful)
+        world.kube.request(
+            "PATCH", world.pods(f"x-{number}"), {"metadata": {"labels": {"app": app}}}, content_type=merge
+        )
+        world.delete(f"x-{number}")
+        return address(world.address(number)) in world.barred()
+
+    selectors = {
+        "namespace-selector": {"matchLabels": {"tier": "gold"}},
+        "pod-selector": {"matchExpressions": [{"key": "app", "operator": "In", "values": ["db"]}]},
+    }
+    path = f"{world.store().configmaps}/{store.CONFIG}"
+    config = {"metadata": {"name": store.CONFIG}, "data": {name: json.dumps(one) for name, one in selectors.items()}}
+    world.kube.request("POST", world.store().configmaps, config)
+    try:
+        eventually(lambda: rests(stateful=False, app="db"), "the new selectors are followed")
+        assert not rests(stateful=True, app="web")
+    finally:
+        world.kube.request("DELETE", path)
+        eventually(lambda: rests(stateful=True, app="web"), "the normal selectors are followed again")
+    assert not rests(stateful=False, app="db")
+
+
 def test_address_that_a_running_pod_loses_in_place_is_reserved(world: World) -> None:
     world.pod("cache-0", world.address(1))
     world.report("cache-0", world.address(2))
@@ -175,6 +207,45 @@ def test_new_certificate_is_taken_up_while_an_open_connection_goes_on(world: Wor
 
     eventually(deleted, "the API server trusts the new authority")
     assert set(owners(world)) == {world.address(1)}
+
+
+def sent(serving: Service, method: str, path: str, body: bytes | None) -> tuple[int, str]:
+    """Status and text of an answer of the webhook."""
+    trusting = ssl.create_default_context()
+    trusting.check_hostname, trusting.verify_mode = False, ssl.CERT_NONE
+    with contextlib.closing(http.client.HTTPSConnection("127.0.0.1", serving.port, context=trusting)) as one:
+        one.request(method, path, body)
+        answer = one.getresponse()
+        return answer.status, answer.read().decode()
+
+
+def test_review_of_the_largest_pod_the_api_server_stores_is_answered(serving: Service) -> None:
+    pod = {
+        "metadata": {
+            "name": "cache-0", "namespace": "team", "uid": "large",
+            "annotations": {"ipreserve.berth.io/reserve": "false", "note": "x" * 1_500_000},
+        }
+    }  # fmt: skip
+    request = {"uid": "1", "operation": "DELETE", "resource": {"resource": "pods"}, "oldObject": pod}
+    body = {"kind": "AdmissionReview", "apiVersion": "admission.k8s.io/v1", "request": request}
+    status, text = sent(serving, "POST", "/review", json.dumps(body).encode())
+    assert (status, json.loads(text)["response"]) == (200, {"uid": "1", "allowed": True})
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status", "says"),
+    [
+        ("GET", "/review", 405, "POST is needed"),
+        ("POST", "/reviews", 404, "POST /review"),
+        ("GET", "/readyz", 200, "ok"),
+    ],
+)
+def test_other_paths_and_methods_say_what_there_is(
+    serving: Service, method: str, path: str, status: int, says: str
+) -> None:
+    found, text = sent(serving, method, path, None)
+    assert found == status
+    assert says in text
 
 
 @pytest.mark.parametrize(

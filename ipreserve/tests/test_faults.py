@@ -212,6 +212,20 @@ def test_reservation_that_came_back_without_the_address_fails_the_write(quiet_wo
     assert reserver.failing_seconds() > 0
 
 
+def test_two_webhooks_that_write_at_the_same_time_lose_nothing(quiet_world: World) -> None:
+    world = quiet_world
+    replicas = [store.Reserver(world.store(), gather=0.001, metrics=WebhookMetrics()) for _ in range(2)]
+    futures = [
+        future
+        for number in range(1, 101)
+        for future in replicas[number % 2].reserve([claim(world, f"cache-{number}", number)], seconds=30.0)
+    ]
+    assert [future.result(30) for future in futures] == [None] * 100
+    wanted = {address(world.address(number)) for number in range(1, 101)}
+    assert world.barred() == wanted == set(world.records())
+    assert len({record.pod for record in world.records().values()}) == 100
+
+
 def test_after_the_stated_time_of_failing_deletions_pass_and_are_counted(
     quiet_world: World, webhook_door: Path, faults: Faults, tmp_path: Path
 ) -> None:
@@ -278,6 +292,21 @@ def test_webhook_that_cannot_write_a_reservation_is_not_ready_and_arms_nothing(
         install.uninstall(world.kube, None, namespace=NAMESPACE, purge=False)
         service.stop()
         _restore(world, before)
+
+
+def test_shard_that_has_not_changed_is_not_read_again_and_one_that_has_is(quiet_world: World) -> None:
+    world = quiet_world
+    reader = world.store()
+    reserve(world, claim(world, "cache-0", 1))
+    kept, barred = reader.all_kept()[0], reader.all_barred()[0]
+    assert reader.all_kept()[0] is kept
+    assert reader.all_barred()[0] is barred
+    # By another process.
+    reserve(world, claim(world, "cache-1", 2))
+    wanted = {address(world.address(1)), address(world.address(2))}
+    assert set(reader.all_kept()[0].ledger.records) == wanted == reader.all_barred()[0].addresses
+    world.wipe()
+    assert (reader.all_kept()[0].raw, reader.all_barred()[0].raw) == (None, None)
 
 
 def test_sweeps_without_anything_new_write_nothing(quiet_world: World, sweeper_door: Path, faults: Faults) -> None:

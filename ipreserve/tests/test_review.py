@@ -165,6 +165,18 @@ def test_flag_wins_over_environment_and_both_over_the_default() -> None:
     assert (found.hold, found.period, found.short_hold) == (600.0, 2.0, 120.0)
 
 
+def test_own_deadline_is_below_the_timeout_of_what_must_not_be_missed() -> None:
+    entries = install.validating(namespace="ip-reserve", live=Live(), armed=True)["webhooks"]
+    must = [one for one in entries if one["failurePolicy"] == "Fail"]
+    assert [one["name"].partition(".")[0] for one in must] == ["delete", "delete-opted-in", "evict"]
+    assert all(settings.Settings().deadline < one["timeoutSeconds"] for one in must)
+
+
+def test_no_to_an_eviction_is_a_429_with_the_time_to_wait() -> None:
+    status = review.try_later("1", "not yet", seconds=5)["response"]["status"]
+    assert (status["code"], status["reason"], status["details"]) == (429, "TooManyRequests", {"retryAfterSeconds": 5})
+
+
 # --- certificates ---------------------------------------------------------------------------------------------------
 
 START = datetime(2026, 1, 1, tzinfo=UTC)

@@ -203,6 +203,30 @@ def test_lost_node_s_address_waits_for_calico_to_free_it(quiet_world: World, swe
     )
 
 
+def test_swap_in_a_namespace_without_the_label_is_seen_and_counted(
+    quiet_world: World, sweeper_kubeconfig: Path
+) -> None:
+    world = quiet_world
+    sweeper = world.sweeper(sweeper_kubeconfig)
+    first = world.pod("cache-0", world.address(1))
+    eventually(lambda: sees(sweeper, first), "the first owner is seen")
+    sweeper.sweep()
+    # Nobody is asked here: no webhook, so nothing was reserved.
+    world.delete("cache-0", gracePeriodSeconds=0)
+    eventually(lambda: sees(sweeper, first, there=False), "it is gone")
+    other = world.pod("web-0", world.address(1), stateful=False)
+    eventually(lambda: sees(sweeper, other), "the second owner is seen")
+
+    def counted() -> float:
+        value = sweeper.metrics.registry.get_sample_value("ipreserve_swaps_observed_total", {"protected": "no"})
+        return value or 0.0
+
+    before = counted()
+    sweeper.sweep()
+    sweeper.sweep()
+    assert counted() == before + 1
+
+
 def test_shards_grow_and_every_address_stays_barred_throughout(
     quiet_world: World, sweeper_kubeconfig: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
