@@ -246,10 +246,15 @@ def fill(world: World, found: Held) -> int:
         for kind, manifests in (("ippools", found.pools), ("ipamblocks", found.blocks)):
             list(workers.map(lambda one, kind=kind: ensure(world.kube, f"{V1}/{kind}", one), manifests))
     now = world.kube.clock.now()
-    shards = pool.shards_for(len(found.addresses), 1)
-    parts: dict[int, dict[Address, Record]] = {index: {} for index in range(shards)}
-    for number, one in enumerate(found.addresses):
-        parts[pool.shard_of(one, shards)][one] = held_record(number, now)
+    parts: dict[int, dict[Address, Record]] = {}
+    shards, largest = pool.shards_for(len(found.addresses), 1), pool.SHARD_BYTES + 1
+    while largest > pool.SHARD_BYTES:
+        parts = {index: {} for index in range(shards)}
+        for number, one in enumerate(found.addresses):
+            parts[pool.shard_of(one, shards)][one] = held_record(number, now)
+        largest = max(sum(map(len, records.write(records.Ledger(records=part)).values())) for part in parts.values())
+        if largest > pool.SHARD_BYTES:
+            shards = pool.shards_for(len(found.addresses), shards, largest=largest)
     aggregate = len(found.addresses) > pool.AGGREGATE_FROM
     target = world.store()
     for index, part in parts.items():

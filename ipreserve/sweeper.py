@@ -108,6 +108,7 @@ class Lease:
         self._collection = f"/apis/coordination.k8s.io/v1/namespaces/{namespace}/leases"
         self._seen: tuple[str, float] = ("", 0.0)
         self._until = 0.0
+        self._lock = threading.Lock()
 
     def holds(self) -> bool:
         """Whether nobody else can lead now."""
@@ -146,6 +147,21 @@ class Lease:
         # A margin, so that we stop before another may start.
         self._until = began + LEASE_SECONDS * 0.8
         return True
+
+    def keep(self) -> bool:
+        """Whether nobody else can have led since `acquire`: renewed in time, so that a sweep may take longer than it.
+
+        A Lease that ran out is renewed as long as it still names us, since then nobody took it. Raises ApiError.
+        """
+        with self._lock:
+            if time.monotonic() < self._until - LEASE_SECONDS * 0.4:
+                return True
+            raw = self._kube.get(f"{self._collection}/{LEASE}")
+            if (raw.get("spec") or {}).get("holderIdentity") != self._identity:
+                self._until = 0.0
+                return False
+            # With the version that was read inside: who comes first wins.
+            return self.acquire()
 
     def give_up(self) -> None:
         """Let another lead at once; at a normal end."""
@@ -311,8 +327,11 @@ class Sweeper:
         barred = self.store.all_barred()
         largest = max(shard.size for shard in kept.values())
         total = len(frozenset().union(*(one.addresses for one in barred.values())))
-        shards = pool.shards_for(total, kept[0].shards, largest=largest)
-        return _Found(barred, kept, shards)
+        before = kept[0].shards
+        if largest > pool.SHARD_BYTES and _unsettled(kept, before):
+            # Already growing: what is in the wrong shard makes one large that will not be.
+            largest = 0
+        return _Found(barred, kept, pool.shards_for(total, before, largest=largest))
 
     def _ipam(self) -> Ipam | None:
         readable = self._blocks is not None and self._blocks.error is None and self._blocks.wait(0)
@@ -391,7 +410,7 @@ class Sweeper:
 
     def _safely(self, what: str, action: Callable[[], None]) -> bool:
         try:
-            if not self.lease.holds():
+            if not self.lease.keep():
                 raise errors.Unreachable("the Lease was lost meanwhile")
             action()
         except errors.IpreserveError as error:
@@ -636,6 +655,11 @@ class Sweeper:
 
 def _next(among: Mapping[Address, Record]) -> int:
     return max((record.seq for record in among.values()), default=0) + 1
+
+
+def _unsettled(kept: Mapping[int, store.Kept], shards: int) -> bool:
+    """Whether some record is not yet in its shard."""
+    return any(pool.shard_of(one, shards) != index for index, shard in kept.items() for one in shard.ledger.records)
 
 
 def pods_of(node: JsonObject) -> int:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import threading
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from ipreserve import errors, records, settings, store
+from ipreserve import errors, install, records, settings, store
 from ipreserve.kube import JsonObject
 from ipreserve.records import Claim, State, address
 from ipreserve.sweeper import Sweeper
@@ -272,6 +273,58 @@ def test_second_sweeper_waits_for_the_lease_and_takes_it_when_it_is_given_up(
     assert second.lease.acquire()
     assert not first.lease.acquire()
     second.lease.give_up()
+
+
+def test_sweep_that_outlasts_its_lease_goes_on_unless_somebody_else_led_meanwhile(
+    quiet_world: World, sweeper_kubeconfig: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = quiet_world
+    sweeper = world.sweeper(sweeper_kubeconfig)
+    read = sweeper._read
+
+    def long_read() -> Any:
+        found = read()
+        sweeper.lease._until = 0.0
+        return found
+
+    def led_by(identity: str) -> None:
+        path = f"/apis/coordination.k8s.io/v1/namespaces/{NAMESPACE}/leases/{install.LEASE}"
+        raw = world.kube.get(path)
+        world.kube.request("PUT", path, {**raw, "spec": {**raw["spec"], "holderIdentity": identity}})
+
+    monkeypatch.setattr(sweeper, "_read", long_read)
+    reserve(world, claim(world, "cache-0", 1), state=State.FREED, freed=world.kube.clock.now() - 7200)
+    sweeper.sweep()
+    assert world.barred() == frozenset()
+    reserve(world, claim(world, "cache-1", 2), state=State.FREED, freed=world.kube.clock.now() - 7200)
+    # Somebody else leads, or did and has given it up since.
+    for other in ("second", ""):
+        led_by(other)
+        sweeper.sweep()
+        assert world.barred() == {address(world.address(2))}
+    assert sweeper.turn()
+    assert world.barred() == frozenset()
+
+
+def test_shards_do_not_grow_again_while_the_last_growth_is_not_done(
+    quiet_world: World, sweeper_kubeconfig: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = quiet_world
+    reserve(world, *(claim(world, f"cache-{n}", n) for n in range(1, 101)))
+    # The one ledger is too large, and nothing can be moved out of it yet.
+    monkeypatch.setattr("ipreserve.pool.SHARD_BYTES", 20_000)
+    sweeper = world.sweeper(sweeper_kubeconfig)
+    with monkeypatch.context() as meanwhile:
+        meanwhile.setattr(sweeper, "_move_out", lambda *_: None)
+        for _ in range(3):
+            sweeper.sweep()
+            assert world.store().read_kept(0).shards == 16
+    sweeper.sweep()
+    sweeper.sweep()
+    kept = world.store().all_kept()
+    assert kept[0].shards == 16
+    assert max(shard.size for shard in kept.values()) < 20_000
+    assert world.barred() == set(world.records()) == {address(world.address(n)) for n in range(1, 101)}
 
 
 def test_settings_are_reloaded_and_a_wrong_one_keeps_the_last_good_value(
