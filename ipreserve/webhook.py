@@ -17,6 +17,7 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
+import uvloop
 from aiohttp import StreamReader, web
 from aiohttp.abc import AbstractStreamWriter
 from aiohttp.http_parser import RawRequestMessage
@@ -346,5 +347,6 @@ async def _run(options: settings.Settings) -> None:
 def main(options: settings.Settings) -> int:
     """Serve until SIGTERM."""
     log.info("ipreserve webhook: %s", options.shown())
-    asyncio.run(_run(options))
+    # Much of an answer is the handshake of a new connection, and asyncio does TLS in Python.
+    uvloop.run(_run(options))
     return 0

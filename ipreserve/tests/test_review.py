@@ -240,6 +240,18 @@ def test_every_manifest_is_listed_and_every_alert_says_what_to_do() -> None:
     assert all({"summary", "do"} <= set(rule["annotations"]) for rule in rules)
 
 
+def test_every_promise_in_the_documentation_names_a_test_that_is_there() -> None:
+    text = (ROOT / "docs/ip-reservation.md").read_text()
+    named = re.findall(r"`(test_\w+)`", text)
+    there = {
+        name
+        for file in (ROOT / "ipreserve/tests").glob("test_*.py")
+        for name in re.findall(r"^def (test_\w+)", file.read_text(), re.MULTILINE)
+    }
+    assert len(named) > 50
+    assert set(named) <= there
+
+
 def test_give_back_patch_asks_for_the_address_and_leaves_other_annotations() -> None:
     answer = review.allowed("1", patch=review.patch_for([Address("10.0.0.1")]))
     (operation,) = json.loads(base64.b64decode(answer["response"]["patch"]))
