@@ -38,4 +38,5 @@ export default tseslint.config(
   arrow("components", "pages"),
   arrow("pages/cluster", "order"),
   arrow("pages/order", "cluster"),
+  arrow("pages/spec", "cluster", "order"),
 );

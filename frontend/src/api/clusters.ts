@@ -42,6 +42,34 @@ export function createCluster(tenant: string, order: ClusterOrder, key: string):
   return accepted(body(client.POST(LIST, { params, body: order })));
 }
 
+/** New values of plan fields, merged into the present ones; null takes a value back to the plan's or the default. */
+export type SpecPatch = Record<string, unknown>;
+
+/** What a change of the spec would do; nothing is changed. */
+export async function rehearseChange(path: ClusterPath, spec: SpecPatch, signal: AbortSignal): Promise<Rehearsal> {
+  const params = { path, query: { dry_run: true } };
+  const answer = await body(client.PATCH(ONE, { params, body: { spec }, signal }));
+  if (!("dry_run" in answer)) throw new TypeError("A rehearsal was answered with a change.");
+  return answer;
+}
+
+/** Change the spec of the cluster as it was at `revision`; `confirm`: its name typed again, for what can lose data. */
+export async function changeCluster(
+  path: ClusterPath, revision: number, spec: SpecPatch, confirm: string | undefined,
+): Promise<Accepted> {
+  const params = { path, query: confirm === undefined ? {} : { confirm }, header: { "If-Match": `"${revision}"` } };
+  const answer = await body(client.PATCH(ONE, { params, body: { spec } }));
+  if (!("operation" in answer && "cluster" in answer) || "dry_run" in answer)
+    throw new TypeError("A change of values was answered without an operation.");
+  return answer;
+}
+
+/** Restart every pod, one at a time; `confirm`: the cluster's name typed again, where a restart loses data. */
+export function restartCluster(path: ClusterPath, revision: number, confirm: string): Promise<Accepted> {
+  const params = { path, query: confirm === "" ? {} : { confirm }, header: { "If-Match": `"${revision}"` } };
+  return body(client.POST(`${ONE}/restart`, { params }));
+}
+
 /** Delete the cluster as it was at `revision`; refused when people changed it since. */
 export function deleteCluster(path: ClusterPath, revision: number, volumes: VolumesChoice): Promise<Accepted> {
   const query = volumes === "delete" ? { volumes, confirm: path.name } : { volumes };

@@ -1,11 +1,15 @@
-import { useInfiniteQuery, useMutation, useQuery, useQueryClient } from "@tanstack/react-query";
+import { skipToken, useInfiniteQuery, useMutation, useQuery, useQueryClient } from "@tanstack/react-query";
 import { useRef } from "react";
 
-import type { ClusterPath } from "../api/clusters";
-import { createCluster, deleteCluster, getCluster, getDeletedCluster, listClusters, listEvents } from "../api/clusters";
+import type { ClusterPath, SpecPatch } from "../api/clusters";
+import {
+  changeCluster, createCluster, deleteCluster, getCluster, getDeletedCluster, listClusters, listEvents, rehearseChange,
+  restartCluster,
+} from "../api/clusters";
 import { isGone, isTemporary } from "../api/problem";
 import type { Accepted, ClusterOrder, VolumesChoice } from "../api/types";
 import { refreshMs } from "./changes";
+import { useDebounced } from "./debounced";
 import { keys } from "./keys";
 
 const EVENTS_SHOWN = 50;
@@ -69,6 +73,16 @@ export function useCreateCluster(tenant: string) {
   });
 }
 
+export function useRestartCluster(path: ClusterPath) {
+  const cache = useQueryClient();
+  const remember = useAccepted();
+  return useMutation({
+    mutationFn: ({ revision, confirm }: { revision: number; confirm: string }) => restartCluster(path, revision, confirm),
+    onSuccess: remember,
+    onError: () => cache.invalidateQueries({ queryKey: keys.cluster(path), exact: true }),
+  });
+}
+
 export function useDeleteCluster(path: ClusterPath) {
   const cache = useQueryClient();
   const remember = useAccepted();
@@ -77,6 +91,31 @@ export function useDeleteCluster(path: ClusterPath) {
       deleteCluster(path, revision, volumes),
     onSuccess: remember,
     // What was refused may be refused because the cluster changed: show it as it is.
+    onError: () => cache.invalidateQueries({ queryKey: keys.cluster(path), exact: true }),
+  });
+}
+
+// Long enough that a typed number is one question: the target is asked about each object.
+const TYPING_MS = 500;
+
+/** What a change of the spec would do, asked anew when typing pauses. `spec` null: there is nothing to ask yet. */
+export function useRehearsal(path: ClusterPath, spec: SpecPatch | null) {
+  const settled = useDebounced(spec, TYPING_MS);
+  const rehearsal = useQuery({
+    queryKey: keys.rehearsal(path, settled),
+    queryFn: settled === null ? skipToken : ({ signal }) => rehearseChange(path, settled, signal),
+    gcTime: 0,
+  });
+  return { ...rehearsal, isCurrent: JSON.stringify(settled) === JSON.stringify(spec) };
+}
+
+export function useChangeCluster(path: ClusterPath) {
+  const cache = useQueryClient();
+  const remember = useAccepted();
+  return useMutation({
+    mutationFn: ({ revision, spec, confirm }: { revision: number; spec: SpecPatch; confirm: string | undefined }) =>
+      changeCluster(path, revision, spec, confirm),
+    onSuccess: remember,
     onError: () => cache.invalidateQueries({ queryKey: keys.cluster(path), exact: true }),
   });
 }

@@ -1,5 +1,5 @@
 // Every cache key, tenant first: what belongs to one tenant can never be shown for another.
-import type { ClusterPath } from "../api/clusters";
+import type { ClusterPath, SpecPatch } from "../api/clusters";
 import type { ForecastDraft } from "../api/types";
 
 export const keys = {
@@ -9,6 +9,7 @@ export const keys = {
   plans: (engine: string) => ["plans", engine] as const,
   targets: ["targets"] as const,
   forecast: (tenant: string, draft: ForecastDraft | null) => ["tenant", tenant, "forecast", draft] as const,
+  rehearsal: ({ tenant, name }: ClusterPath, spec: SpecPatch | null) => ["tenant", tenant, "rehearsal", name, spec] as const,
   clusters: (tenant: string) => ["tenant", tenant, "clusters"] as const,
   cluster: ({ tenant, name }: ClusterPath) => ["tenant", tenant, "cluster", name] as const,
   deletedCluster: (tenant: string, id: string) => ["tenant", tenant, "deleted-cluster", id] as const,

@@ -7,6 +7,8 @@ import { expectAccessible, signIn, test } from "./portal";
 
 const ENGINE = process.env.E2E_ENGINE ?? "redis";
 const PLAN = process.env.E2E_PLAN ?? "redis-dev";
+// A field of the engine that changes without a restart.
+const LIVE = { label: process.env.E2E_LIVE_FIELD ?? "When memory is full", value: process.env.E2E_LIVE_VALUE ?? "allkeys-lru" };
 const READY_WITHIN_MS = 5 * 60_000;
 
 test.use({ permissions: ["clipboard-read", "clipboard-write"] });
@@ -62,6 +64,17 @@ test("from signing in over an order, its steps, the example and the password to 
 
     await page.getByRole("button", { name: "Hide the password" }).click();
     await expect(code).toContainText("{password}");
+  });
+
+  await test.step("change a value of the running cluster, told before what that does", async () => {
+    await page.getByRole("button", { name: "Change…" }).click();
+    const form = page.getByRole("form", { name: `Change ${name}` });
+    await form.getByLabel(LIVE.label).selectOption(LIVE.value);
+    await expect(form.getByRole("status").getByRole("listitem")).toContainText(LIVE.value);
+    await expectAccessible(page);
+    await form.getByRole("button", { name: "Change it" }).click();
+    await expect(page.getByRole("heading", { name: /^Changed in/ })).toBeVisible({ timeout: READY_WITHIN_MS });
+    await expect(page.getByRole("region", { name: "Settings" })).toContainText(LIVE.value);
   });
 
   await test.step("delete with the volumes, by keyboard", async () => {

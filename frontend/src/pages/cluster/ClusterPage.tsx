@@ -81,7 +81,7 @@ function ClusterView({ name }: { name: string }) {
       {operation.isError && <ProblemNotice error={operation.error} onRetry={() => void operation.refetch()} />}
       <Connect cluster={cluster.data} mayReveal={canChange(tenant)} />
       <Members members={cluster.data.members} />
-      <Settings cluster={cluster.data} engine={engine} />
+      <Settings cluster={cluster.data} engine={engine} mayChange={canChange(tenant) && !hasVanished} />
       <Addresses path={path} isEnabled={!hasVanished} />
       <Events path={path} isEnabled={!hasVanished} />
     </>

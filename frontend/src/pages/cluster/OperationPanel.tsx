@@ -16,7 +16,7 @@ interface Props {
   live: LiveView | null;
 }
 
-const KINDS = ["create", "update", "delete"] as const;
+const KINDS = ["create", "update", "restart", "delete"] as const;
 type Kind = (typeof KINDS)[number];
 
 function isKind(kind: string): kind is Kind {

@@ -1,18 +1,49 @@
+import { useState } from "react";
 import { useTranslation } from "react-i18next";
 
+import { isOpen } from "../../api/operations";
 import type { Cluster, Engine } from "../../api/types";
 import { useFieldValue } from "../../components/fieldValue";
 import { Said } from "../../components/Said";
+import { useTargets } from "../../hooks/catalogue";
+import { ChangeForm } from "./ChangeForm";
+import { RestartDialog } from "./RestartDialog";
 
-/** The values the cluster runs with, in the engine's words and order. */
-export function Settings({ cluster, engine }: { cluster: Cluster; engine: Engine | undefined }) {
+interface Props {
+  cluster: Cluster;
+  engine: Engine | undefined;
+  mayChange: boolean;
+}
+
+/** The values the cluster runs with, in the engine's words and order, and the form to change them. */
+export function Settings({ cluster, engine, mayChange }: Props) {
   const { t } = useTranslation();
+  const [isChanging, setIsChanging] = useState(false);
+  const [isRestarting, setIsRestarting] = useState(false);
+  const targets = useTargets();
   const shown = useFieldValue();
   const spec: Record<string, unknown> = cluster.spec;
   const fields = engine?.fields.filter(({ key }) => key in spec) ?? [];
+  const target = targets.data?.find(({ name }) => name === cluster.target);
+  if (isChanging && engine)
+    return <ChangeForm cluster={cluster} engine={engine} target={target} onClose={() => setIsChanging(false)} />;
+  const isBusy = cluster.operation !== null && isOpen(cluster.operation);
   return (
     <section className="card" aria-labelledby="settings-title">
-      <h2 id="settings-title">{t("cluster.settings")}</h2>
+      <div className="card__head">
+        <h2 id="settings-title">{t("cluster.settings")}</h2>
+        {mayChange && engine && targets.data && !isBusy && (
+          <span className="card__actions">
+            <button type="button" className="button" onClick={() => setIsRestarting(true)}>
+              {t("restart.open")}
+            </button>
+            <button type="button" className="button" onClick={() => setIsChanging(true)}>
+              {t("change.open")}
+            </button>
+          </span>
+        )}
+        {isRestarting && <RestartDialog cluster={cluster} onClose={() => setIsRestarting(false)} />}
+      </div>
       {cluster.description && <p>{cluster.description}</p>}
       <dl className="facts facts--columns">
         {fields.map((field) => (

@@ -2,8 +2,9 @@ import { useTranslation } from "react-i18next";
 
 import { isTemporary } from "../../api/problem";
 import type { ForecastDraft, ForecastStanding } from "../../api/types";
+import { useResourceLabel } from "../../components/resourceLabel";
 import { useForecast } from "../../hooks/quota";
-import { amountText, resourceParts, share } from "../../lib/quota";
+import { amountText, share } from "../../lib/quota";
 
 /** What the order as it stands would take of the tenant's quota, asked while typing. `draft` null: it has faults. */
 export function QuotaPanel({ tenant, draft }: { tenant: string; draft: ForecastDraft | null }) {
@@ -45,22 +46,6 @@ export function QuotaPanel({ tenant, draft }: { tenant: string; draft: ForecastD
       )}
     </section>
   );
-}
-
-function useResourceLabel(): (resource: string) => string {
-  const { t } = useTranslation();
-  const names: Record<string, string> = {
-    clusters: t("quota.clusters"),
-    pods: t("quota.pods"),
-    cpu: t("quota.cpu"),
-    memory: t("quota.memory"),
-    storage: t("quota.storage"),
-  };
-  return (resource) => {
-    const { kind, of } = resourceParts(resource);
-    const name = names[kind] ?? kind;
-    return of === "" ? name : t("quota.of", { name, of });
-  };
 }
 
 /** One limit: what is held, what this order adds, what is left. */

@@ -183,14 +183,8 @@ export function orderOf(
   else if (!NAME_RULE.test(name)) faults.push({ pointer: "/name", text: "nameRule", values: {} });
   const target = targetsFor(plan, targets).find((one) => one.name === form.target);
   if (!target) faults.push({ pointer: "/target", text: "targetMissing", values: {} });
-  const classes = storageClassesFor(plan, target);
-  const spec: Record<string, unknown> = {};
-  for (const field of engine.fields) {
-    const raw = form.spec[field.key] ?? "";
-    const parsed = parse(field, raw, classes);
-    if (!("value" in parsed)) faults.push(parsed);
-    else if (isChanged(field, raw, plan)) spec[field.key] = parsed.value;
-  }
+  const { spec, faults: wrong } = differing(engine.fields, form.spec, plan, storageClassesFor(plan, target));
+  faults.push(...wrong);
   if (faults.length > 0) return { faults };
   return {
     order: {
@@ -203,4 +197,19 @@ export function orderOf(
       description: form.description.trim(),
     },
   };
+}
+
+/** The values that differ from what the plan gives, and every fault. */
+export function differing(
+  fields: readonly Field[], raws: OrderForm["spec"], plan: Plan | null, classes: readonly string[],
+): { spec: Record<string, unknown>; faults: FormFault[] } {
+  const spec: Record<string, unknown> = {};
+  const faults: FormFault[] = [];
+  for (const field of fields) {
+    const raw = raws[field.key] ?? "";
+    const parsed = parse(field, raw, classes);
+    if (!("value" in parsed)) faults.push(parsed);
+    else if (isChanged(field, raw, plan)) spec[field.key] = parsed.value;
+  }
+  return { spec, faults };
 }

@@ -1,0 +1,69 @@
+import { type SubmitEvent, useId, useState } from "react";
+import { useTranslation } from "react-i18next";
+
+import { ApiProblem } from "../../api/problem";
+import type { Cluster } from "../../api/types";
+import { Dialog } from "../../components/Dialog";
+import { FaultSummary } from "../../components/FaultSummary";
+import { FormRow } from "../../components/FormRow";
+import { useRestartCluster } from "../../hooks/clusters";
+
+/** Says what a restart does; wants the name typed where the portal says that it loses data. */
+export function RestartDialog({ cluster, onClose }: { cluster: Cluster; onClose: () => void }) {
+  const { t } = useTranslation();
+  const id = useId();
+  const { name, revision } = cluster;
+  const restart = useRestartCluster({ tenant: cluster.tenant, name });
+  const [typed, setTyped] = useState("");
+  const [attempt, setAttempt] = useState(0);
+  const fields = restart.error instanceof ApiProblem ? restart.error.fields : [];
+  const [isLoss, setIsLoss] = useState(false);
+
+  const submit = (event: SubmitEvent) => {
+    event.preventDefault();
+    if (restart.isPending) return;
+    restart.mutate(
+      { revision, confirm: typed },
+      {
+        onSuccess: onClose,
+        onError: (error) => {
+          if (error instanceof ApiProblem && error.fields.some(({ pointer }) => pointer === "?confirm")) setIsLoss(true);
+          setAttempt((count) => count + 1);
+        },
+      },
+    );
+  };
+
+  return (
+    <Dialog title={t("restart.title", { name })} onClose={onClose}>
+      <form onSubmit={submit} noValidate>
+        {restart.isError && (
+          <FaultSummary faults={fields.map(({ message }) => ({ id, message }))} error={restart.error} attempt={attempt} />
+        )}
+        <p>{t("restart.what")}</p>
+        {isLoss && (
+          <FormRow id={id} label={t("change.confirm", { name })}>
+            {(control) => (
+              <input
+                {...control}
+                value={typed}
+                autoComplete="off"
+                autoCapitalize="none"
+                spellCheck={false}
+                onChange={(event) => setTyped(event.target.value)}
+              />
+            )}
+          </FormRow>
+        )}
+        <div className="dialog__actions">
+          <button type="button" className="button" onClick={onClose}>
+            {t("common.cancel")}
+          </button>
+          <button className={isLoss ? "button button--danger-full" : "button button--main"} aria-disabled={restart.isPending}>
+            {restart.isPending ? t("restart.busy") : t("restart.submit")}
+          </button>
+        </div>
+      </form>
+    </Dialog>
+  );
+}
