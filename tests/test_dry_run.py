@@ -196,6 +196,22 @@ def test_a_change_of_the_spec_shows_what_differs_from_what_runs_and_what_restart
     assert {one.action for one in answer.objects if one.kind == "Service"} == {"none"}
 
 
+@pytest.mark.control_plane
+def test_what_a_smaller_spec_no_longer_needs_is_said_to_go(
+    live: Target, acme: Tenant, api: APIClient, clusters: str
+) -> None:  # fmt: skip
+    api.post(clusters, {**ORDER, "spec": {"shards": 4}}, format="json", headers={"Idempotency-Key": "four"})
+    reconcile(Cluster.objects.get(name="fresh").pk)
+    cluster = Cluster.objects.select_related("tenant", "target").get(name="fresh")
+    before = kubernetes(live, acme)
+    cluster.spec, cluster.generation = {**cluster.spec, "shards": 3}, 2
+    answer = ask_target(Rehearsal(cluster, None, (), (), "apply", {}))
+    assert kubernetes(live, acme) == before
+    gone = {(one.kind, one.name) for one in answer.objects if one.action == "delete"}
+    assert gone == {("StatefulSet", "fresh-s3"), ("PodDisruptionBudget", "fresh-s3")}
+    assert answer.takes_it is True
+
+
 def test_a_target_that_cannot_be_asked_is_said_and_the_rest_is_told(
     absent: Target, acme: Tenant, api: APIClient, clusters: str,
     django_capture_on_commit_callbacks: DjangoCaptureOnCommitCallbacks,

@@ -143,16 +143,21 @@ def rehearse_secrets(
 
 def rehearse_removal(client: KubeClient, cluster: ClusterView, *, volumes: bool) -> list[Rehearsed]:
     """What deleting the cluster would remove, and with `volumes` its data too; without, they are said to stay."""
+    found = door.owned_names(client, cluster, door.OWNED)
+    claims = [("PersistentVolumeClaim", one.name) for one in door.volumes(client, cluster)]
+    gone = rehearse_deletes(client, cluster.namespace, [*found, *(claims if volumes else [])])
+    return [*gone, *(Rehearsed(kind, name, "keep") for kind, name in ([] if volumes else claims))]
+
+
+def rehearse_deletes(client: KubeClient, namespace: str, names: Sequence[tuple[str, str]]) -> list[Rehearsed]:
+    """Ask the target whether it would delete these objects, by kind and name."""
 
     def ask(entry: tuple[str, str]) -> Rehearsed:
         kind, name = entry
         try:
-            door.delete(client, kind, cluster.namespace, name, dry_run=True)
+            door.delete(client, kind, namespace, name, dry_run=True)
         except _NO as error:
             return Rehearsed(kind, name, "delete", refusal=error)
         return Rehearsed(kind, name, "delete")
 
-    found = door.owned_names(client, cluster, door.OWNED)
-    claims = [("PersistentVolumeClaim", one.name) for one in door.volumes(client, cluster)]
-    asked = list(client.threads.map(ask, [*found, *(claims if volumes else [])]))
-    return [*asked, *(Rehearsed(kind, name, "keep") for kind, name in ([] if volumes else claims))]
+    return list(client.threads.map(ask, names))

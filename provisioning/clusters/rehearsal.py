@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from django.conf import settings
@@ -19,7 +19,14 @@ from django.db import transaction
 
 from provisioning.apply import door, errors
 from provisioning.apply.client import KubeClient
-from provisioning.apply.rehearsal import Rehearsed, rehearse_apply, rehearse_removal, rehearse_secrets, shown
+from provisioning.apply.rehearsal import (
+    Rehearsed,
+    rehearse_apply,
+    rehearse_deletes,
+    rehearse_removal,
+    rehearse_secrets,
+    shown,
+)
 from provisioning.clusters import services
 from provisioning.clusters.quota import hard_limits
 from provisioning.clusters.views import client_for, cluster_view
@@ -204,7 +211,7 @@ def ask_target(rehearsal: Rehearsal) -> TargetAnswer:
         if rehearsal.touches == "delete":
             there = rehearse_removal(client, view, volumes=rehearsal.deletes_volumes) if look.namespace else []
             return TargetAnswer(asked=True, namespace_exists=look.namespace is not None, objects=tuple(there))
-        return _apply(client, look, view, rehearsal)
+        return _with_pruned(client, view, rehearsal.cluster, _apply(client, look, view, rehearsal))
     except errors.DoorError as error:
         # Without the target, what Berth would send can still be shown.
         unchecked = _unchecked(view) if rehearsal.touches == "apply" else ()
@@ -237,6 +244,15 @@ def _apply(client: KubeClient, look: door.NamespaceLook, view: ClusterView, rehe
     manifests = door.with_present_claims(manifests_of(view, owner), door.observe(client, view))
     objects = rehearse_apply(client, manifests)
     return TargetAnswer(asked=True, namespace_exists=True, objects=(*owned, *secrets, *objects))
+
+
+def _with_pruned(client: KubeClient, view: ClusterView, cluster: Cluster, answer: TargetAnswer) -> TargetAnswer:
+    """With what was applied for the cluster and would be no longer."""
+    wished = {(one.kind, one.name) for one in answer.objects}
+    gone = [key for entry in cluster.inventory if (key := (entry["kind"], entry["name"])) not in wished]
+    if not gone or not answer.namespace_exists or answer.problem is not None:
+        return answer
+    return replace(answer, objects=(*answer.objects, *rehearse_deletes(client, view.namespace, gone)))
 
 
 def manifests_of(view: ClusterView, owner: Mapping[str, Any]) -> list[Manifest]:
