@@ -11,10 +11,12 @@ from pytest_django import DjangoCaptureOnCommitCallbacks
 from rest_framework.test import APIClient
 
 from portal.models import IdempotencyKey
+from provisioning.apply.client import FIELD_MANAGER
 from provisioning.apply.door import KINDS, path_of
 from provisioning.clusters.reconcile import reconcile
 from provisioning.clusters.rehearsal import Rehearsal, ask_target
 from provisioning.clusters.views import client_for, namespace_of
+from provisioning.engines.base import LABEL_MANAGED_BY, MANAGED_BY
 from provisioning.models import Cluster, Operation, Target
 from tenants import quota
 from tenants.models import Tenant
@@ -28,27 +30,29 @@ def database() -> dict[str, list[Any]]:
     }  # fmt: skip
 
 
-def kubernetes(target: Target, tenant: Tenant) -> dict[str, str]:
-    """Every object of the tenant's namespace with its version; the events of controllers apart."""
+def kubernetes(target: Target, tenant: Tenant) -> dict[str, Any]:
+    """Every object of Berth's in the tenant's namespace: which one it is, what Berth last wrote there and when, and
+    whether it is being deleted. Not what controllers make of them meanwhile: pods, and claims that are just there.
+    """
     client, namespace = client_for(target), namespace_of(tenant.slug)
-    found = {
-        f"{kind}/{item['metadata']['name']}": item["metadata"]["uid"]
+    items = [
+        (kind, item["metadata"])
         for kind in KINDS
-        for item in client.get(path_of(kind, namespace))["items"]
-    }
-    return {**found, **{f"{kind} applied": _applied(target, namespace, kind) for kind in KINDS}}
-
-
-def _applied(target: Target, namespace: str, kind: str) -> str:
-    """What field managers named berth last wrote, and when: a write of ours would show here."""
-    items = client_for(target).get(path_of(kind, namespace))["items"]
-    ours = [
-        (item["metadata"]["name"], entry.get("time"), entry["operation"])
-        for item in items
-        for entry in item["metadata"].get("managedFields", [])
-        if entry["manager"] == "berth"
+        for item in client.get(path_of(kind, namespace), labelSelector=f"{LABEL_MANAGED_BY}={MANAGED_BY}")["items"]
     ]
-    return str(sorted(ours))
+    return {
+        f"{kind}/{metadata['name']}": (metadata["uid"], _written(metadata), "deletionTimestamp" in metadata)
+        for kind, metadata in items
+        if kind not in CONTROLLED or "deletionTimestamp" in metadata
+    }
+
+
+CONTROLLED = ("Pod", "PersistentVolumeClaim")
+
+
+def _written(metadata: dict[str, Any]) -> list[tuple[str, str]]:
+    entries = metadata.get("managedFields", [])
+    return [(one.get("time", ""), one["operation"]) for one in entries if one["manager"] == FIELD_MANAGER]
 
 
 def kinds(objects: list[dict[str, Any]], **wanted: Any) -> set[tuple[str, str]]:
