@@ -201,6 +201,24 @@ def test_a_change_of_the_spec_shows_what_differs_from_what_runs_and_what_restart
 
 
 @pytest.mark.control_plane
+def test_a_change_of_the_spec_is_rehearsed_over_the_api_and_leaves_nothing(
+    running: Cluster, live: Target, acme: Tenant, api: APIClient, clusters: str
+) -> None:
+    Operation.objects.update(state="succeeded")
+    before, there = database(), kubernetes(live, acme)
+    answer = api.patch(f"{clusters}/running?dry_run=true", {"spec": {"cpu": 0.2}}, format="json")
+    assert answer.status_code == 200, answer.content
+    told = answer.json()
+    assert database() == before
+    assert kubernetes(live, acme) == there
+    assert [(one["pointer"], one["effect"], one["after"]) for one in told["effects"]] == [("/spec/cpu", "roll", 0.2)]
+    assert {one["resource"]: one["after"] - one["before"] for one in told["quota"] if not one["target"]} == {"cpu": 600}
+    assert told["operation"]["kind"] == "update"
+    assert len(kinds(told["objects"], kind="StatefulSet", action="change", restarts=True)) == 3
+    assert told["target"]["takes_it"] is True
+
+
+@pytest.mark.control_plane
 def test_what_a_smaller_spec_no_longer_needs_is_said_to_go(
     live: Target, acme: Tenant, api: APIClient, clusters: str
 ) -> None:  # fmt: skip

@@ -205,9 +205,11 @@ def look(claimed: Claimed) -> Next:
 def _time_out(claimed: Claimed, operation: Operation) -> None:
     waited = operation.reason or claimed.cluster.reason or "its turn"
     message = f"Not done within its deadline. It was waiting for: {waited}"
-    remedy = "Mend the cause, then delete the cluster and order it again; nothing else has to be cleaned up."
+    remedy = "Mend the cause and retry the operation, or delete the cluster; nothing else has to be cleaned up."
     if operation.kind in CHANGES:
         remedy = "Mend the cause and retry the operation, or change the cluster back."
+    elif operation.kind == "delete":
+        remedy = "Mend the cause and retry the operation, or delete the cluster again."
     _fail(claimed, operation, "deadline_exceeded", message, remedy)
 
 

@@ -250,7 +250,8 @@ def _with_pruned(client: KubeClient, view: ClusterView, cluster: Cluster, answer
     """With what was applied for the cluster and would be no longer."""
     wished = {(one.kind, one.name) for one in answer.objects}
     gone = [key for entry in cluster.inventory if (key := (entry["kind"], entry["name"])) not in wished]
-    if not gone or not answer.namespace_exists or answer.problem is not None:
+    if not gone or not answer.namespace_exists or not answer.takes_it:
+        # Nothing is removed before all that is wished was taken.
         return answer
     return replace(answer, objects=(*answer.objects, *rehearse_deletes(client, view.namespace, gone)))
 
