@@ -179,13 +179,13 @@ class Kube:
             more = {"continue": token}
 
     def watch(
-        self, path: str, version: str, *, opened: Callable[[Callable[[], None]], None] = lambda _: None
+        self, path: str, version: str, *, opened: Callable[[Callable[[], None]], None] = lambda _: None, **query: str
     ) -> Iterator[JsonObject]:
         """Events from a resourceVersion on, for some minutes. Raises Expired when it is too old.
 
         `opened` is given what ends it from another thread: events come rarely, so waiting for the next is no way out.
         """
-        query = {"watch": "1", "resourceVersion": version, "allowWatchBookmarks": "true"}
+        query |= {"watch": "1", "resourceVersion": version, "allowWatchBookmarks": "true"}
         query["timeoutSeconds"] = str(WATCH_SECONDS)
         answer = self._open("GET", path, None, query, JSON, SILENCE_SECONDS, stream=True)
         try:

@@ -23,7 +23,7 @@ from aiohttp.abc import AbstractStreamWriter
 from aiohttp.http_parser import RawRequestMessage
 from aiohttp.web_protocol import RequestHandler
 
-from ipreserve import certs, errors, install, kube, records, review, settings, store
+from ipreserve import certs, errors, evictions, install, kube, records, review, settings, store
 from ipreserve.metrics import WebhookMetrics, serve
 from ipreserve.records import Address, Claim, State
 from ipreserve.review import Allow, Ask, BadReview, Reserve
@@ -64,6 +64,9 @@ class Webhook:
         self._looks = ThreadPoolExecutor(16, thread_name_prefix="look")
         self._runner: web.ServerRunner | None = None
         self._armed = False
+        self._evictions = evictions.Evictions(
+            door, self.reserver, live=lambda: self.live, metrics=self.metrics, deadline=options.deadline
+        )
 
     def calico(self) -> kube.CalicoApi:
         """Calico's API as last seen. Raises NoCalico."""
@@ -300,6 +303,7 @@ class Webhook:
         await web.TCPSite(self._runner, host, port, ssl_context=self._context, backlog=1024).start()
         log.info("serving on %s:%d", host, port)
         threading.Thread(target=self._keep_on, name="keep", daemon=True).start()
+        self._evictions.start()
 
     def _keep_on(self) -> None:
         while not self._stop.is_set():
@@ -313,6 +317,7 @@ class Webhook:
     async def stop(self) -> None:
         """Answer what is open, then end."""
         self._stop.set()
+        self._evictions.stop()
         if self._runner is not None:
             await self._runner.cleanup()
 
