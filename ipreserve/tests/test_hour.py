@@ -16,6 +16,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -322,6 +323,9 @@ class InThread:
 
     def stop(self) -> None:
         asyncio.run_coroutine_threadsafe(self.webhook.stop(), self._loop).result(30)
+        # TLS connections say goodbye before they close; a loop that ends earlier leaves them open, with a warning.
+        transports: Any = getattr(self._loop, "_transports", {})
+        eventually(lambda: all(one._sock is None for one in list(transports.values())), "all connections are closed")
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(30)
         self._loop.close()
