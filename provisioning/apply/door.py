@@ -603,7 +603,10 @@ def grow_volumes(client: KubeClient, cluster: ClusterView, manifests: Iterable[M
             prefix = f"{template}-{name}-"
             for volume in world.volumes:
                 ordinal = volume.name.removeprefix(prefix)
-                if volume.name.startswith(prefix) and ordinal.isdigit() and volume.requested_mib < size:
+                if not (volume.name.startswith(prefix) and ordinal.isdigit() and volume.phase == "Bound"):
+                    # One that is not bound yet cannot be changed; a later apply finds it.
+                    continue
+                if volume.requested_mib < size:
                     body = {"spec": {"resources": {"requests": {"storage": f"{size}Mi"}}}}
                     path = path_of("PersistentVolumeClaim", cluster.namespace, volume.name)
                     client.request("PATCH", path, body, content_type="application/merge-patch+json")

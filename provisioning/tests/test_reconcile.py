@@ -15,7 +15,7 @@ from django.utils import timezone
 from provisioning.apply import door
 from provisioning.apply.client import KubeClient
 from provisioning.clusters.reconcile import Lost, claim, look, reconcile
-from provisioning.clusters.services import create_cluster, delete_cluster
+from provisioning.clusters.services import change_cluster, create_cluster, delete_cluster
 from provisioning.models import Cluster, Operation, OperationState, Phase, Target
 from sandbox import Sandbox
 from tenants.models import Tenant, User
@@ -268,3 +268,52 @@ def test_a_hint_during_the_last_look_of_a_deletion_does_not_deliver_the_cluster_
     assert names(control_plane, "statefulset,pod,service,configmap,poddisruptionbudget", cluster) == []
     cluster.refresh_from_db()
     assert (cluster.phase, cluster.inventory, cluster.claimed_until) == (Phase.DELETED, [], None)
+
+
+def delivered(cluster: Cluster) -> Cluster:
+    """As if its pods had come and its order had ended well: there is no kubelet here."""
+    reconcile(cluster.pk)
+    cluster.operations.update(state=OperationState.SUCCEEDED)
+    Cluster.objects.filter(pk=cluster.pk).update(phase=Phase.READY)
+    cluster.refresh_from_db()
+    return cluster
+
+
+@pytest.mark.usefixtures("live")
+def test_nothing_is_made_smaller_before_its_engine_says_that_it_is_empty(
+    acme: Tenant, alice: User, control_plane: Sandbox
+) -> None:
+    name = f"c-{secrets.token_hex(4)}"
+    ordered, _ = create_cluster(
+        tenant=acme, by=alice, name=name, engine="redis", plan="redis-dev", spec={"shards": 4, "replicasPerShard": 2}
+    )
+    cluster = delivered(ordered)
+    change_cluster(cluster=cluster, by=alice, spec={"shards": 3, "replicasPerShard": 1})
+    for _ in range(3):
+        reconcile(cluster.pk)
+    cluster.refresh_from_db()
+    assert (cluster.observed_generation, cluster.phase) == (2, Phase.UPDATING)
+    assert len(names(control_plane, "statefulset", cluster)) == 4
+    assert len(names(control_plane, "poddisruptionbudget", cluster)) == 4
+    selector = f"berth.io/cluster-id={cluster.pk}"
+    path = "jsonpath={.items[*].spec.replicas}"
+    found = control_plane.kubectl("-n", namespace(cluster), "get", "statefulset", "-l", selector, "-o", path)
+    assert found.stdout.split() == ["3"] * 4
+    assert {entry["name"] for entry in cluster.inventory if entry["kind"] == "StatefulSet"} == {
+        f"{name}-s{shard}" for shard in range(4)
+    }
+
+
+@pytest.mark.usefixtures("live")
+def test_a_worker_that_read_the_cluster_before_a_change_does_not_judge_the_change_by_the_old_wish(
+    ordered: tuple[Cluster, Operation], alice: User
+) -> None:
+    cluster = delivered(ordered[0])
+    claimed = claim(cluster.pk)
+    assert claimed is not None
+    operation = change_cluster(cluster=cluster, by=alice, spec={"nodeTimeoutMs": 7000})
+    assert operation is not None
+    look(claimed)
+    cluster.refresh_from_db()
+    operation.refresh_from_db()
+    assert (cluster.observed_generation, operation.steps[0]["state"]) == (2, "done")

@@ -25,7 +25,7 @@ FIELDS = (
     ),
     Field("memoryGiB", "Memory per node", "number", 2, Effect.ROLL, "Of each pod.", "GiB", 0.125, 32, 0.125),
     Field("cpu", "CPU per node", "number", 1, Effect.ROLL, "Of each pod.", "cores", 0.05, 8, 0.05),
-    Field("storageGiB", "Storage per node", "integer", 5, Effect.ROLL, "Can grow, never shrink.", "GiB", 1, 200),
+    Field("storageGiB", "Storage per node", "integer", 5, Effect.LIVE, "Can grow, never shrink.", "GiB", 1, 200),
     Field(
         "storageClass", "Storage class", "storage-class", "standard", Effect.FIXED,
         "Where the data lies.", group="Storage",
@@ -134,7 +134,7 @@ def _judged(change: Change, after: Spec, target: TargetView, grows: set[str], sh
         if after["storageClass"] in target.fixed_classes:
             text = f"Volumes of class {after['storageClass']} cannot grow on {target.name}: order a new cluster."
             return replace(change, effect=Effect.FIXED, message=text)
-        return replace(change, effect=Effect.LIVE, message=f"{change.message} Volumes grow while they are in use.")
+        return replace(change, message=f"{change.message} Volumes grow while they are in use.")
     if key in shrinks and grows:
         text = f"Not together with growth ({', '.join(sorted(grows))}): change one, then the other."
         return replace(change, effect=Effect.FIXED, message=text)

@@ -33,6 +33,8 @@ from provisioning.engines.base import (
     World,
     outdated_pods,
 )
+from provisioning.engines.redis import settings
+from provisioning.engines.redis import spec as rules
 from provisioning.engines.redis.admin import RedisError
 from provisioning.engines.redis.manifests import PORT
 from provisioning.engines.redis.placement import SLOTS, choose_masters, slot_range
@@ -68,7 +70,10 @@ def change_steps(changes: Sequence[Change]) -> list[StepTitle]:
     keys = {change.pointer[1:] for change in changes}
     shaped = bool(keys & {"shards", "replicasPerShard"})
     fewer = any(c.pointer in ("/shards", "/replicasPerShard") and c.after < c.before for c in changes)
-    rolls = any(change.effect in (Effect.ROLL, Effect.LOSS) for change in changes)
+    # By the field and not by the effect: a restart that loses data is a LOSS, but not every LOSS is a restart.
+    rolling = {"", *(one.key for one in rules.FIELDS if one.effect == Effect.ROLL)}
+    rolling |= {f"config/{one.key}" for one in settings.SETTINGS if one.effect == Effect.ROLL}
+    rolls = bool(keys & rolling)
     return [
         *([STEPS[0], STEPS[2]] if shaped else []),
         CONFIG,

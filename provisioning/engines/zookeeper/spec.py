@@ -16,7 +16,7 @@ FIELDS = (
     ),
     Field("memoryMiB", "Memory per server", "integer", 1024, Effect.ROLL, "", "MiB", 192, 16384),
     Field("cpu", "CPU per server", "number", 0.5, Effect.ROLL, "", "cores", 0.05, 8, 0.05),
-    Field("storageGiB", "Storage per server", "integer", 10, Effect.ROLL, "Can grow, never shrink.", "GiB", 1, 200),
+    Field("storageGiB", "Storage per server", "integer", 10, Effect.LIVE, "Can grow, never shrink.", "GiB", 1, 200),
     Field("storageClass", "Storage class", "storage-class", "standard", Effect.FIXED, group="Storage"),
     Field(
         "spread", "Spread", "enum", "hard", Effect.ROLL,
@@ -73,7 +73,7 @@ def _judged(change: Change, before: Spec, after: Spec, target: TargetView) -> Ch
         if after["storageClass"] in target.fixed_classes:
             text = f"Volumes of class {after['storageClass']} cannot grow on {target.name}: order a new ensemble."
             return replace(change, effect=Effect.FIXED, message=text)
-        return replace(change, effect=Effect.LIVE, message=f"{change.message} Volumes grow while they are in use.")
+        return replace(change, message=f"{change.message} Volumes grow while they are in use.")
     return _with_outage(after, change)
 
 

@@ -5,15 +5,20 @@ from __future__ import annotations
 import itertools
 import json
 from collections import Counter
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any, cast
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from provisioning.engines.base import Effect, TargetView
+from provisioning.engines.base import Effect, PodView, TargetView
 from provisioning.engines.redis import spec as rules
+from provisioning.engines.redis.admin import Connection, Peer
 from provisioning.engines.redis.manifests import render
 from provisioning.engines.redis.placement import SLOTS, choose_masters, slot_range
+from provisioning.engines.redis.sight import Node, Sight
 from provisioning.engines.redis.slots import slot_of
 from provisioning.engines.redis.tests.servers import ENGINE, view
 
@@ -23,6 +28,7 @@ def test_persistence_none_with_replicas_is_refused_because_an_empty_master_would
     assert rules.check(view(persistence="none", replicasPerShard=0).spec) == []
 
 
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
 TARGET = TargetView("t", nodes=3, zones=1, storage_classes=("standard", "stiff"), fixed_classes=("stiff",))
 
 
@@ -104,3 +110,92 @@ def test_masters_are_as_even_as_a_round_robin_placement_allows(
 def test_masters_that_already_are_stay() -> None:
     candidates = {0: [("a", "n1"), ("b", "n2")], 1: [("c", "n1"), ("d", "n2")]}
     assert choose_masters(candidates, {0: "b"}) == {0: "b", 1: "c"}
+
+
+def effects(before: dict[str, object], **changes: object) -> dict[str, Effect]:
+    """Pointer to effect of changing a small cluster."""
+    was = view(**before).spec
+    return {change.pointer: change.effect for change in ENGINE.plan_change(was, {**was, **changes}, TARGET)}
+
+
+@pytest.mark.parametrize(
+    ("before", "changes", "expected"),
+    [
+        ({}, {}, {}),
+        ({}, {"evictionPolicy": "allkeys-lru"}, {"/evictionPolicy": Effect.LIVE}),
+        ({}, {"memoryGiB": 4, "cpu": 2}, {"/memoryGiB": Effect.ROLL, "/cpu": Effect.ROLL}),
+        ({}, {"shards": 5}, {"/shards": Effect.MOVE}),
+        ({"shards": 5}, {"shards": 3}, {"/shards": Effect.MOVE}),
+        ({}, {"replicasPerShard": 2}, {"/replicasPerShard": Effect.LIVE}),
+        ({}, {"replicasPerShard": 0}, {"/replicasPerShard": Effect.LOSS}),
+        ({"replicasPerShard": 0}, {"persistence": "none"}, {"/persistence": Effect.LOSS}),
+        ({"replicasPerShard": 0, "persistence": "none"}, {"cpu": 2}, {"/cpu": Effect.LOSS}),
+        ({"replicasPerShard": 0, "persistence": "none"}, {"persistence": "aof", "cpu": 2},
+         {"/persistence": Effect.LIVE, "/cpu": Effect.ROLL}),
+        ({}, {"storageGiB": 9}, {"/storageGiB": Effect.LIVE}),
+        ({"storageClass": "stiff"}, {"storageGiB": 9}, {"/storageGiB": Effect.FIXED}),
+        ({"shards": 5}, {"shards": 4, "memoryGiB": 4}, {"/shards": Effect.FIXED, "/memoryGiB": Effect.ROLL}),
+        ({"shards": 5}, {"shards": 4, "memoryGiB": 0.125}, {"/shards": Effect.MOVE}),
+        ({"config": {"hz": 20}}, {"config": {}}, {"/config/hz": Effect.LIVE}),
+        ({}, {"config": {"hz": 10}}, {}),
+        ({}, {"config": {"io-threads": 4, "timeout": 5}},
+         {"/config/io-threads": Effect.ROLL, "/config/timeout": Effect.LIVE}),
+    ],
+)  # fmt: skip
+def test_every_change_has_its_effect(
+    before: dict[str, object], changes: dict[str, object], expected: dict[str, Effect]
+) -> None:
+    assert effects(before, **changes) == expected
+
+
+def test_an_outage_and_a_loss_are_told_in_words() -> None:
+    alone = view(replicasPerShard=0).spec
+    (change,) = ENGINE.plan_change(alone, {**alone, "cpu": 2}, TARGET)
+    assert "cannot be reached while its pod restarts" in change.message
+    assert ENGINE.plan_restart(view(replicasPerShard=0, persistence="none").spec).effect == Effect.LOSS
+    assert ENGINE.plan_restart(view().spec).effect == Effect.ROLL
+
+
+@pytest.mark.parametrize(
+    ("changes", "keys"),
+    [
+        ({"evictionPolicy": "allkeys-lru"}, ["config"]),
+        ({"cpu": 2}, ["config", "restart"]),
+        ({"shards": 4}, ["meet", "replicas", "config", "move"]),
+        ({"replicasPerShard": 0}, ["meet", "replicas", "config", "leave"]),
+    ],
+)
+def test_an_operation_has_the_steps_its_changes_need(changes: dict[str, object], keys: list[str]) -> None:
+    was = view().spec
+    steps = ENGINE.change_steps(ENGINE.plan_change(was, {**was, **changes}, TARGET))
+    assert [step.key for step in steps] == keys
+
+
+def template(**changes: Any) -> dict[str, Any]:
+    """The pod template of shard 0."""
+    cluster = replace(view(**changes.pop("spec", {})), **changes)
+    return next(one["spec"]["template"] for one in render(cluster) if one["kind"] == "StatefulSet")
+
+
+def test_only_what_needs_a_restart_changes_the_pod_template() -> None:
+    plain = template()
+    assert template(spec={"evictionPolicy": "allkeys-lru", "config": {"hz": 20}, "nodeTimeoutMs": 9000}) == plain
+    assert template(spec={"config": {"io-threads": 2}}) != plain
+    assert template(spec={"config": {"io-threads": 1}}) == plain
+    assert template(restart=1) != plain
+    assert "annotations" not in plain["metadata"], "clusters must not become outdated by themselves"
+
+
+def test_an_empty_member_never_leads_members_that_follow_somebody_who_is_away() -> None:
+    def node(name: str, *, flags: str, master: str = "") -> Node:
+        slots = ((0, 16383),)
+        peers = [
+            Peer(name, "10.0.0.1", frozenset({"myself", flags}), master, 1, True, ()),
+            Peer("away", "10.0.0.9", frozenset({"master", "fail"}), "", 1, False, slots),
+        ]
+        pod = PodView(name, name, {}, f"node-{name}", "", "10.0.0.1", "Running", True, True, 0, False, NOW)
+        return Node(pod, 0, cast(Connection, None), name, {peer.id: peer for peer in peers})
+
+    fresh, orphan = node("fresh", flags="master"), node("orphan", flags="slave", master="away")
+    assert Sight(view(), "", [fresh, orphan], []).heads() == {}
+    assert Sight(view(), "", [fresh], []).heads() == {0: fresh}
