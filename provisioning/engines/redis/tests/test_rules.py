@@ -112,7 +112,7 @@ def test_masters_that_already_are_stay() -> None:
     assert choose_masters(candidates, {0: "b"}) == {0: "b", 1: "c"}
 
 
-def effects(before: dict[str, object], **changes: object) -> dict[str, Effect]:
+def effects(before: dict[str, Any], **changes: object) -> dict[str, Effect]:
     """Pointer to effect of changing a small cluster."""
     was = view(**before).spec
     return {change.pointer: change.effect for change in ENGINE.plan_change(was, {**was, **changes}, TARGET)}
@@ -143,7 +143,7 @@ def effects(before: dict[str, object], **changes: object) -> dict[str, Effect]:
     ],
 )  # fmt: skip
 def test_every_change_has_its_effect(
-    before: dict[str, object], changes: dict[str, object], expected: dict[str, Effect]
+    before: dict[str, Any], changes: dict[str, object], expected: dict[str, Effect]
 ) -> None:
     assert effects(before, **changes) == expected
 
