@@ -10,6 +10,7 @@ from rest_framework.response import Response
 
 from portal.api.base import ApiView
 from portal.api.pagination import PageQuery, page
+from portal.api.parsers import JsonParser, MergePatchParser
 from portal.api.schema import described
 from portal.api.serializers import Body, Text, read_body, read_query, wire, wire_list
 from portal.api.tokens import SCOPE_CHOICES, TokenOut
@@ -142,6 +143,8 @@ class MembersView(PeopleView):
 
 
 class MemberView(PeopleView):
+    parser_classes = [JsonParser, MergePatchParser]
+
     @described("changeMember", tag="People", summary="Change a member's role", request=RoleBody,
                answers={200: TenantMemberOut}, problems=(400, 403, 404, 409, 415, 422),
                about="Needs the role owner. The last owner cannot be demoted.")  # fmt: skip

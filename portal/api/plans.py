@@ -9,6 +9,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from portal.api.pagination import PageQuery, page
+from portal.api.parsers import JsonParser, MergePatchParser
 from portal.api.schema import described
 from portal.api.serializers import Body, Text, Whole, read_body, read_query, wire, wire_list
 from portal.api.tenants import AdminView
@@ -95,6 +96,8 @@ class PlansView(AdminView):
 
 
 class PlanView(AdminView):
+    parser_classes = [JsonParser, MergePatchParser]
+
     @described("getPlan", tag="Catalogue", summary="Show a plan", answers={200: PlanOut}, problems=(404,))
     def get(self, request: Request, plan: str) -> Response:
         return Response(wire(PlanOut, self._found(plan)))

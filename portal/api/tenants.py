@@ -10,6 +10,7 @@ from rest_framework.response import Response
 
 from portal.api.base import ApiView
 from portal.api.pagination import PageQuery, page
+from portal.api.parsers import JsonParser, MergePatchParser
 from portal.api.schema import described
 from portal.api.serializers import Body, Text, read_body, read_query, wire, wire_list
 from portal.auth import SAFE
@@ -90,6 +91,8 @@ class TenantsView(AdminView):
 
 
 class TenantView(AdminView):
+    parser_classes = [JsonParser, MergePatchParser]
+
     @described("getTenant", tag="Tenants", summary="Show a tenant", answers={200: TenantOut}, problems=(404,))
     def get(self, request: Request, tenant: str) -> Response:
         return Response(wire(TenantOut, self.tenant))

@@ -15,6 +15,7 @@ from django.test import Client as DjangoClient
 from rest_framework.test import APIClient
 
 from portal.api.engines import EnginesView
+from portal.api.schema import document
 from portal.problem_codes import CODES, FIELD_CODES
 from portal.problems import field_errors, pointer_of
 from portal.tests.conftest import Client, World
@@ -201,3 +202,15 @@ def test_every_field_code_the_source_uses_is_in_the_table() -> None:
     used = [(where, literal(a, 1)) for where, name, a in calls() if name in {"FieldError", "Problem"}]
     assert used
     assert [(where, code) for where, code in used if code is not None and code not in FIELD_CODES] == []
+
+
+def test_every_patch_takes_the_media_type_of_a_merge_patch() -> None:
+    """RFC 7396 names one; clients that keep to it must not get 415 from some addresses."""
+    patches = {path: methods["patch"] for path, methods in document()["paths"].items() if "patch" in methods}
+    strict = {
+        path
+        for path, method in patches.items()
+        if "application/merge-patch+json" not in method["requestBody"]["content"]
+    }
+    assert patches
+    assert strict == set()

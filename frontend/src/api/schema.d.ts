@@ -3277,6 +3277,7 @@ export interface operations {
         requestBody?: {
             content: {
                 "application/json": components["schemas"]["TenantPatch"];
+                "application/merge-patch+json": components["schemas"]["TenantPatch"];
             };
         };
         responses: {
@@ -3869,6 +3870,7 @@ export interface operations {
         requestBody: {
             content: {
                 "application/json": components["schemas"]["RoleBody"];
+                "application/merge-patch+json": components["schemas"]["RoleBody"];
             };
         };
         responses: {
@@ -5547,6 +5549,7 @@ export interface operations {
         requestBody?: {
             content: {
                 "application/json": components["schemas"]["PlanPatch"];
+                "application/merge-patch+json": components["schemas"]["PlanPatch"];
             };
         };
         responses: {
