@@ -1,6 +1,6 @@
 import { body, client } from "./client";
 import type { ClusterPath } from "./clusters";
-import type { Operation } from "./types";
+import type { Accepted, Operation } from "./types";
 
 export const LONG_POLL_SECONDS = 30;
 
@@ -12,6 +12,16 @@ export function isOpen(operation: Operation): boolean {
 export function awaitOperation(id: string, revision: number, signal: AbortSignal): Promise<Operation> {
   const params = { path: { operation: id }, query: { wait: LONG_POLL_SECONDS, revision } };
   return body(client.GET("/api/v1/operations/{operation}", { params, signal }));
+}
+
+/** Stop an operation where it can be stopped; `reason` is shown to whoever asks why. */
+export function cancelOperation(id: string, reason: string): Promise<Operation> {
+  return body(client.POST("/api/v1/operations/{operation}/cancel", { params: { path: { operation: id } }, body: { reason } }));
+}
+
+/** Do again what failed or was canceled, by a new operation. */
+export function retryOperation(id: string): Promise<Accepted> {
+  return body(client.POST("/api/v1/operations/{operation}/retry", { params: { path: { operation: id } } }));
 }
 
 /** The newest operation of a cluster, null when it never had one. */

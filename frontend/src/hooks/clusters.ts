@@ -121,7 +121,7 @@ export function useChangeCluster(path: ClusterPath) {
 }
 
 /** Puts the answer to a change into the cache, so that the next page shows it at once. */
-function useAccepted() {
+export function useAccepted() {
   const cache = useQueryClient();
   return async ({ cluster, operation }: Accepted) => {
     const path = { tenant: cluster.tenant, name: cluster.name };

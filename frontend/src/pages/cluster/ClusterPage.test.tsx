@@ -65,6 +65,49 @@ test("a failed operation shows why, what to do and the request id", async () => 
   expect(screen.getByRole("heading", { name: "Making it failed after 12 s" })).toBeVisible();
 });
 
+test("what is under way is canceled with a reason, after asking", async () => {
+  const current = operation({ cancelable: true });
+  const canceled = { ...current, state: "canceled" as const, revision: 2, ended: "2026-01-01T00:00:12Z" };
+  const calls = openPage(ADDRESS, {
+    ...ready,
+    [`GET ${ONE}`]: () => ({ body: cluster({ phase: "provisioning", operation: current }) }),
+    [`GET ${ONE}/operations`]: page(current),
+    "GET /operations/op_1": never,
+    "POST /operations/op_1/cancel": () => ({ body: canceled }),
+  });
+  await userEvent.click(await screen.findByRole("button", { name: "Cancel…" }));
+  expect(calls.filter(({ method }) => method === "POST")).toEqual([]);
+  await userEvent.type(screen.getByLabelText("Why (optional)"), "wrong size");
+  await userEvent.click(screen.getByRole("button", { name: "Cancel it" }));
+  expect(await screen.findByRole("heading", { name: "Canceled after 12 s" })).toBeVisible();
+  expect(calls.filter(({ method }) => method === "POST").map(({ body }) => body)).toEqual([{ reason: "wrong size" }]);
+});
+
+test("what cannot be canceled has no button for it", async () => {
+  openPage(ADDRESS, making());
+  expect(await screen.findByRole("list", { name: "Steps" })).toBeVisible();
+  expect(screen.queryByRole("button", { name: "Cancel…" })).not.toBeInTheDocument();
+});
+
+test("what failed is tried again by a new operation, and a refusal of that is said", async () => {
+  const failed = operation({ state: "failed", error: { code: "timeout", message: "Too slow.", remedy: "" }, ended: "2026-01-01T00:00:12Z" });
+  const again = operation({ id: "op_2", reason: "Waiting for nodes" });
+  const told = [
+    problem(409, "not_retryable", "Another operation of the cluster came after it."),
+    { status: 202, body: { operation: again, cluster: cluster({ phase: "provisioning", operation: again }) } },
+  ];
+  openPage(ADDRESS, {
+    ...ready,
+    [`GET ${ONE}/operations`]: page(failed),
+    "GET /operations/op_2": never,
+    "POST /operations/op_1/retry": () => told.shift() ?? problem(500, "internal_error", "Asked too often."),
+  });
+  await userEvent.click(await screen.findByRole("button", { name: "Try again" }));
+  expect(await screen.findByText("Another operation of the cluster came after it.")).toBeVisible();
+  await userEvent.click(screen.getByRole("button", { name: "Try again" }));
+  expect(await screen.findByText("Waiting for nodes")).toBeVisible();
+});
+
 test("the password is asked for on request only, put into the example, and hidden again", async () => {
   const calls = openPage(ADDRESS, ready);
   const code = await screen.findByRole("region", { name: "redis-cli" });

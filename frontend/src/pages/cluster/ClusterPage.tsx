@@ -77,7 +77,7 @@ function ClusterView({ name }: { name: string }) {
         </p>
       )}
       <Head cluster={cluster.data} engine={engine} canDelete={canChange(tenant) && !hasVanished} />
-      {operation.data && <OperationPanel operation={operation.data} live={live} />}
+      {operation.data && <OperationPanel operation={operation.data} live={live} mayChange={canChange(tenant) && !hasVanished} />}
       {operation.isError && <ProblemNotice error={operation.error} onRetry={() => void operation.refetch()} />}
       <Connect cluster={cluster.data} mayReveal={canChange(tenant)} />
       <Members members={cluster.data.members} />
@@ -149,7 +149,7 @@ function Deleted({ name, operation }: { name: string; operation: Operation }) {
     <>
       <h1>{t("cluster.goneTitle", { name })}</h1>
       {deleted.data && <p>{t(deleted.data.volumes_kept ? "cluster.goneKept" : "cluster.goneVolumes")}</p>}
-      <OperationPanel operation={operation} live={null} />
+      <OperationPanel operation={operation} live={null} mayChange={false} />
     </>
   );
 }

@@ -9,11 +9,14 @@ import { Time } from "../../components/Time";
 import { useNow } from "../../hooks/now";
 import type { LiveView } from "../../hooks/operations";
 import { duration, secondsBetween } from "../../lib/time";
+import { CancelButton, RetryButton } from "./Interventions";
 
 interface Props {
   operation: Operation;
   /** Null when nobody follows it (any more). */
   live: LiveView | null;
+  /** Whether the reader may cancel and repeat. */
+  mayChange: boolean;
 }
 
 const KINDS = ["create", "update", "restart", "delete"] as const;
@@ -24,17 +27,21 @@ function isKind(kind: string): kind is Kind {
 }
 
 /** How a change is going, step by step; once it went well, one line that can be unfolded. */
-export function OperationPanel({ operation, live }: Props) {
+export function OperationPanel({ operation, live, mayChange }: Props) {
   const isLive = isOpen(operation);
   return (
     <section className={`card operation operation--${operation.state}`} aria-labelledby="operation-title">
       <Announcement operation={operation} />
-      {isLive ? <Open operation={operation} live={live} /> : <Ended operation={operation} />}
+      {isLive ? (
+        <Open operation={operation} live={live} mayChange={mayChange} />
+      ) : (
+        <Ended operation={operation} mayChange={mayChange} />
+      )}
     </section>
   );
 }
 
-function Open({ operation, live }: Props) {
+function Open({ operation, live, mayChange }: Props) {
   const { t } = useTranslation();
   const { kind, percent, deadline, actor, created, started } = operation;
   const now = useNow(true);
@@ -66,6 +73,7 @@ function Open({ operation, live }: Props) {
           <Said>{operation.reason}</Said>
         </p>
       )}
+      {mayChange && operation.cancelable && <CancelButton operation={operation} />}
     </>
   );
 }
@@ -81,7 +89,7 @@ function replaceTime(text: string, at: string): ReactNode {
   );
 }
 
-function Ended({ operation }: { operation: Operation }) {
+function Ended({ operation, mayChange }: { operation: Operation; mayChange: boolean }) {
   const { t } = useTranslation();
   const { state, proof, error, steps } = operation;
   const title = useEndedTitle(operation);
@@ -125,6 +133,7 @@ function Ended({ operation }: { operation: Operation }) {
           <Steps steps={steps} now={0} />
         </details>
       )}
+      {mayChange && state !== "succeeded" && <RetryButton operation={operation} />}
     </>
   );
 }

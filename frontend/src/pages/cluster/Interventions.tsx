@@ -1,0 +1,80 @@
+import { type SubmitEvent, useId, useState } from "react";
+import { useTranslation } from "react-i18next";
+
+import type { ClusterPath } from "../../api/clusters";
+import type { Operation } from "../../api/types";
+import { Dialog } from "../../components/Dialog";
+import { FormRow } from "../../components/FormRow";
+import { ProblemNotice } from "../../components/ProblemNotice";
+import { useCancelOperation, useRetryOperation } from "../../hooks/interventions";
+
+/** Stops what is under way, after asking; the reason is optional and shown to everybody who sees the cluster. */
+export function CancelButton({ operation }: { operation: Operation }) {
+  const { t } = useTranslation();
+  const [isAsking, setIsAsking] = useState(false);
+  return (
+    <p>
+      <button type="button" className="button" onClick={() => setIsAsking(true)}>
+        {t("intervene.cancel")}
+      </button>
+      {isAsking && <CancelDialog operation={operation} onClose={() => setIsAsking(false)} />}
+    </p>
+  );
+}
+
+function CancelDialog({ operation, onClose }: { operation: Operation; onClose: () => void }) {
+  const { t } = useTranslation();
+  const id = useId();
+  const cancel = useCancelOperation(pathOf(operation));
+  const [reason, setReason] = useState("");
+  const submit = (event: SubmitEvent) => {
+    event.preventDefault();
+    if (!cancel.isPending) cancel.mutate({ id: operation.id, reason: reason.trim() }, { onSuccess: onClose });
+  };
+  return (
+    <Dialog title={t("intervene.cancelTitle")} onClose={onClose}>
+      <form onSubmit={submit} noValidate>
+        {cancel.isError && <ProblemNotice error={cancel.error} />}
+        <p>{t(operation.kind === "create" ? "intervene.cancelCreate" : "intervene.cancelChange")}</p>
+        <FormRow id={id} label={t("intervene.reason")} help={t("intervene.reasonHelp")}>
+          {(control) => <input {...control} value={reason} maxLength={500} onChange={(event) => setReason(event.target.value)} />}
+        </FormRow>
+        <div className="dialog__actions">
+          <button type="button" className="button" onClick={onClose}>
+            {t("intervene.goOn")}
+          </button>
+          <button className="button button--danger-full" aria-disabled={cancel.isPending}>
+            {cancel.isPending ? t("intervene.canceling") : t("intervene.cancelSubmit")}
+          </button>
+        </div>
+      </form>
+    </Dialog>
+  );
+}
+
+/** Does again what failed or was canceled. */
+export function RetryButton({ operation }: { operation: Operation }) {
+  const { t } = useTranslation();
+  const retry = useRetryOperation();
+  return (
+    <>
+      {retry.isError && <ProblemNotice error={retry.error} />}
+      <p>
+        <button
+          type="button"
+          className="button button--main"
+          aria-disabled={retry.isPending}
+          onClick={() => {
+            if (!retry.isPending) retry.mutate(operation.id);
+          }}
+        >
+          {retry.isPending ? t("intervene.retrying") : t("intervene.retry")}
+        </button>
+      </p>
+    </>
+  );
+}
+
+function pathOf({ cluster: { tenant, name } }: Operation): ClusterPath {
+  return { tenant, name };
+}
