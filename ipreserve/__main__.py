@@ -50,6 +50,14 @@ def _history(options: settings.Settings, text: str, *, as_json: bool) -> int:
 
 def _advice(options: settings.Settings) -> int:
     one = sweeper.Sweeper(options, kube.connect(options.kubeconfig))
+    try:
+        return _advise(one)
+    finally:
+        # To know Calico's API is to watch its blocks.
+        one.stop()
+
+
+def _advise(one: sweeper.Sweeper) -> int:
     calico = one.calico()
     spec: dict[str, Any] = kube.ipam_configuration(one.kube, calico)
     path = kube.ipam_path(one.kube, calico, "ippools")
