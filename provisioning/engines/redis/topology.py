@@ -35,11 +35,11 @@ from provisioning.engines.base import (
 )
 from provisioning.engines.redis import settings
 from provisioning.engines.redis import spec as rules
-from provisioning.engines.redis.admin import RedisError
 from provisioning.engines.redis.manifests import PORT
 from provisioning.engines.redis.placement import SLOTS, choose_masters, slot_range
 from provisioning.engines.redis.sight import PARALLEL, Node, Sight, connected, read_all
 from provisioning.engines.redis.upkeep import (
+    FORMING_TIMEOUT_MS,
     Care,
     look_after,
     outdated_members,
@@ -150,9 +150,11 @@ def _act(sight: Sight, link: Link) -> bool:
     if not sight.missing:
         if all(node.is_alone and not node.me.slots for node in sight.nodes):
             # Only a node that knows nobody takes an epoch; equal epochs would cost rounds of conflict resolution.
+            # A master that was up for over 2 s without any slot known takes itself for a minority, and serves only when
+            # the node timeout has passed since (rejoin_delay in cluster.c, 0.5 to 5 s); settle_settings() sets it back.
             for number, node in enumerate(sight.nodes, 1):
-                with contextlib.suppress(RedisError):
-                    node.connection.call("CLUSTER", "SET-CONFIG-EPOCH", number)
+                epoch: list[str | int] = ["CLUSTER", "SET-CONFIG-EPOCH", number]
+                node.connection.pipeline([epoch, ["CONFIG", "SET", "cluster-node-timeout", FORMING_TIMEOUT_MS]])
         acted = _assign_slots(sight, link)
     for shard, master in sight.heads().items():
         for node in sight.shard(shard):

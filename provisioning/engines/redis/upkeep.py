@@ -32,6 +32,8 @@ from provisioning.engines.redis.admin import RedisError, parse_info
 from provisioning.engines.redis.sight import Node, Sight, is_wished, ordinal_of, redis_pods
 
 MIB = 2**20
+# The node timeout while a cluster forms; below what a spec may wish. See topology._act.
+FORMING_TIMEOUT_MS = 500
 
 
 @dataclass
@@ -92,6 +94,12 @@ def settle_settings(sight: Sight, world: World, link: Link, care: Care) -> str:
         different = {key: value for key, value in wish.items() if key in said and said[key] != value}
         if node.pod.name in old and int(said["maxmemory"]) < int(wish["maxmemory"]):
             different.pop("maxmemory", None)
+        if said["cluster-node-timeout"] == str(FORMING_TIMEOUT_MS):
+            # Ours, from forming: set back without a word as soon as the node serves.
+            different.pop("cluster-node-timeout", None)
+            if node.info.get("cluster_state") == "ok":
+                node.connection.pipeline([["CONFIG", "SET", "cluster-node-timeout", wish["cluster-node-timeout"]]])
+                care.acted = True
         if different:
             complaint = _set(node, said, different, link, drifted=not sight.cluster.changing) or complaint
             care.acted = True

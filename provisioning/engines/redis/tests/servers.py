@@ -24,6 +24,7 @@ from provisioning.engines.base import (
     World,
 )
 from provisioning.engines.redis import RedisEngine
+from provisioning.engines.redis.admin import Connection
 from provisioning.engines.redis.manifests import PORT, redis_conf
 
 PASSWORD = "correcthorsebatterystaple"
@@ -226,3 +227,14 @@ class Fleet:
 
 class Crash(Exception):
     """The worker was killed right after a command."""
+
+
+def config(fleet: Fleet, key: str) -> set[str]:
+    """What CONFIG GET says, over all nodes."""
+    found = set()
+    for pod in fleet.world().pods:
+        with Connection(fleet.connect(pod, PORT), PASSWORD) as connection:
+            reply = connection.call("CONFIG", "GET", key)
+            assert isinstance(reply, list)
+            found.add(str(reply[1]))
+    return found

@@ -19,7 +19,7 @@ from provisioning.engines.redis.manifests import PORT
 from provisioning.engines.redis.moves import plan_moves
 from provisioning.engines.redis.placement import slot_range
 from provisioning.engines.redis.tests.conftest import Start
-from provisioning.engines.redis.tests.servers import ENGINE, PASSWORD, Crash, Fleet, view
+from provisioning.engines.redis.tests.servers import ENGINE, PASSWORD, Crash, Fleet, config, view
 
 
 def client_of(fleet: Fleet) -> RedisCluster:
@@ -75,17 +75,6 @@ def writing(fleet: Fleet) -> Iterator[Writer]:
     finally:
         writer.stop()
         writer.client.close()
-
-
-def config(fleet: Fleet, key: str) -> set[str]:
-    """What CONFIG GET says, over all nodes."""
-    found = set()
-    for pod in fleet.world().pods:
-        with Connection(fleet.connect(pod, PORT), PASSWORD) as connection:
-            reply = connection.call("CONFIG", "GET", key)
-            assert isinstance(reply, list)
-            found.add(str(reply[1]))
-    return found
 
 
 def masters(fleet: Fleet) -> dict[str, str]:

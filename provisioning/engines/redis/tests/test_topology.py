@@ -9,7 +9,7 @@ import pytest
 from provisioning.engines.redis.admin import Connection, parse_nodes
 from provisioning.engines.redis.manifests import PORT
 from provisioning.engines.redis.tests.conftest import Start, networks
-from provisioning.engines.redis.tests.servers import ENGINE, PASSWORD, Crash, Fleet, view
+from provisioning.engines.redis.tests.servers import ENGINE, PASSWORD, Crash, Fleet, config, view
 
 
 def write(fleet: Fleet, count: int) -> None:
@@ -48,6 +48,19 @@ def test_first_masters_stand_on_different_nodes(start: Start) -> None:
     fleet.settle()
     members = ENGINE.advance(fleet.cluster, fleet.world(), fleet).members
     assert len({member.node for member in members if member.role == "master"}) == 3
+
+
+def test_the_node_timeout_is_short_while_nodes_form_and_as_wished_when_they_serve(start: Start) -> None:
+    """A master without any slot known for 2 s takes itself for a minority, and waits as long as its node timeout."""
+    fleet = start(view(nodeTimeoutMs=5000))
+    fleet.budget = 0
+    with contextlib.suppress(Crash):
+        fleet.settle()
+    assert config(fleet, "cluster-node-timeout") == {"500"}
+    fleet.budget = None
+    fleet.settle()
+    assert config(fleet, "cluster-node-timeout") == {"5000"}
+    assert not [reason for reason, _ in fleet.events if reason in ("SettingsHealed", "RedisRefused")]
 
 
 @pytest.mark.parametrize("commands", [0, 1, 2, 3, 4, 5])
