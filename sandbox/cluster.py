@@ -515,8 +515,8 @@ class Sandbox:
 
     def _apply_base(self) -> None:
         manifests = components.as_list(components.dns_manifests(replicas=min(2, len(self.nodes))))
-        storage = (Path(__file__).parent / "manifests" / "storage.yaml").read_text()
-        text = f"{storage}\n---\n{manifests}"
+        ours = sorted((Path(__file__).parent / "manifests").glob("*.yaml"))
+        text = "\n---\n".join([*(path.read_text() for path in ours), manifests])
         done = self.kubectl("apply", "--server-side", "--force-conflicts", "-f", "-", input=text)
         if done.returncode != 0:
             raise SandboxError(f"The sandbox's own objects could not be applied: {done.stderr.strip()[-1000:]}")

@@ -106,14 +106,19 @@ class Sight:
         serving = [node for node in self.everyone if node.shard == number and node.me.slots and node.is_master]
         return serving[0] if len(serving) == 1 else None
 
+    def slots_known(self) -> set[int]:
+        """The slots that have an owner, living or dead, in somebody's eyes."""
+        return {
+            slot
+            for node in self.everyone
+            for peer in node.peers.values()
+            for first, last in peer.slots
+            for slot in range(first, last + 1)
+        }
+
     def all_slots_owned(self) -> bool:
-        """Whether every slot has an owner, living or dead, in somebody's eyes."""
-        owned: set[int] = set()
-        for node in self.everyone:
-            for peer in node.peers.values():
-                for first, last in peer.slots:
-                    owned.update(range(first, last + 1))
-        return len(owned) == SLOTS
+        """Whether every slot has an owner."""
+        return len(self.slots_known()) == SLOTS
 
     def heads(self) -> dict[int, Node]:
         """Shard to the member the others follow: its master, or, in a shard that has no slots yet, its master to be."""

@@ -114,7 +114,9 @@ def advance(cluster: ClusterView, world: World, link: Link) -> Advance:
                 acted = _act(sight, link)
                 outcome = _with_restarts(formed, sight, world)
             now = time.monotonic()
-            if not formed.healthy and (acted or now - nudged > NUDGE_EVERY_SECONDS):
+            # Nodes that have met take no epoch any more, so a cluster that is still to form meets when all are there.
+            early = sight.missing and not sight.slots_known()
+            if not formed.healthy and not early and (acted or now - nudged > NUDGE_EVERY_SECONDS):
                 nudged = now
                 _nudge(sight)
             if now > until or (sight.missing and not acted):
@@ -148,13 +150,13 @@ def _act(sight: Sight, link: Link) -> bool:
     """Take what is next; True when something was sent."""
     acted = False
     if not sight.missing:
-        if all(node.is_alone and not node.me.slots for node in sight.nodes):
-            # Only a node that knows nobody takes an epoch; equal epochs would cost rounds of conflict resolution.
+        if not sight.slots_known():
             # A master that was up for over 2 s without any slot known takes itself for a minority, and serves only when
             # the node timeout has passed since (rejoin_delay in cluster.c, 0.5 to 5 s); settle_settings() sets it back.
+            short: list[str | int] = ["CONFIG", "SET", "cluster-node-timeout", FORMING_TIMEOUT_MS]
+            # Only a node that knows nobody takes an epoch; equal epochs would cost rounds of conflict resolution.
             for number, node in enumerate(sight.nodes, 1):
-                epoch: list[str | int] = ["CLUSTER", "SET-CONFIG-EPOCH", number]
-                node.connection.pipeline([epoch, ["CONFIG", "SET", "cluster-node-timeout", FORMING_TIMEOUT_MS]])
+                node.connection.pipeline([short, ["CLUSTER", "SET-CONFIG-EPOCH", number]])
         acted = _assign_slots(sight, link)
     for shard, master in sight.heads().items():
         for node in sight.shard(shard):
@@ -171,11 +173,7 @@ def _act(sight: Sight, link: Link) -> bool:
 def _assign_slots(sight: Sight, link: Link) -> bool:
     """Give each shard the slots of its range that nobody, living or dead, is known to have."""
     shards = sight.cluster.spec["shards"]
-    owned: set[int] = set()
-    for node in sight.everyone:
-        for peer in node.peers.values():
-            for first, last in peer.slots:
-                owned.update(range(first, last + 1))
+    owned = sight.slots_known()
     if len(owned) == SLOTS:
         return False
     fixed = {shard: master.pod.name for shard in range(shards) if (master := sight.master(shard)) is not None}
