@@ -22,12 +22,62 @@ EXPORTER_PORT = 9121
 EXPORTER_IMAGE = "quay.io/oliver006/redis_exporter:v1.45.0"
 USER = 999
 
+# A master whose memory was not on its disk (no append-only file) must not come back before a replica leads: inside the
+# node timeout it would still be the master, empty or old, and its replicas would copy that. So it has the replica that
+# has the most take over by force (nobody else can agree to it), and starts when that one leads: as its replica. Only a
+# replica that had copied from it is asked. One that does not answer is waited for as long as the others need to take
+# over by themselves.
 START = """#!/bin/sh
 # The password goes from the mounted Secret into a file in memory: never onto a command line.
 set -eu
 umask 077
 password=$(cat /etc/redis-auth/password)
 printf 'requirepass %s\\nmasterauth %s\\n' "$password" "$password" > /run/redis/auth.conf
+
+ask() { host=$1; shift; REDISCLI_AUTH=$password timeout 2 redis-cli --no-auth-warning -h "$host" "$@" < /dev/null; }
+
+await_heir() {
+  me=; asked=0; until=$(($(date +%s) + 20)); cr=$(printf '\\r')
+  while read -r key value; do
+    if [ "$key $value" = "appendonly yes" ]; then return 0; fi
+    if [ "$key" = cluster-node-timeout ]; then until=$(($(date +%s) + value / 1000 + 5)); fi
+  done < /etc/redis/redis.conf
+  while read -r id address flags rest; do
+    case "$flags" in myself,master*) me=$id ;; esac
+  done < /data/nodes.conf
+  if [ -z "$me" ]; then return 0; fi
+  while [ "$(date +%s)" -lt "$until" ]; do
+    unsure=no; best=; most=-1
+    while read -r id address flags master rest; do
+      if [ "$master" != "$me" ]; then continue; fi
+      case "$flags" in *fail|*fail,*|*noaddr*) continue ;; esac
+      host=${address%@*}; host=${host%:*}
+      if ! nodes=$(ask "$host" cluster nodes); then unsure=yes; continue; fi
+      case "$nodes" in *"myself,master"*) return 0 ;; *"myself,slave $me "*) ;; *) continue ;; esac
+      linked=no; offset=0
+      while IFS=: read -r key value; do
+        value=${value%"$cr"}
+        case "$key=$value" in
+          master_link_status=up) linked=yes ;;
+          master_link_down_since_seconds=-1) ;;
+          master_link_down_since_seconds=*) linked=yes ;;
+          slave_repl_offset=*) offset=$value ;;
+        esac
+      done <<INFO
+$(ask "$host" info replication)
+INFO
+      if [ "$linked" = yes ] && [ "$offset" -gt "$most" ]; then best=$host; most=$offset; fi
+    done < /data/nodes.conf
+    if [ -z "$best" ] && [ "$unsure" = no ]; then return 0; fi
+    if [ -n "$best" ] && [ $((asked % 4)) = 0 ]; then
+      echo "this master's memory was not on its disk: $best takes over before it starts"
+      ask "$best" cluster failover force || true
+    fi
+    asked=$((asked + 1)); sleep 0.5
+  done
+}
+
+if [ -s /data/nodes.conf ]; then await_heir || true; fi
 exec redis-server /etc/redis/redis.conf --cluster-announce-ip "$POD_IP"
 """
 

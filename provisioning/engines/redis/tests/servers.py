@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import socket
 import subprocess
@@ -25,7 +26,7 @@ from provisioning.engines.base import (
 )
 from provisioning.engines.redis import RedisEngine
 from provisioning.engines.redis.admin import Connection
-from provisioning.engines.redis.manifests import PORT, redis_conf
+from provisioning.engines.redis.manifests import PORT, START, redis_conf
 
 PASSWORD = "correcthorsebatterystaple"
 ENGINE = RedisEngine()
@@ -124,17 +125,11 @@ class Fleet:
 
     def run(self, server: Server) -> None:
         """Start one process where it is to be, and wait for it."""
-        server.folder.mkdir(exist_ok=True)
-        auth = server.folder / "auth.conf"
-        auth.write_text(f"requirepass {PASSWORD}\nmasterauth {PASSWORD}\n")
-        text = redis_conf(self.cluster).replace("dir /data", f"dir {server.folder}")
-        text = text.replace("/run/redis/auth.conf", str(auth)) + f"bind {server.address}\n"
-        (server.folder / "redis.conf").write_text(text)
-        program = shutil.which("redis-server")
-        assert program is not None, "redis-server is not installed"
-        with (server.folder / "log").open("ab") as log:
-            argv = [program, str(server.folder / "redis.conf"), "--cluster-announce-ip", server.address]
-            server.process = subprocess.Popen(argv, stdout=log, stderr=log, stdin=subprocess.DEVNULL)
+        self.launch(server)
+        self.listens(server)
+
+    def listens(self, server: Server) -> None:
+        """Wait until a process takes connections."""
         deadline = time.monotonic() + 20
         while True:
             try:
@@ -144,6 +139,26 @@ class Fleet:
                 time.sleep(0.02)
             else:
                 return
+
+    def launch(self, server: Server) -> None:
+        """Start one process by the pods' own start script, with their files in a folder of its own."""
+        server.folder.mkdir(exist_ok=True)
+        (server.folder / "password").write_text(PASSWORD)
+
+        def here(text: str) -> str:
+            for place in ("/etc/redis-auth", "/etc/redis", "/run/redis", "/data"):
+                text = text.replace(place, str(server.folder))
+            return text
+
+        (server.folder / "redis.conf").write_text(here(redis_conf(self.cluster)) + f"bind {server.address}\n")
+        script = server.folder / "start.sh"
+        script.write_text(here(START))
+        assert shutil.which("redis-server") is not None, "redis-server is not installed"
+        with (server.folder / "log").open("ab") as log:
+            server.process = subprocess.Popen(
+                ["/bin/sh", str(script)], stdout=log, stderr=log, stdin=subprocess.DEVNULL,
+                env={**os.environ, "POD_IP": server.address},
+            )  # fmt: skip
 
     def kill(self, server: Server) -> None:
         """SIGKILL."""

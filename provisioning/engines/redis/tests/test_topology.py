@@ -5,11 +5,13 @@ from __future__ import annotations
 import contextlib
 
 import pytest
+from redis.cluster import RedisCluster
 
+from provisioning.engines.base import PodView
 from provisioning.engines.redis.admin import Connection, parse_nodes
 from provisioning.engines.redis.manifests import PORT
 from provisioning.engines.redis.tests.conftest import Start, networks
-from provisioning.engines.redis.tests.servers import ENGINE, PASSWORD, Crash, Fleet, config, view
+from provisioning.engines.redis.tests.servers import ENGINE, PASSWORD, Crash, Fleet, Server, config, view
 
 
 def write(fleet: Fleet, count: int) -> None:
@@ -30,6 +32,10 @@ def known(fleet: Fleet) -> set[int]:
         with Connection(fleet.connect(pod, PORT), PASSWORD) as connection:
             found.add(len(parse_nodes(connection.text("CLUSTER", "NODES"))))
     return found
+
+
+def server_pod(fleet: Fleet, server: Server) -> PodView:
+    return next(pod for pod in fleet.world().pods if pod.name == server.pod)
 
 
 @pytest.mark.parametrize(("shards", "replicas"), [(3, 1), (4, 2)])
@@ -112,6 +118,48 @@ def test_all_nodes_find_each_other_again_when_every_address_changes_at_once(star
     fleet.settle()
     assert known(fleet) == {6}
     assert ENGINE.prove(fleet.cluster, fleet.world(), fleet).ok
+
+
+@pytest.mark.parametrize("persistence", ["rdb", "none"])
+def test_a_master_whose_memory_was_not_on_disk_does_not_wipe_its_replicas_by_a_restart_inside_the_node_timeout(
+    start: Start, persistence: str
+) -> None:
+    fleet = start(view(persistence=persistence, replicasPerShard=2, nodeTimeoutMs=15000))
+    fleet.settle()
+    client = RedisCluster(host=fleet.servers[0].address, port=PORT, password=PASSWORD)
+    for number in range(300):
+        client.set(f"key-{number}", number)
+    assert client.wait(2, 20_000, target_nodes=RedisCluster.PRIMARIES)
+    members = ENGINE.advance(fleet.cluster, fleet.world(), fleet).members
+    victim = next(s for s in fleet.servers if s.pod == next(m.pod for m in members if m.role == "master"))
+    fleet.kill(victim)
+    fleet.run(victim)
+    fleet.settle()
+    assert [number for number in range(300) if client.get(f"key-{number}") != str(number).encode()] == []
+    client.close()
+
+
+def test_a_shard_whose_members_all_restart_comes_back_with_what_was_saved_and_does_not_wait_for_itself(
+    start: Start,
+) -> None:
+    fleet = start(view(persistence="rdb", nodeTimeoutMs=60000))
+    fleet.settle()
+    client = RedisCluster(host=fleet.servers[0].address, port=PORT, password=PASSWORD)
+    for number in range(300):
+        client.set(f"key-{number}", number)
+    shard = [server for server in fleet.servers if server.shard == 0]
+    for server in shard:
+        with Connection(fleet.connect(server_pod(fleet, server), PORT), PASSWORD) as connection:
+            connection.call("SAVE")
+    for server in shard:
+        fleet.kill(server)
+    for server in shard:
+        fleet.launch(server)
+    for server in shard:
+        fleet.listens(server)
+    fleet.settle()
+    assert [number for number in range(300) if client.get(f"key-{number}") != str(number).encode()] == []
+    client.close()
 
 
 def test_two_clusters_that_swap_addresses_never_merge(start: Start) -> None:
