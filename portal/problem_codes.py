@@ -196,6 +196,12 @@ CODES: Mapping[str, Code] = {
         "The tenant already has a cluster of this name.",
         "Choose another name, or use the cluster that is there.",
     ),
+    "cannot_rebalance": Code(
+        409,
+        "Masters cannot be made even",
+        "There is nothing that could take over, such as without replicas; `detail` says why.",
+        "Add replicas to the shards first.",
+    ),
     "operation_in_progress": Code(
         409,
         "Another operation runs",

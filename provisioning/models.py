@@ -165,6 +165,8 @@ class Cluster(models.Model):
     conditions = models.JSONField(default=list)  # [{"type", "status", "reason", "message", "since"}]
     endpoints = models.JSONField(default=list)
     members = models.JSONField(default=list)
+    # {"invariants": [{"key", "holds", "message"}], "nodes": [{"node", "zone", "masters", "members"}], "hand_overs"}
+    spread = models.JSONField(null=True)
     inventory = models.JSONField(default=list)  # [{"apiVersion", "kind", "namespace", "name"}] of what was applied
     ready_at = models.DateTimeField(null=True)
     volumes_kept = models.BooleanField(default=False)
@@ -247,7 +249,7 @@ class Operation(models.Model):
 
     id = models.CharField(primary_key=True, max_length=40, default=new_operation_id, editable=False)
     cluster = models.ForeignKey(Cluster, on_delete=models.CASCADE, related_name="operations")
-    kind = models.CharField(max_length=30)  # create, update, restart, delete
+    kind = models.CharField(max_length=30)  # create, update, restart, rebalance-masters, delete
     state = models.CharField(max_length=16, choices=OperationState.choices, default=OperationState.QUEUED)
     generation = models.PositiveIntegerField()
     params = models.JSONField(default=dict)  # such as {"volumes": "keep"}; of a change: {"changes": [effects]}

@@ -13,7 +13,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from portal.api.base import ApiView
-from portal.api.clusters import ClusterOperationsView, ClusterView, EventsView, RestartView
+from portal.api.clusters import ClusterOperationsView, ClusterView, EventsView, RebalanceView, RestartView
 from portal.api.credentials import CredentialsView, RevealView, SnippetsView
 from portal.api.drift import ClusterDriftView
 from portal.api.grants import GrantsView, GrantView
@@ -31,6 +31,7 @@ ACTIONS: Mapping[str, tuple[type[ApiView], str]] = {
     "deleteCluster": (ClusterView, "DELETE"),
     "getDrift": (ClusterDriftView, "GET"),
     "restartCluster": (RestartView, "POST"),
+    "rebalanceMasters": (RebalanceView, "POST"),
     "listClusterEvents": (EventsView, "GET"),
     "listClusterOperations": (ClusterOperationsView, "GET"),
     "listCredentials": (CredentialsView, "GET"),

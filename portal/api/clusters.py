@@ -27,6 +27,7 @@ from provisioning.clusters.services import (
     create_cluster,
     delete_cluster,
     edit_cluster,
+    rebalance_cluster,
     restart_cluster,
 )
 from provisioning.models import Cluster, ClusterQuerySet, Operation, Phase
@@ -149,6 +150,25 @@ class MemberOut(serializers.Serializer[Any]):
     detail = serializers.DictField(default=dict)
 
 
+class InvariantOut(serializers.Serializer[Any]):
+    key = serializers.CharField(help_text="replicas, apart or even.")
+    holds = serializers.BooleanField(allow_null=True, help_text="null: not known now.")
+    message = serializers.CharField(help_text="How it stands, for people.")
+
+
+class NodeShareOut(serializers.Serializer[Any]):
+    node = serializers.CharField()
+    zone = serializers.CharField()
+    masters = serializers.IntegerField(help_text="Members there that lead a shard.")
+    members = serializers.IntegerField()
+
+
+class SpreadOut(serializers.Serializer[Any]):
+    invariants = InvariantOut(many=True)
+    nodes = NodeShareOut(many=True)
+    hand_overs = serializers.IntegerField(help_text="How many rebalance-masters would take.")
+
+
 class ClusterOut(serializers.Serializer[Any]):
     id = serializers.CharField()
     tenant = serializers.CharField(source="tenant.slug")
@@ -165,6 +185,7 @@ class ClusterOut(serializers.Serializer[Any]):
     conditions = ConditionOut(many=True)
     endpoints = EndpointOut(many=True)
     members = MemberOut(many=True, help_text="Its processes.")
+    spread = SpreadOut(allow_null=True, help_text="How they stand on the nodes, at the last look; null: not known.")
     generation = serializers.IntegerField(help_text="Counts changes of the spec.")
     observed_generation = serializers.IntegerField(help_text="The generation that has been brought about.")
     revision = serializers.IntegerField(help_text="Counts everything people change: the ETag.")
@@ -357,6 +378,22 @@ class RestartView(ApiView):
         operation = restart_cluster(
             cluster=self.cluster, by=self.user, confirm=query.get("confirm"),
             expected_revision=expected_revision(request, self.cluster.revision), request_id=logs.request_id.get(),
+        )  # fmt: skip
+        return accepted(self, operation)
+
+
+class RebalanceView(ApiView):
+    @described("rebalanceMasters", tag="Clusters", summary="Make masters even over the nodes",
+               answers={202: AcceptedOut}, problems=(400, 403, 404, 409, 412, 422),
+               parameters=[IF_MATCH, IDEMPOTENCY_KEY, LOCATION, REPLAYED],
+               about="Replicas that are in step take over, one shard at a time, until masters per node are as even as "
+               "their places allow (see `spread`). Waits while the cluster is not well; can be canceled between two. "
+               "409 `cannot_rebalance` where nothing could take over.")  # fmt: skip
+    @idempotent(required_from_tokens=False)
+    def post(self, request: Request, tenant: str, name: str) -> Response:
+        operation = rebalance_cluster(
+            cluster=self.cluster, by=self.user, request_id=logs.request_id.get(),
+            expected_revision=expected_revision(request, self.cluster.revision),
         )  # fmt: skip
         return accepted(self, operation)
 

@@ -67,6 +67,7 @@ urlpatterns = [
     path(f"{CLUSTER}/drift", drift.ClusterDriftView.as_view(), name="cluster-drift"),
     path("drift", drift.DriftView.as_view(), name="drift"),
     path(f"{CLUSTER}/restart", clusters.RestartView.as_view(), name="restart"),
+    path(f"{CLUSTER}/rebalance-masters", clusters.RebalanceView.as_view(), name="rebalance-masters"),
     path(f"{CLUSTER}/events", clusters.EventsView.as_view(), name="cluster-events"),
     path(f"{CLUSTER}/operations", clusters.ClusterOperationsView.as_view(), name="cluster-operations"),
     path(f"{CLUSTER}/credentials", credentials.CredentialsView.as_view(), name="credentials"),

@@ -293,6 +293,25 @@ def test_a_restart_is_an_operation_of_its_own(alice: APIClient, world: World) ->
     assert again.json()["operation"]["id"] == answer.json()["operation"]["id"]
 
 
+def test_masters_are_made_even_by_an_operation_that_changes_no_spec(alice: APIClient, world: World) -> None:
+    answer = alice.post(f"{ORDERS}/rebalance-masters", headers={"Idempotency-Key": "e"})
+    operation = answer.json()["operation"]
+    assert (answer.status_code, operation["kind"]) == (202, "rebalance-masters")
+    assert [step["key"] for step in operation["steps"]] == ["replicas", "rebalance", "proof"]
+    assert Cluster.objects.get(name="orders").generation == 1
+    again = alice.post(f"{ORDERS}/rebalance-masters", headers={"Idempotency-Key": "e"})
+    assert again.json()["operation"]["id"] == operation["id"]
+    assert alice.post(f"{ORDERS}/rebalance-masters").json()["code"] == "operation_in_progress"
+    assert alice.post(f"/api/v1/operations/{operation['id']}/cancel").json()["state"] == "canceled"
+
+
+def test_without_replicas_nothing_can_take_over_and_the_remedy_is_named(alice: APIClient, world: World) -> None:
+    Cluster.objects.filter(name="orders").update(spec={**world.orders.spec, "replicasPerShard": 0})
+    answer = alice.post(f"{ORDERS}/rebalance-masters")
+    assert (answer.status_code, answer.json()["code"]) == (409, "cannot_rebalance")
+    assert "replicasPerShard" in answer.json()["detail"]
+
+
 def test_growth_beyond_the_quota_is_refused_and_nothing_changes(alice: APIClient, world: World) -> None:
     replace_limits(tenant_id=world.acme.pk, limits={("", "pods"): 6})
     answer = change(alice, {"shards": 4})

@@ -32,6 +32,7 @@ OWNED = {
     "capabilities": "/api/v1/tenants/acme/clusters/orders/capabilities",
     "cluster-drift": "/api/v1/tenants/acme/clusters/orders/drift",
     "restart": "/api/v1/tenants/acme/clusters/orders/restart",
+    "rebalance-masters": "/api/v1/tenants/acme/clusters/orders/rebalance-masters",
     "cluster-events": "/api/v1/tenants/acme/clusters/orders/events",
     "cluster-operations": "/api/v1/tenants/acme/clusters/orders/operations",
     "credentials": "/api/v1/tenants/acme/clusters/orders/credentials",

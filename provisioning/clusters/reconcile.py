@@ -12,19 +12,19 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import timedelta
 from typing import Any
 
 from django.conf import settings
-from django.db import transaction
+from django.db import IntegrityError, transaction
 from django.db.models import F, Q
 from django.utils import timezone
 
 from provisioning.apply import door, errors
 from provisioning.apply.client import KubeClient
 from provisioning.apply.link import KubeLink
-from provisioning.clusters import quota
+from provisioning.clusters import quota, rebalance
 from provisioning.clusters.diagnosis import causes
 from provisioning.clusters.views import client_for, cluster_view
 from provisioning.engines.base import Advance, ClusterView, LinkError, Manifest, World
@@ -40,9 +40,10 @@ SLICE_SECONDS = 4.0
 # Kubernetes reports changes by itself; these are for when it has nothing to report, or the watcher is away.
 BUSY_LOOK_SECONDS = 3.0
 STEADY_LOOK_SECONDS = 60.0
+STATUS = {True: "True", False: "False", None: "Unknown"}
 EVENT_REPEATS_WITHIN = timedelta(minutes=10)
 # Kinds of operations that change a cluster which is there.
-CHANGES = ("update", "restart")
+CHANGES = ("update", "restart", rebalance.KIND)
 
 
 class Lost(Exception):
@@ -85,10 +86,10 @@ class Claimed:
         if rows == 0:
             raise Lost
 
-    def condition(self, kind: str, status: bool, reason: str, message: str = "", **fields: Any) -> None:
-        """Set one condition, and `fields` with it; `since` moves only when the status does."""
+    def condition(self, kind: str, status: bool | None, reason: str, message: str = "", **fields: Any) -> None:
+        """Set one condition (None: nobody knows), and `fields` with it; `since` moves only when the status does."""
         conditions = [dict(entry) for entry in self.cluster.conditions]
-        wished = {"type": kind, "status": "True" if status else "False", "reason": reason, "message": message}
+        wished = {"type": kind, "status": STATUS[status], "reason": reason, "message": message}
         for entry in conditions:
             if entry["type"] == kind:
                 if all(entry[key] == value for key, value in wished.items()):
@@ -206,7 +207,9 @@ def _time_out(claimed: Claimed, operation: Operation) -> None:
     waited = operation.reason or claimed.cluster.reason or "its turn"
     message = f"Not done within its deadline. It was waiting for: {waited}"
     remedy = "Mend the cause and retry the operation, or delete the cluster; nothing else has to be cleaned up."
-    if operation.kind in CHANGES:
+    if operation.kind == rebalance.KIND:
+        remedy = "Mend the cause and ask for it again; the cluster is as it was."
+    elif operation.kind in CHANGES:
         remedy = "Mend the cause and retry the operation, or change the cluster back."
     elif operation.kind == "delete":
         remedy = "Mend the cause and retry the operation, or delete the cluster again."
@@ -251,7 +254,8 @@ def _door_closed(claimed: Claimed, operation: Operation | None, error: errors.Do
 
 def _deliver(claimed: Claimed, operation: Operation | None, client: KubeClient) -> Next:
     cluster = claimed.cluster
-    view = cluster_view(cluster, changing=operation is not None)
+    kind = operation.kind if operation is not None else ""
+    view = cluster_view(cluster, changing=kind not in ("", rebalance.KIND), rebalance=kind == rebalance.KIND)
     progress = Progress(operation) if operation is not None else None
     begins = operation is not None and progress is not None and progress.changed
     if cluster.observed_generation < cluster.generation:
@@ -451,11 +455,29 @@ def _show(claimed: Claimed, advance: Advance, waiting: str) -> None:
     ]  # fmt: skip
     if members != claimed.cluster.members:
         claimed.write(members=members)
+    spread = _spread_shown(advance)
+    if spread != claimed.cluster.spread:
+        claimed.write(spread=spread)
+    for one in advance.spread.invariants if advance.spread else ():
+        name = f"Spread{one.key.capitalize()}"
+        word = {True: "Holds", False: "Broken", None: "NotKnown"}[one.holds]
+        claimed.condition(name, one.holds, word, one.message)
     claimed.condition("Scheduled", not waiting, "PodsRun" if not waiting else "Waiting", waiting)
     word = "AsWished" if advance.healthy else "NotYet"
     claimed.condition("TopologyHealthy", advance.healthy, word, "" if advance.healthy else advance.reason)
     outdated = f"{', '.join(advance.outdated)} run an older template: restart the cluster" if advance.outdated else ""
     claimed.condition("UpToDate", not outdated, "Newest" if not outdated else "RestartNeeded", outdated)
+
+
+def _spread_shown(advance: Advance) -> dict[str, Any] | None:
+    """As stored and shown."""
+    if advance.spread is None:
+        return None
+    return {
+        "invariants": [asdict(one) for one in advance.spread.invariants],
+        "nodes": [asdict(one) for one in advance.spread.nodes],
+        "hand_overs": advance.spread.hand_overs,
+    }
 
 
 def _keep(claimed: Claimed, view: ClusterView, world: World, link: KubeLink, advance: Advance, waiting: str) -> Next:
@@ -473,7 +495,7 @@ def _keep(claimed: Claimed, view: ClusterView, world: World, link: KubeLink, adv
                 if last is not None:
                     # What its failed change did not give back at its end.
                     quota.settle_as_wished(cluster, world.volumes, last)
-        return STEADY
+        return _even_out(claimed, advance)
     reason = advance.reason or waiting
     if cluster.phase == Phase.READY:
         claimed.write(phase=Phase.DEGRADED, reason=reason)
@@ -481,6 +503,25 @@ def _keep(claimed: Claimed, view: ClusterView, world: World, link: KubeLink, adv
     elif cluster.phase == Phase.DEGRADED and cluster.reason != reason:
         claimed.write(reason=reason)
     return Next(advance.retry_after, BUSY_LOOK_SECONDS)
+
+
+def _even_out(claimed: Claimed, advance: Advance) -> Next:
+    """Open an operation that makes masters even, where the spec wants that and the cluster has been well for long."""
+    due = rebalance.due_at(claimed.cluster, advance.spread)
+    if due is None:
+        return STEADY
+    left = (due - timezone.now()).total_seconds()
+    if left > 0:
+        return Next(None, min(left, STEADY_LOOK_SECONDS))
+    try:
+        with transaction.atomic():
+            claimed.write()
+            operation = rebalance.open_rebalance(claimed.cluster, None)
+            text = "Masters are made even over the nodes, as spreadRepair says."
+            claimed.event("RebalanceDue", text, operation=operation)
+    except IntegrityError:
+        log.info("somebody opened another operation", extra={"cluster_id": claimed.cluster.pk})
+    return Next(0.0, BUSY_LOOK_SECONDS)
 
 
 def _proof_holds(view: ClusterView, world: World, link: KubeLink) -> bool:

@@ -20,7 +20,7 @@ from django.utils import timezone
 from provisioning import tasks
 from provisioning.apply import door, errors
 from provisioning.catalog.specs import complete_spec, target_view
-from provisioning.clusters import quota
+from provisioning.clusters import quota, rebalance
 from provisioning.clusters.views import client_for, cluster_view
 from provisioning.engines.base import Change, Effect, Engine
 from provisioning.engines.registry import ENGINES, completed
@@ -49,6 +49,7 @@ __all__ = [
     "delete_kept_volumes",
     "edit_cluster",
     "plan_spec",
+    "rebalance_cluster",
     "restart_cluster",
     "reveal_credential",
 ]
@@ -315,6 +316,28 @@ def restart_cluster(
         change = ENGINES[locked.engine].plan_restart(cluster_view(locked).spec)
         locked.restarts += 1
         operation = _begin_change(locked, "restart", [change], ["restarts"], by, confirm, request_id)
+    hint(cluster.id)
+    return operation
+
+
+def rebalance_cluster(
+    *, cluster: Cluster, by: User, expected_revision: int | None = None, request_id: str = ""
+) -> Operation:
+    """Make a cluster's leading members even over the nodes, one hand-over at a time; the spec stays.
+
+    Raises Stale, Missing, Conflict when the engine cannot or while another operation runs, Forbidden.
+    """
+    with transaction.atomic():
+        locked = _held_for_change(cluster, by, expected_revision)
+        plan = ENGINES[locked.engine].plan_rebalance(cluster_view(locked).spec)
+        if plan.effect == Effect.FIXED:
+            raise Conflict(
+                "cannot_rebalance", plan.message, suggestion="See `spread` of the cluster for how it stands."
+            )
+        locked.revision += 1
+        locked.next_look = timezone.now()
+        locked.save(update_fields=["revision", "next_look"])
+        operation = rebalance.open_rebalance(locked, by, request_id)
     hint(cluster.id)
     return operation
 

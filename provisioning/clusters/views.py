@@ -15,8 +15,10 @@ def namespace_of(tenant_slug: str) -> str:
     return f"berth-{tenant_slug}"
 
 
-def cluster_view(cluster: Cluster, *, changing: bool = False) -> ClusterView:
-    """The wish, as an engine sees it; `changing`: an operation brings it about now. Wants `tenant` loaded."""
+def cluster_view(cluster: Cluster, *, changing: bool = False, rebalance: bool = False) -> ClusterView:
+    """The wish, as an engine sees it; `changing`, `rebalance`: what an operation brings about now. Wants `tenant`
+    loaded.
+    """
     return ClusterView(
         id=cluster.id,
         name=cluster.name,
@@ -29,6 +31,7 @@ def cluster_view(cluster: Cluster, *, changing: bool = False) -> ClusterView:
         labels=cluster.labels,
         restart=cluster.restarts,
         changing=changing,
+        rebalance=rebalance,
     )
 
 

@@ -110,6 +110,7 @@ class ClusterView:
     `restart` counts the restarts people asked for: rendered into pod templates, it makes running pods outdated.
     `changing` says that an operation brings the wish about now. Only then may pods be restarted and data be moved for
     evenness: what nobody asked for must not happen because a newer Berth renders something else.
+    `rebalance` says that an operation is to make the leading members even over the nodes, and nothing else.
     """
 
     id: str
@@ -123,6 +124,7 @@ class ClusterView:
     labels: Mapping[str, str] = field(default_factory=dict)
     restart: int = 0
     changing: bool = False
+    rebalance: bool = False
 
 
 @dataclass(frozen=True)
@@ -280,6 +282,38 @@ class Blocked:
 
 
 @dataclass(frozen=True)
+class Invariant:
+    """One rule of how members stand on the nodes: `holds` is None while that is not known."""
+
+    key: str
+    holds: bool | None
+    message: str
+
+
+@dataclass(frozen=True)
+class NodeShare:
+    """How many members of the cluster stand on one node, and how many of them lead."""
+
+    node: str
+    zone: str
+    masters: int
+    members: int
+
+
+@dataclass(frozen=True)
+class Spread:
+    """How a cluster stands on the nodes. `hand_overs`: how many make its masters even, as far as is known now.
+
+    `repair_after`: it is to be done without being asked for when the cluster has been well for so many seconds.
+    """
+
+    invariants: tuple[Invariant, ...]
+    nodes: tuple[NodeShare, ...]
+    hand_overs: int = 0
+    repair_after: float | None = None
+
+
+@dataclass(frozen=True)
 class Advance:
     """The outcome of one `advance`.
 
@@ -289,6 +323,7 @@ class Advance:
     What the core is asked to do next: end `restart` (that very pod; its workload makes it anew), and remove `retired`,
     (kind, name) of workloads, budgets and volumes that are no longer wished and hold nothing any more. The core never
     makes a workload smaller before that. `outdated` names pods made from an older template than new ones would be.
+    `spread` is None where it is not known, or the engine has nothing to say.
     """
 
     healthy: bool
@@ -300,6 +335,7 @@ class Advance:
     restart: PodView | None = None
     retired: tuple[tuple[str, str], ...] = ()
     outdated: tuple[str, ...] = ()
+    spread: Spread | None = None
 
 
 @dataclass(frozen=True)
@@ -388,6 +424,12 @@ class Engine(Protocol):
 
     def plan_restart(self, spec: Spec) -> Change:
         """What restarting every pod does."""
+
+    def plan_rebalance(self, spec: Spec) -> Change:
+        """What making the leading members even over the nodes does; FIXED says why it cannot be done."""
+
+    def rebalance_steps(self) -> Sequence[StepTitle]:
+        """The engine's own steps of an operation that does so, before "proof"."""
 
     def change_steps(self, changes: Sequence[Change]) -> Sequence[StepTitle]:
         """The engine's own steps of an operation that brings these changes about, between "start" and "proof"."""

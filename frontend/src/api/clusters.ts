@@ -70,6 +70,12 @@ export function restartCluster(path: ClusterPath, revision: number, confirm: str
   return body(client.POST(`${ONE}/restart`, { params }));
 }
 
+/** Have replicas take over until masters are even over the nodes. */
+export function rebalanceMasters(path: ClusterPath, revision: number): Promise<Accepted> {
+  const params = { path, header: { "If-Match": `"${revision}"` } };
+  return body(client.POST(`${ONE}/rebalance-masters`, { params }));
+}
+
 /** Delete the cluster as it was at `revision`; refused when people changed it since. */
 export function deleteCluster(path: ClusterPath, revision: number, volumes: VolumesChoice): Promise<Accepted> {
   const query = volumes === "delete" ? { volumes, confirm: path.name } : { volumes };

@@ -704,6 +704,26 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/tenants/{tenant}/clusters/{name}/rebalance-masters": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Make masters even over the nodes
+         * @description Replicas that are in step take over, one shard at a time, until masters per node are as even as their places allow (see `spread`). Waits while the cluster is not well; can be canceled between two. 409 `cannot_rebalance` where nothing could take over.
+         */
+        post: operations["rebalanceMasters"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/tenants/{tenant}/clusters/{name}/events": {
         parameters: {
             query?: never;
@@ -1283,6 +1303,8 @@ export interface components {
             endpoints: components["schemas"]["Endpoint"][];
             /** @description Its processes. */
             members: components["schemas"]["Member"][];
+            /** @description How they stand on the nodes, at the last look; null: not known. */
+            spread: components["schemas"]["Spread"] | null;
             /** @description Counts changes of the spec. */
             generation: number;
             /** @description The generation that has been brought about. */
@@ -1614,6 +1636,14 @@ export interface components {
         };
         /** @enum {string} */
         ImpactOutEffectEnum: "live" | "roll" | "move" | "fixed" | "loss" | "stop";
+        Invariant: {
+            /** @description replicas, apart or even. */
+            key: string;
+            /** @description null: not known now. */
+            holds: boolean | null;
+            /** @description How it stands, for people. */
+            message: string;
+        };
         /** @description For one person, whoever holds the secret. */
         InvitationOrder: {
             /** @description Each role includes the ones after it. */
@@ -1769,6 +1799,13 @@ export interface components {
             /** @description The token itself. This answer is the only one that holds it. */
             secret: string;
         };
+        NodeShare: {
+            node: string;
+            zone: string;
+            /** @description Members there that lead a shard. */
+            masters: number;
+            members: number;
+        };
         /** @enum {string} */
         NoticedEnum: "delete" | "evict" | "status" | "foreign" | "found";
         OperationError: {
@@ -1782,7 +1819,7 @@ export interface components {
         };
         Operation: {
             id: string;
-            /** @description create, update, restart or delete; more will come. */
+            /** @description create, update, restart, rebalance-masters or delete; more will come. */
             kind: string;
             cluster: components["schemas"]["ClusterRef"];
             state: components["schemas"]["OperationState"];
@@ -2156,6 +2193,12 @@ export interface components {
         };
         /** @enum {string} */
         SourceEnum: "file" | "in-cluster";
+        Spread: {
+            invariants: components["schemas"]["Invariant"][];
+            nodes: components["schemas"]["NodeShare"][];
+            /** @description How many rebalance-masters would take. */
+            hand_overs: number;
+        };
         Standing: {
             /** @description One of `clusters`, `clusters:<engine>`, `pods`, `cpu`, `memory`, `storage`, `storage:<class>`. */
             resource: string;
@@ -7148,6 +7191,139 @@ export interface operations {
                 /** @description The cluster's name, typed again; required for what can lose data. */
                 confirm?: string;
             };
+            header?: {
+                /** @description A fresh random value per intended change; required from tokens. A repeat gets the first answer. */
+                "Idempotency-Key"?: string;
+                /** @description The ETag you last read: refuse if it changed since. */
+                "If-Match"?: string;
+            };
+            path: {
+                /** @description Name of the cluster, unique in its tenant. */
+                name: string;
+                /** @description Slug of the tenant. */
+                tenant: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            202: {
+                headers: {
+                    /** @description Address of the operation. */
+                    Location?: string;
+                    /** @description `true` when this is the stored answer to an earlier request with the same key. */
+                    "Idempotency-Replayed"?: string;
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                    RateLimit: components["headers"]["RateLimit"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Accepted"];
+                };
+            };
+            /** @description The body or a header cannot be understood. */
+            400: {
+                headers: {
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                    RateLimit: components["headers"]["RateLimit"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Not signed in, or the token is unknown, expired or revoked. */
+            401: {
+                headers: {
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                    RateLimit: components["headers"]["RateLimit"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description You may see this but not do it: the problem names the role or scope that may. */
+            403: {
+                headers: {
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                    RateLimit: components["headers"]["RateLimit"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description There is no such thing, or you may not see it. */
+            404: {
+                headers: {
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                    RateLimit: components["headers"]["RateLimit"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description It does not fit the present state, such as a name in use or another change under way. */
+            409: {
+                headers: {
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                    RateLimit: components["headers"]["RateLimit"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description If-Match names an older revision; the present one is in ETag. */
+            412: {
+                headers: {
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                    RateLimit: components["headers"]["RateLimit"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description A rule is broken; `errors` names every wrong field. */
+            422: {
+                headers: {
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                    RateLimit: components["headers"]["RateLimit"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Too many requests or failed attempts; see Retry-After. */
+            429: {
+                headers: {
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                    RateLimit: components["headers"]["RateLimit"];
+                    "Retry-After": components["headers"]["Retry-After"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    rebalanceMasters: {
+        parameters: {
+            query?: never;
             header?: {
                 /** @description A fresh random value per intended change; required from tokens. A repeat gets the first answer. */
                 "Idempotency-Key"?: string;

@@ -4,7 +4,7 @@ import { useRef } from "react";
 import type { ClusterPath, SpecPatch } from "../api/clusters";
 import {
   changeCluster, createCluster, deleteCluster, getCluster, getDeletedCluster, listClusters, listEvents, rehearseChange,
-  restartCluster,
+  rebalanceMasters, restartCluster,
 } from "../api/clusters";
 import { isGone, isTemporary } from "../api/problem";
 import type { Accepted, ClusterOrder, VolumesChoice } from "../api/types";
@@ -78,6 +78,16 @@ export function useRestartCluster(path: ClusterPath) {
   const remember = useAccepted();
   return useMutation({
     mutationFn: ({ revision, confirm }: { revision: number; confirm: string }) => restartCluster(path, revision, confirm),
+    onSuccess: remember,
+    onError: () => cache.invalidateQueries({ queryKey: keys.cluster(path), exact: true }),
+  });
+}
+
+export function useRebalanceMasters(path: ClusterPath) {
+  const cache = useQueryClient();
+  const remember = useAccepted();
+  return useMutation({
+    mutationFn: ({ revision }: { revision: number }) => rebalanceMasters(path, revision),
     onSuccess: remember,
     onError: () => cache.invalidateQueries({ queryKey: keys.cluster(path), exact: true }),
   });

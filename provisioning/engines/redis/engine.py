@@ -52,6 +52,12 @@ class RedisEngine:
     def plan_restart(self, spec_: Spec) -> Change:
         return spec.plan_restart(spec_)
 
+    def plan_rebalance(self, spec_: Spec) -> Change:
+        return spec.plan_rebalance(spec_)
+
+    def rebalance_steps(self) -> Sequence[StepTitle]:
+        return topology.REBALANCE
+
     def change_steps(self, changes: Sequence[Change]) -> Sequence[StepTitle]:
         return topology.change_steps(changes)
 

@@ -87,6 +87,8 @@ class Sight:
     missing: list[str]
     leaving: list[Node] = field(default_factory=list)
     gone: list[str] = field(default_factory=list)
+    # During this call, for evenness.
+    handed_over: bool = False
 
     @property
     def ids(self) -> set[str]:

@@ -54,6 +54,17 @@ FIELDS = (
         group="Behaviour", advanced=True,
     ),
     Field(
+        "spreadRepair", "Uneven masters", "enum", "manual", Effect.LIVE,
+        "What happens when failovers left more masters on one node than on another. automatic: replicas take over, one "
+        "at a time, when the cluster has been well for a while. manual: when you ask for it.",
+        choices=("manual", "automatic"), group="Behaviour", advanced=True,
+    ),
+    Field(
+        "spreadRepairMinutes", "Evened after", "integer", 10, Effect.LIVE,
+        "How long the cluster must have been well before masters are evened automatically.", "min", 1, 1440,
+        group="Behaviour", advanced=True,
+    ),
+    Field(
         "exporter", "Metrics exporter", "boolean", True, Effect.ROLL,
         "A Prometheus exporter beside each node.", group="Monitoring", advanced=True,
     ),
@@ -172,3 +183,12 @@ def plan_restart(spec: Spec) -> Change:
     """What restarting every pod does."""
     text = "Every pod restarts, one at a time: replicas first, then a replica takes over, the old master last."
     return _with_risk(spec, Change("", None, None, Effect.ROLL, text))
+
+
+def plan_rebalance(spec: Spec) -> Change:
+    """What making masters even over the nodes does."""
+    if spec["replicasPerShard"] == 0:
+        text = "There are no replicas that could take over: add one to each shard (replicasPerShard) first."
+        return Change("", None, None, Effect.FIXED, text)
+    text = "Replicas that are in step take over, one shard at a time; its writes wait a moment each time."
+    return Change("", None, None, Effect.LIVE, text)

@@ -33,7 +33,7 @@ from provisioning.engines.base import (
     World,
     outdated_pods,
 )
-from provisioning.engines.redis import settings
+from provisioning.engines.redis import settings, spread
 from provisioning.engines.redis import spec as rules
 from provisioning.engines.redis.manifests import PORT
 from provisioning.engines.redis.placement import SLOTS, choose_masters, slot_range
@@ -56,6 +56,7 @@ STEPS = (
 CONFIG = StepTitle("config", "Settings in force")
 MOVE = StepTitle("move", "Slots moved to where they are to be")
 LEAVE = StepTitle("leave", "Members that are not wished any more gone")
+REBALANCE = (STEPS[2], StepTitle("rebalance", "Masters even over the nodes: replicas take over, one at a time"))
 RESTART = StepTitle("restart", "Pods restarted: replicas, then the old masters")
 # One call stays at it for as long as gossip needs, and no longer.
 PATIENCE_SECONDS = 3.0
@@ -85,43 +86,46 @@ def change_steps(changes: Sequence[Change]) -> list[StepTitle]:
 
 def advance(cluster: ClusterView, world: World, link: Link) -> Advance:
     """See engines.base.Engine.advance."""
+    with connected(cluster, world, link) as sight:
+        outcome = _advance(sight, world, link)
+        outdated = tuple(pod.name for pod in outdated_pods(world))
+        return replace(outcome, outdated=outdated, spread=spread.seen(sight, world))
+
+
+def _advance(sight: Sight, world: World, link: Link) -> Advance:
     until = time.monotonic() + PATIENCE_SECONDS
     nudged, settled = 0.0, False
-    outdated = tuple(pod.name for pod in outdated_pods(world))
-    with connected(cluster, world, link) as sight:
-        while True:
-            read_all(sight)
-            formed = replace(_judge(sight), outdated=outdated)
-            foreign = sight.foreign() if not sight.missing else []
-            if foreign:
-                node, peer = foreign[0]
-                reason = (
-                    f"{node.pod.name} knows {peer.id[:8]} at {peer.ip}, which is not of this cluster: nothing is done"
-                )
-                return _report(formed, reason, 5.0)
-            if not sight.nodes:
-                return formed
-            if formed.healthy:
-                care = look_after(sight, world, link, until)
-                outcome, acted = _with_care(formed, care), care.acted
-                if outcome.healthy or care.restart or care.retired or care.blocked:
-                    return outcome
-            else:
-                if not settled and sight.all_slots_owned():
-                    # Settings do not wait for a member that is away.
-                    settled = True
-                    settle_settings(sight, world, link, Care())
-                acted = _act(sight, link)
-                outcome = _with_restarts(formed, sight, world)
-            now = time.monotonic()
-            # Nodes that have met take no epoch any more, so a cluster that is still to form meets when all are there.
-            early = sight.missing and not sight.slots_known()
-            if not formed.healthy and not early and (acted or now - nudged > NUDGE_EVERY_SECONDS):
-                nudged = now
-                _nudge(sight)
-            if now > until or (sight.missing and not acted):
+    while True:
+        read_all(sight)
+        formed = _judge(sight)
+        foreign = sight.foreign() if not sight.missing else []
+        if foreign:
+            node, peer = foreign[0]
+            reason = f"{node.pod.name} knows {peer.id[:8]} at {peer.ip}, which is not of this cluster: nothing is done"
+            return _report(formed, reason, 5.0)
+        if not sight.nodes:
+            return formed
+        if formed.healthy:
+            care = look_after(sight, world, link, until)
+            outcome, acted = _with_care(formed, care), care.acted
+            if outcome.healthy or care.restart or care.retired or care.blocked or care.paused:
                 return outcome
-            time.sleep(LOOK_EVERY_SECONDS)
+        else:
+            if not settled and sight.all_slots_owned():
+                # Settings do not wait for a member that is away.
+                settled = True
+                settle_settings(sight, world, link, Care())
+            acted = _act(sight, link)
+            outcome = _with_restarts(formed, sight, world)
+        now = time.monotonic()
+        # Nodes that have met take no epoch any more, so a cluster that is still to form meets when all are there.
+        early = sight.missing and not sight.slots_known()
+        if not formed.healthy and not early and (acted or now - nudged > NUDGE_EVERY_SECONDS):
+            nudged = now
+            _nudge(sight)
+        if now > until or (sight.missing and not acted):
+            return outcome
+        time.sleep(LOOK_EVERY_SECONDS)
 
 
 def _with_care(formed: Advance, care: Care) -> Advance:

@@ -8,7 +8,8 @@
 3. members that leave: never while they serve a slot; forgotten by all, reset, then handed to the core for removal;
 4. restarts of outdated pods, one at a time over the whole cluster: in each shard the replicas, then a restarted replica
    takes over (CLUSTER FAILOVER, which loses nothing: the old master holds back writes until it is in step), then the
-   old master, which is a replica by then.
+   old master, which is a replica by then;
+5. masters even over the nodes, when asked for: replicas in step take over, one in each call, so that canceling counts.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from provisioning.engines.base import (
     outdated_pods,
     templates_seen,
 )
-from provisioning.engines.redis import moves, settings
+from provisioning.engines.redis import moves, settings, spread
 from provisioning.engines.redis.admin import RedisError, parse_info
 from provisioning.engines.redis.sight import Node, Sight, is_wished, ordinal_of, redis_pods
 
@@ -38,10 +39,13 @@ FORMING_TIMEOUT_MS = 500
 
 @dataclass
 class Care:
-    """The outcome of one look: `complaint` is what is not as wished yet; `acted`: something was sent."""
+    """The outcome of one look: `complaint` is what is not as wished yet; `acted`: something was sent; `paused`: the
+    core is to have a look before there is more.
+    """
 
     complaint: str = ""
     acted: bool = False
+    paused: bool = False
     steps: list[StepReport] = field(default_factory=list)
     restart: PodView | None = None
     retired: tuple[tuple[str, str], ...] = ()
@@ -59,6 +63,7 @@ def look_after(sight: Sight, world: World, link: Link, until: float) -> Care:
     if sight.leaving:
         stages[1], stages[2] = stages[2], stages[1]
     stages.append(("leave", lambda: _leave(sight, world, link, care)))
+    stages.append(("rebalance", lambda: _rebalance(sight, link, care)))
     for key, stage in stages:
         if care.complaint:
             care.steps.append(StepReport(key, "waiting"))
@@ -299,6 +304,32 @@ def _restart(sight: Sight, world: World, link: Link, care: Care) -> str:
         return restart_progress(sight, outdated, f"no replica is in step with {head.pod.name} yet")
     care.acted = take_over(heirs[0], link)
     return restart_progress(sight, outdated, f"{heirs[0].pod.name} takes over from {head.pod.name}")
+
+
+# --- evenness ---------------------------------------------------------------------------------------------------------
+
+
+def _rebalance(sight: Sight, link: Link, care: Care) -> str:
+    """Hand one shard over. Everybody is there, agrees and is linked, or nobody would have come here."""
+    if not sight.cluster.rebalance:
+        return ""
+    left = spread.wanted(sight)
+    if not left:
+        return ""
+    if sight.handed_over:
+        care.paused = True
+        return "one hand-over is left" if len(left) == 1 else f"{len(left)} hand-overs are left"
+    unready = [node.pod.name for node in sight.nodes if not node.pod.ready]
+    if unready:
+        return f"{unready[0]} is not ready yet"
+    able = spread.wanted(sight, ready=True)
+    if not able:
+        return f"{left[0][1]} is not in step with its master yet"
+    shard, name = able[0]
+    head = sight.master(shard)
+    heir = next(node for node in sight.nodes if node.pod.name == name)
+    care.acted = sight.handed_over = take_over(heir, link)
+    return f"{name} takes over shard {shard}" + (f" from {head.pod.name}, on {head.pod.node}" if head else "")
 
 
 # --- commands ---------------------------------------------------------------------------------------------------------

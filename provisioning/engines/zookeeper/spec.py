@@ -88,3 +88,8 @@ def plan_restart(spec: Spec) -> Change:
     return _with_outage(
         spec, Change("", None, None, Effect.ROLL, "Every server restarts, one at a time, the leader last.")
     )
+
+
+def plan_rebalance(spec: Spec) -> Change:
+    """There is one leader, and servers elect it."""
+    return Change("", None, None, Effect.FIXED, "An ensemble has one leader, which its servers elect: nothing to even.")

@@ -215,3 +215,36 @@ test("a target that does not answer is told in the addresses' place only", async
   expect(await screen.findByText("Target main: no answer.", undefined, { timeout: 8000 })).toBeVisible();
   expect(screen.getByRole("heading", { name: "Members" })).toBeVisible();
 }, 10_000);
+
+test("uneven masters are said, counted by node, and evened out by one click", async () => {
+  const spread = {
+    invariants: [
+      { key: "replicas", holds: true, message: "Every master has 1 replica." },
+      { key: "apart", holds: null, message: "1 pods have no node yet." },
+      { key: "even", holds: false, message: "Masters: 2 on n1, 0 on n2; one hand-over makes them even." },
+    ],
+    nodes: [
+      { node: "n1", zone: "", masters: 2, members: 2 },
+      { node: "n2", zone: "", masters: 0, members: 2 },
+    ],
+    hand_overs: 1,
+  };
+  const current = operation({ kind: "rebalance-masters", steps: [step("rebalance", { title: "Masters even", state: "running" })] });
+  const calls = openPage(ADDRESS, {
+    ...ready,
+    [`GET ${ONE}`]: () => ({ body: cluster({ spread }) }),
+    "GET /operations/op_1": never,
+    [`POST ${ONE}/rebalance-masters`]: () => ({ status: 202, body: { operation: current, cluster: cluster({ spread, operation: current }) } }),
+  });
+  const card = await screen.findByRole("region", { name: "Spread over the nodes" });
+  const rules = within(card).getAllByRole("listitem").map((item) => item.textContent);
+  expect(rules[0]).toContain("holds Every master");
+  expect(rules[1]).toContain("not known");
+  expect(rules[2]).toContain("does not hold Masters: 2 on n1");
+  expect(within(card).getByRole("row", { name: "n1 2 2" })).toBeVisible();
+  await userEvent.click(within(card).getByRole("button", { name: "Even out the masters" }));
+  expect(await screen.findByRole("heading", { name: "Masters being evened out" })).toBeVisible();
+  expect(screen.queryByRole("button", { name: "Even out the masters" })).not.toBeInTheDocument();
+  const sent = calls.filter(({ method }) => method === "POST");
+  expect(sent.map(({ path, headers }) => [path, headers.get("If-Match")])).toEqual([[`${ONE}/rebalance-masters`, '"7"']]);
+});

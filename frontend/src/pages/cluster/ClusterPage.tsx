@@ -21,6 +21,7 @@ import { Events } from "./Events";
 import { Members } from "./Members";
 import { OperationPanel } from "./OperationPanel";
 import { Settings } from "./Settings";
+import { SpreadCard } from "./SpreadCard";
 
 /** The cluster in the address; a fresh page for each. */
 export function ClusterPage() {
@@ -81,6 +82,7 @@ function ClusterView({ name }: { name: string }) {
       {operation.isError && <ProblemNotice error={operation.error} onRetry={() => void operation.refetch()} />}
       <Connect cluster={cluster.data} mayReveal={canChange(tenant)} />
       <Members members={cluster.data.members} />
+      <SpreadCard cluster={cluster.data} mayChange={canChange(tenant) && !hasVanished} />
       <Settings cluster={cluster.data} engine={engine} mayChange={canChange(tenant) && !hasVanished} />
       <Addresses path={path} isEnabled={!hasVanished} />
       <Events path={path} isEnabled={!hasVanished} />

@@ -19,7 +19,7 @@ interface Props {
   mayChange: boolean;
 }
 
-const KINDS = ["create", "update", "restart", "delete"] as const;
+const KINDS = ["create", "update", "restart", "rebalance-masters", "delete"] as const;
 type Kind = (typeof KINDS)[number];
 
 function isKind(kind: string): kind is Kind {

@@ -7,6 +7,7 @@ import json
 from collections import Counter
 from dataclasses import replace
 from datetime import UTC, datetime
+from random import Random
 from typing import Any, cast
 
 import pytest
@@ -17,7 +18,7 @@ from provisioning.engines.base import Effect, PodView, TargetView
 from provisioning.engines.redis import spec as rules
 from provisioning.engines.redis.admin import Connection, Peer
 from provisioning.engines.redis.manifests import render
-from provisioning.engines.redis.placement import SLOTS, choose_masters, slot_range
+from provisioning.engines.redis.placement import SLOTS, choose_masters, hand_overs, slot_range
 from provisioning.engines.redis.sight import Node, Sight
 from provisioning.engines.redis.slots import slot_of
 from provisioning.engines.redis.tests.servers import ENGINE, view
@@ -105,6 +106,39 @@ def test_masters_are_as_even_as_a_round_robin_placement_allows(
     where = {pod: node for pods in candidates.values() for pod, node in pods}
     counts = Counter(where[pod] for pod in chosen.values())
     assert max(counts.values()) == -(-shards // nodes)
+
+
+PLACES = st.dictionaries(
+    st.integers(0, 5), st.lists(st.sampled_from(["n0", "n1", "n2", "n3"]), min_size=1, max_size=3, unique=True),
+    min_size=1,
+)  # fmt: skip
+
+
+@given(PLACES, st.randoms())
+def test_hand_overs_lead_to_the_evenest_masters_there_are_and_never_pile_up_on_the_way(
+    places: dict[int, list[str]], random: Random
+) -> None:
+    candidates = {shard: [(f"s{shard}-{node}", node) for node in nodes] for shard, nodes in places.items()}
+    masters = {shard: random.choice(pods)[0] for shard, pods in candidates.items()}
+    best = min(sorted(Counter(nodes).values(), reverse=True) for nodes in itertools.product(*places.values()))
+
+    def loads() -> list[int]:
+        return sorted(Counter(pod.rpartition("-")[2] for pod in masters.values()).values(), reverse=True)
+
+    most = loads()[0]
+    left = hand_overs(masters, candidates)
+    while left:
+        shard, pod = left[0]
+        assert masters[shard] != pod
+        masters[shard] = pod
+        assert loads()[0] <= most, "no node leads more than before"
+        again = hand_overs(masters, candidates)
+        assert len(again) < len(left), "planned anew after each step, there is always less to do"
+        left = again
+    assert loads() == best
+    assert choose_masters(candidates, masters) == masters
+    chosen = choose_masters(candidates)
+    assert sorted(Counter(pod.rpartition("-")[2] for pod in chosen.values()).values(), reverse=True) == best
 
 
 def test_masters_that_already_are_stay() -> None:
