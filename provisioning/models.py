@@ -165,10 +165,14 @@ class Cluster(models.Model):
     conditions = models.JSONField(default=list)  # [{"type", "status", "reason", "message", "since"}]
     endpoints = models.JSONField(default=list)
     members = models.JSONField(default=list)
+    # [{"code", "message", "remedy", "object"}] of a cluster that is not well, the likeliest first
+    causes = models.JSONField(default=list)
     # {"invariants": [{"key", "holds", "message"}], "nodes": [{"node", "zone", "masters", "members"}], "hand_overs"}
     spread = models.JSONField(null=True)
     inventory = models.JSONField(default=list)  # [{"apiVersion", "kind", "namespace", "name"}] of what was applied
     ready_at = models.DateTimeField(null=True)
+    # When all of it was last applied.
+    applied_at = models.DateTimeField(null=True)
     volumes_kept = models.BooleanField(default=False)
     deleted_at = models.DateTimeField(null=True)
 

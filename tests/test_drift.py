@@ -55,7 +55,7 @@ def test_what_somebody_deleted_is_missing_until_berth_makes_it_again(
     assert [(one["kind"], one["name"], one["action"]) for one in told["objects"]] == [("Service", "running", "create")]
     # At rest, and its time has come.
     running.operations.update(state=OperationState.SUCCEEDED)
-    Cluster.objects.filter(pk=running.pk).update(next_look=running.created)
+    Cluster.objects.filter(pk=running.pk).update(applied_at=None)
     reconcile(running.pk)
     assert client.get(path)["metadata"]["name"] == "running"
     assert drift(api, clusters)["in_step"] is True

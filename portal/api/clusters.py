@@ -43,7 +43,7 @@ def _columns(model: type[Model], *unseen: str) -> list[str]:
 
 
 # Reading a column that nobody is shown costs a list of 200 as much as showing one.
-CLUSTER_SHOWN = _columns(Cluster, "inventory", "next_look", "claimed_until", "fence", "wakes")
+CLUSTER_SHOWN = _columns(Cluster, "inventory", "applied_at", "next_look", "claimed_until", "fence", "wakes")
 OPERATION_SHOWN = _columns(Operation)
 
 FIXED = {
@@ -150,6 +150,13 @@ class MemberOut(serializers.Serializer[Any]):
     detail = serializers.DictField(default=dict)
 
 
+class CauseOut(serializers.Serializer[Any]):
+    code = serializers.CharField(help_text="For programs, such as master-down; more will come.")
+    message = serializers.CharField()
+    remedy = serializers.CharField(help_text="What can be done, or that nothing need be.")
+    object = serializers.CharField(help_text="Which thing it is about; may be empty.")
+
+
 class InvariantOut(serializers.Serializer[Any]):
     key = serializers.CharField(help_text="replicas, apart or even.")
     holds = serializers.BooleanField(allow_null=True, help_text="null: not known now.")
@@ -182,6 +189,7 @@ class ClusterOut(serializers.Serializer[Any]):
     description = serializers.CharField()
     phase = serializers.ChoiceField(choices=Phase.choices)
     reason = serializers.CharField(help_text="Why it is degraded or failed, or what it waits for.")
+    causes = CauseOut(many=True, help_text="Why it is not well, the likeliest first; empty when it is.")
     conditions = ConditionOut(many=True)
     endpoints = EndpointOut(many=True)
     members = MemberOut(many=True, help_text="Its processes.")

@@ -10,11 +10,12 @@ from provisioning.engines.base import World
 
 @dataclass(frozen=True)
 class Cause:
-    """`blocks` names the step it holds up: "schedule" or "start"."""
+    """`blocks` names the step it holds up: "schedule" or "start"; `code` is for programs, "" for mere patience."""
 
     blocks: str
     reason: str
     object: str
+    code: str = ""
 
 
 def causes(world: World) -> list[Cause]:
@@ -24,16 +25,19 @@ def causes(world: World) -> list[Cause]:
         if pod.deleting:
             found.append((5, Cause("start", f"{pod.name} is ending before it is started anew", f"pod/{pod.name}")))
         elif pod.problem.startswith("not placed"):
-            found.append((0, Cause("schedule", _placement(pod.name, pod.problem), f"pod/{pod.name}")))
+            found.append((0, Cause("schedule", _placement(pod.name, pod.problem), f"pod/{pod.name}", "pod-not-placed")))
         elif pod.problem:
-            found.append((1, Cause("start", f"{pod.name}: {_container(pod.problem)}", f"pod/{pod.name}")))
+            found.append(
+                (1, Cause("start", f"{pod.name}: {_container(pod.problem)}", f"pod/{pod.name}", "container-fails"))
+            )
         elif not pod.node:
             found.append((3, Cause("schedule", f"{pod.name} is about to be placed", f"pod/{pod.name}")))
         elif not pod.started:
             found.append((4, Cause("start", f"{pod.name} is starting on {pod.node}", f"pod/{pod.name}")))
     for volume in world.volumes:
         if volume.phase != "Bound":
-            found.append((2, Cause("schedule", f"volume {volume.name} {volume.problem}", f"pvc/{volume.name}")))
+            text = f"volume {volume.name} {volume.problem}"
+            found.append((2, Cause("schedule", text, f"pvc/{volume.name}", "volume-not-bound")))
         elif volume.capacity_mib < volume.requested_mib:
             text = f"volume {volume.name} grows from {volume.capacity_mib} to {volume.requested_mib} MiB"
             found.append((2, Cause("schedule", text, f"pvc/{volume.name}")))

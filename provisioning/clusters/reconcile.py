@@ -28,6 +28,7 @@ from provisioning.clusters import quota, rebalance
 from provisioning.clusters.diagnosis import causes
 from provisioning.clusters.views import client_for, cluster_view
 from provisioning.engines.base import Advance, ClusterView, LinkError, Manifest, World
+from provisioning.engines.base import Cause as Why
 from provisioning.engines.registry import ENGINES
 from provisioning.models import TERMINAL_STATES, Cluster, ClusterEvent, Operation, OperationState, Phase
 from provisioning.operations.steps import Progress
@@ -39,7 +40,8 @@ log = logging.getLogger(__name__)
 SLICE_SECONDS = 4.0
 # Kubernetes reports changes by itself; these are for when it has nothing to report, or the watcher is away.
 BUSY_LOOK_SECONDS = 3.0
-STEADY_LOOK_SECONDS = 60.0
+STEADY_LOOK_SECONDS = 15.0
+APPLY_SECONDS = 60.0
 STATUS = {True: "True", False: "False", None: "Unknown"}
 EVENT_REPEATS_WITHIN = timedelta(minutes=10)
 # Kinds of operations that change a cluster which is there.
@@ -282,7 +284,7 @@ def _deliver(claimed: Claimed, operation: Operation | None, client: KubeClient) 
         advance = Advance(healthy=False, reason=str(error), retry_after=0.5)
     for noted in link.noted:
         claimed.event(noted.reason, noted.message, warning=noted.warning, object=noted.object, operation=operation)
-    _show(claimed, advance, waiting)
+    _show(claimed, advance, waiting, world)
     _obey(claimed, view, client, world, advance, operation)
     if operation is None or progress is None:
         return _keep(claimed, view, world, link, advance, waiting)
@@ -354,7 +356,8 @@ def _apply(
         door.prune(client, view, gone, {(entry["kind"], entry["name"]) for entry in inventory})
         if progress is not None:
             progress.step("apply", "done")
-        claimed.condition("Applied", True, "Applied", inventory=inventory, observed_generation=cluster.generation)
+        claimed.condition("Applied", True, "Applied", inventory=inventory, observed_generation=cluster.generation,
+                          applied_at=timezone.now())  # fmt: skip
     except Lost:
         # A deletion may have looked for the last time before all this arrived. Its owner takes it along.
         if Cluster.objects.filter(pk=cluster.pk, phase__in=(Phase.DELETING, Phase.DELETED)).exists():
@@ -420,8 +423,9 @@ def _workloads_missing(cluster: Cluster, world: World) -> bool:
 
 
 def _is_due_for_apply(claimed: Claimed) -> bool:
-    """Once per steady period everything is applied again, so that what somebody changed or deleted comes back."""
-    return claimed.cluster.next_look <= timezone.now()
+    """About once a minute everything is applied again, so that what somebody changed or deleted comes back."""
+    at = claimed.cluster.applied_at
+    return at is None or at + timedelta(seconds=APPLY_SECONDS) <= timezone.now()
 
 
 def _kubernetes_steps(world: World, progress: Progress | None) -> str:
@@ -446,8 +450,8 @@ def _kubernetes_steps(world: World, progress: Progress | None) -> str:
     return waiting
 
 
-def _show(claimed: Claimed, advance: Advance, waiting: str) -> None:
-    """Members and conditions, written only when they changed."""
+def _show(claimed: Claimed, advance: Advance, waiting: str, world: World) -> None:
+    """Members, causes and conditions, written only when they changed."""
     members = [
         {"pod": one.pod, "role": one.role, "node": one.node, "zone": one.zone, "shard": one.shard,
          "healthy": one.healthy, "detail": dict(one.detail)}
@@ -463,10 +467,38 @@ def _show(claimed: Claimed, advance: Advance, waiting: str) -> None:
         word = {True: "Holds", False: "Broken", None: "NotKnown"}[one.holds]
         claimed.condition(name, one.holds, word, one.message)
     claimed.condition("Scheduled", not waiting, "PodsRun" if not waiting else "Waiting", waiting)
-    word = "AsWished" if advance.healthy else "NotYet"
-    claimed.condition("TopologyHealthy", advance.healthy, word, "" if advance.healthy else advance.reason)
+    found = _tell(claimed, advance, world)
+    word = "AsWished" if advance.healthy else _word(found[0].code) if found else "NotYet"
+    said = found[0].message if found else advance.reason
+    claimed.condition("TopologyHealthy", advance.healthy, word, "" if advance.healthy else said)
     outdated = f"{', '.join(advance.outdated)} run an older template: restart the cluster" if advance.outdated else ""
     claimed.condition("UpToDate", not outdated, "Newest" if not outdated else "RestartNeeded", outdated)
+
+
+def _tell(claimed: Claimed, advance: Advance, world: World) -> Sequence[Why]:
+    """Write down why a cluster that was ready is not well; returns that. A new first cause is an event too, and so is
+    what the engine has mended within its one call.
+    """
+    found: list[Why] = []
+    if claimed.cluster.ready_at is not None:
+        found = list(advance.causes)
+        if not advance.healthy:
+            # After the engine's, which know more: a pod that is not placed is why its shard has no master.
+            found += [Why(one.code, f"{one.reason}.", "", one.object) for one in causes(world) if one.code]
+    told = found if not advance.healthy else []
+    before = [one["code"] for one in claimed.cluster.causes[:1]]
+    shown = [asdict(one) for one in told]
+    if shown != claimed.cluster.causes:
+        claimed.write(causes=shown)
+    if found and [found[0].code] != before:
+        claimed.event(_word(found[0].code), f"{found[0].message} {found[0].remedy}".strip(), warning=True,
+                      object=found[0].object)  # fmt: skip
+    return told
+
+
+def _word(code: str) -> str:
+    """A cause's code as conditions and events write theirs."""
+    return code.title().replace("-", "")
 
 
 def _spread_shown(advance: Advance) -> dict[str, Any] | None:
@@ -497,6 +529,8 @@ def _keep(claimed: Claimed, view: ClusterView, world: World, link: KubeLink, adv
                     quota.settle_as_wished(cluster, world.volumes, last)
         return _even_out(claimed, advance)
     reason = advance.reason or waiting
+    if cluster.causes:
+        reason = f"{cluster.causes[0]['message']} {cluster.causes[0]['remedy']}".strip()
     if cluster.phase == Phase.READY:
         claimed.write(phase=Phase.DEGRADED, reason=reason)
         claimed.event("Degraded", reason, warning=True)
@@ -550,9 +584,8 @@ def _prove(
     with transaction.atomic():
         claimed.condition("Proven", True, "WroteAndRead", proof.summary)
         now = timezone.now()
-        # The next look is not due for another apply: this one was just made.
-        steady = now + timedelta(seconds=STEADY_LOOK_SECONDS)
-        claimed.write(phase=Phase.READY, reason="", ready_at=claimed.cluster.ready_at or now, next_look=steady)
+        # No other apply is due yet: what runs was just proven to be as wished.
+        claimed.write(phase=Phase.READY, reason="", ready_at=claimed.cluster.ready_at or now, applied_at=now)
         claimed.save(operation)
         quota.settle_as_wished(claimed.cluster, world.volumes, operation)
         claimed.event("Ready", proof.summary, operation=operation)

@@ -282,6 +282,16 @@ class Blocked:
 
 
 @dataclass(frozen=True)
+class Cause:
+    """Why a cluster is not well: `code` is for programs, `object` which thing, such as "pod/orders-s0-1"."""
+
+    code: str
+    message: str
+    remedy: str
+    object: str = ""
+
+
+@dataclass(frozen=True)
 class Invariant:
     """One rule of how members stand on the nodes: `holds` is None while that is not known."""
 
@@ -324,6 +334,7 @@ class Advance:
     (kind, name) of workloads, budgets and volumes that are no longer wished and hold nothing any more. The core never
     makes a workload smaller before that. `outdated` names pods made from an older template than new ones would be.
     `spread` is None where it is not known, or the engine has nothing to say.
+    `causes` are why it is not healthy, or, when it is, what this very call has mended; the likeliest first.
     """
 
     healthy: bool
@@ -336,6 +347,7 @@ class Advance:
     retired: tuple[tuple[str, str], ...] = ()
     outdated: tuple[str, ...] = ()
     spread: Spread | None = None
+    causes: tuple[Cause, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -380,6 +392,15 @@ class Change:
     message: str
 
 
+@dataclass(frozen=True)
+class Pulse:
+    """How to see whether a process reacts: `port` of pods with this component label answers `line`, also to nobody."""
+
+    component: str
+    port: int
+    line: bytes
+
+
 class Engine(Protocol):
     """What an engine gives. All methods but `advance` and `prove` are pure."""
 
@@ -405,6 +426,10 @@ class Engine(Protocol):
 
         True where a peer or client that still dials an old address does harm: members that know each other by address.
         """
+
+    @property
+    def pulse(self) -> Pulse | None:
+        """How to notice, between two looks, that a process has stopped reacting."""
 
     @property
     def fields(self) -> tuple[Field, ...]:

@@ -37,10 +37,10 @@ def look(cluster: Cluster, spread: Spread | None, *, well_for: timedelta) -> Clu
     claimed = claim(cluster.pk)
     assert claimed is not None
     advance = Advance(healthy=True, spread=spread)
-    _show(claimed, advance, "")
+    world = World(timezone.now(), (), (), (), ())
+    _show(claimed, advance, "", world)
     since = (timezone.now() - well_for).isoformat()
     claimed.write(conditions=[{**one, "since": since} for one in claimed.cluster.conditions])
-    world = World(timezone.now(), (), (), (), ())
     # A healthy cluster is not spoken to: no link is needed.
     _keep(claimed, cluster_view(claimed.cluster), world, None, advance, "")  # type: ignore[arg-type]
     cluster.refresh_from_db()

@@ -1247,6 +1247,15 @@ export interface components {
             /** @description null when it is allowed. */
             why_not: components["schemas"]["WhyNot"] | null;
         };
+        Cause: {
+            /** @description For programs, such as master-down; more will come. */
+            code: string;
+            message: string;
+            /** @description What can be done, or that nothing need be. */
+            remedy: string;
+            /** @description Which thing it is about; may be empty. */
+            object: string;
+        };
         Change: {
             /** @description JSON pointer below `spec`; empty for a restart. */
             pointer: string;
@@ -1299,6 +1308,8 @@ export interface components {
             phase: components["schemas"]["Phase"];
             /** @description Why it is degraded or failed, or what it waits for. */
             reason: string;
+            /** @description Why it is not well, the likeliest first; empty when it is. */
+            causes: components["schemas"]["Cause"][];
             conditions: components["schemas"]["Condition"][];
             endpoints: components["schemas"]["Endpoint"][];
             /** @description Its processes. */

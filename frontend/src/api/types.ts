@@ -4,6 +4,7 @@ import type { components, operations } from "./schema";
 type Schemas = components["schemas"];
 
 export type Accepted = Schemas["Accepted"];
+export type Cause = Schemas["Cause"];
 export type Cluster = Schemas["Cluster"];
 export type ClusterEvent = Schemas["Event"];
 export type ClusterOrder = Schemas["ClusterOrder"];

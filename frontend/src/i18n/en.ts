@@ -236,6 +236,10 @@ export const en = {
     submit: "Change it",
     busy: "Changing…",
   },
+  causes: {
+    title_one: "Why it is not well",
+    title_other: "Why it is not well: {{count}} causes, the likeliest first",
+  },
   spread: {
     title: "Spread over the nodes",
     rules: "Rules",

@@ -236,6 +236,9 @@ export const zhCN: Translation = {
     submit: "执行修改",
     busy: "正在提交…",
   },
+  causes: {
+    title_other: "异常原因({{count}} 个,最可能的在前)",
+  },
   spread: {
     title: "节点分布",
     rules: "规则",

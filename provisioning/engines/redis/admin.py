@@ -26,7 +26,11 @@ class Connection:
     def __init__(self, connected: socket.socket, password: str) -> None:
         self._socket = connected
         self._file = connected.makefile("rb")
-        self.call("AUTH", password)
+        try:
+            self.call("AUTH", password)
+        except (LinkError, RedisError):
+            self.close()
+            raise
 
     def __enter__(self) -> Connection:
         return self
@@ -107,10 +111,22 @@ class Peer:
     linked: bool
     slots: tuple[tuple[int, int], ...]
     moving: tuple[tuple[int, bool, str], ...] = ()
+    # A ping it has not answered yet is on its way.
+    pinged: bool = False
 
     @property
     def failed(self) -> bool:
         return bool(self.flags & {"fail", "noaddr"})
+
+    @property
+    def alive(self) -> bool:
+        """Whether the node that lists it has lately heard of it: a link alone may still be trying to connect."""
+        return self.linked and not self.failed and not self.pinged
+
+    @property
+    def doubted(self) -> bool:
+        """Taken for failed, by this one node at least."""
+        return bool(self.flags & {"fail", "fail?"})
 
 
 def parse_nodes(text: str) -> list[Peer]:
@@ -133,8 +149,9 @@ def parse_nodes(text: str) -> list[Peer]:
         ip = words[1].partition("@")[0].partition(",")[0].rpartition(":")[0]
         master = "" if words[3] == "-" else words[3]
         flags = frozenset(words[2].split(","))
+        linked, pinged = words[7] == "connected", words[4] != "0"
         peers.append(
-            Peer(words[0], ip, flags, master, int(words[6]), words[7] == "connected", tuple(slots), tuple(moving))
+            Peer(words[0], ip, flags, master, int(words[6]), linked, tuple(slots), tuple(moving), pinged),
         )
     return peers
 

@@ -15,6 +15,7 @@ from provisioning.engines.base import (
     Manifest,
     Problem,
     Proof,
+    Pulse,
     SecretSpec,
     Snippet,
     Spec,
@@ -35,6 +36,7 @@ class RedisEngine:
     summary = "In-memory keys and values, spread over shards with replicas; fails over by itself."
     versions = spec.VERSIONS
     reserves_addresses = True
+    pulse = Pulse("redis", manifests.PORT, b"PING\r\n")
     fields: tuple[Field, ...] = spec.FIELDS
 
     def check(self, spec_: Spec) -> Sequence[Problem]:

@@ -78,7 +78,8 @@ class Node:
 class Sight:
     """All that was seen in one look. `nodes` are the members the spec wishes, `leaving` those it does not any more.
 
-    `missing` says what of the wished members does not answer, `gone` the pods of leaving ones that do not.
+    `missing` says what of the wished members does not answer, `gone` the pods of leaving ones that do not; `unheard`
+    how those fail that run: "silent" (it may take connections, and says nothing), "refused", "closed", "unreachable".
     """
 
     cluster: ClusterView
@@ -87,6 +88,7 @@ class Sight:
     missing: list[str]
     leaving: list[Node] = field(default_factory=list)
     gone: list[str] = field(default_factory=list)
+    unheard: dict[str, str] = field(default_factory=dict)
     # During this call, for evenness.
     handed_over: bool = False
 
@@ -150,14 +152,17 @@ class Sight:
         return found
 
     def foreign(self) -> list[tuple[Node, Peer]]:
-        """Living nodes that ours know and that are not ours."""
+        """Living nodes that ours know and that are not ours. Alive in the eyes of all of ours that know them: what a
+        lost disk leaves behind is still linked for a moment, here or there.
+        """
         addresses = {node.pod.ip for node in self.everyone}
         ours = {node.id for node in self.everyone}
+        dead = {peer.id for node in self.nodes for peer in node.peers.values() if not peer.alive}
         return [
             (node, peer)
             for node in self.nodes
             for peer in node.peers.values()
-            if peer.id not in ours and peer.linked and not peer.failed and peer.ip not in addresses
+            if peer.id not in ours | dead and peer.ip not in addresses
         ]
 
 
@@ -190,15 +195,18 @@ def connected(cluster: ClusterView, world: World, link: Link) -> Iterator[Sight]
     missing = [pod.name for pod in stay if pod not in running]
     missing += ["a pod that is not there yet"] * max(0, rules.pods(cluster.spec) - len(stay))
 
+    unheard: dict[str, str] = {}
+
     def connect(pod: PodView) -> Node | str:
         try:
             return Node(pod, int(pod.labels[LABEL_SHARD]), Connection(link.connect(pod, PORT, timeout=2), password))
         except (LinkError, RedisError) as error:
+            unheard[pod.name] = how(error)
             return f"{pod.name} ({error})"
 
     with ThreadPoolExecutor(PARALLEL) as pool:
         found = list(zip(running, pool.map(connect, running), strict=True))
-    sight = Sight(cluster, password, [], missing)
+    sight = Sight(cluster, password, [], missing, unheard=unheard)
     sight.gone = [pod.name for pod in pods if pod not in stay and pod not in running]
     for pod, one in found:
         if isinstance(one, Node):
@@ -213,6 +221,17 @@ def connected(cluster: ClusterView, world: World, link: Link) -> Iterator[Sight]
             connection.close()
 
 
+def how(error: LinkError | RedisError) -> str:
+    """In what way a pod that runs is not heard, see Sight.unheard."""
+    cause = error.__cause__
+    if isinstance(cause, TimeoutError):
+        return "silent"
+    if isinstance(cause, ConnectionRefusedError):
+        return "refused"
+    # Whoever breaks a connection, or says no, is there.
+    return "closed" if isinstance(error, RedisError) or isinstance(cause, OSError) else "unreachable"
+
+
 def read_all(sight: Sight) -> None:
     """Read every node side by side; one that breaks counts as missing."""
 
@@ -220,6 +239,7 @@ def read_all(sight: Sight) -> None:
         try:
             node.read()
         except LinkError as error:
+            sight.unheard[node.pod.name] = how(error)
             return f"{node.pod.name} ({error})"
         return ""
 

@@ -35,6 +35,7 @@ from provisioning.engines.base import (
 )
 from provisioning.engines.redis import settings, spread
 from provisioning.engines.redis import spec as rules
+from provisioning.engines.redis.diagnosis import diagnose
 from provisioning.engines.redis.manifests import PORT
 from provisioning.engines.redis.placement import SLOTS, choose_masters, slot_range
 from provisioning.engines.redis.sight import PARALLEL, Node, Sight, connected, read_all
@@ -46,6 +47,7 @@ from provisioning.engines.redis.upkeep import (
     restart_progress,
     send,
     settle_settings,
+    take_over,
 )
 
 STEPS = (
@@ -87,16 +89,20 @@ def change_steps(changes: Sequence[Change]) -> list[StepTitle]:
 def advance(cluster: ClusterView, world: World, link: Link) -> Advance:
     """See engines.base.Engine.advance."""
     with connected(cluster, world, link) as sight:
+        read_all(sight)
+        # Before anything is done: what can be mended within this call is told too.
+        first = diagnose(sight, world)
         outcome = _advance(sight, world, link)
+        causes = (() if outcome.healthy else diagnose(sight, world)) or first
         outdated = tuple(pod.name for pod in outdated_pods(world))
-        return replace(outcome, outdated=outdated, spread=spread.seen(sight, world))
+        return replace(outcome, outdated=outdated, spread=spread.seen(sight, world), causes=causes)
 
 
 def _advance(sight: Sight, world: World, link: Link) -> Advance:
+    """Take steps from what was read until there is none to take now."""
     until = time.monotonic() + PATIENCE_SECONDS
     nudged, settled = 0.0, False
     while True:
-        read_all(sight)
         formed = _judge(sight)
         foreign = sight.foreign() if not sight.missing else []
         if foreign:
@@ -126,6 +132,7 @@ def _advance(sight: Sight, world: World, link: Link) -> Advance:
         if now > until or (sight.missing and not acted):
             return outcome
         time.sleep(LOOK_EVERY_SECONDS)
+        read_all(sight)
 
 
 def _with_care(formed: Advance, care: Care) -> Advance:
@@ -170,7 +177,26 @@ def _act(sight: Sight, link: Link) -> bool:
             if node is not master and (follows_other or serves_nothing) and knows:
                 acted |= send(node, link, "Replicate", "CLUSTER", "REPLICATE", master.id)
     if not sight.missing:
+        acted |= _replace_lost_masters(sight, link)
         acted |= _forget_ghosts(sight, link)
+    return acted
+
+
+def _replace_lost_masters(sight: Sight, link: Link) -> bool:
+    """Have a replica take over from a master that is gone for good: its whole shard answers, and nobody is that id.
+
+    Waiting for the node timeout would be of no use, and where the new node has the old address, no end: whoever answers
+    at an address under another id is no longer pinged, and so never taken for failed.
+    """
+    ids = {node.id for node in sight.everyone}
+    slots = {peer.id for node in sight.everyone for peer in node.peers.values() if peer.slots}
+    acted = False
+    for shard in range(sight.cluster.spec["shards"]):
+        members = sight.shard(shard)
+        orphans = [node for node in members if node.me.master in slots - ids]
+        if orphans and not any(node.me.slots for node in members) and not sight.gone:
+            most = max(orphans, key=lambda node: int(node.replication.get("slave_repl_offset", 0)))
+            acted |= take_over(most, link, force=True)
     return acted
 
 
@@ -210,13 +236,16 @@ def _ranges(slots: Sequence[int]) -> list[tuple[int, int]]:
 
 
 def _forget_ghosts(sight: Sight, link: Link) -> bool:
-    """Forget failed ids that are no pod's and serve no slot: what a lost disk leaves behind."""
+    """Forget ids that are no pod's, serve no slot and do not answer: what a lost disk leaves behind.
+
+    Where every pod has said its id nobody need wait until others are taken for failed.
+    """
     ours = {node.id for node in sight.everyone}
     ghosts = {
         peer.id
         for node in sight.nodes
         for peer in node.peers.values()
-        if peer.id not in ours and peer.failed and not peer.slots
+        if peer.id not in ours and (peer.failed or (not peer.alive and not sight.gone)) and not peer.slots
     }
     # A ghost that still serves slots is a master whose replica has not taken over yet.
     ghosts -= {peer.id for node in sight.nodes for peer in node.peers.values() if peer.slots}
@@ -230,11 +259,17 @@ def _forget_ghosts(sight: Sight, link: Link) -> bool:
 
 
 def _nudge(sight: Sight) -> None:
-    """Everybody meets everybody who is not known well; with few nodes, everybody."""
+    """Everybody meets everybody who is not known well; with few nodes, everybody.
+
+    A meeting replaces the link between two nodes, and what was on its way is lost. So where a shard has no master, and
+    its replicas may be asking for votes, only those meet who do not know each other: measured, an election whose votes
+    were lost is held again after four node timeouts.
+    """
     # Who leaves and has been forgotten is not met again.
     known = {peer for node in sight.nodes for peer in node.peers}
     nodes = [*sight.nodes, *(node for node in sight.leaving if node.id in known)]
-    every = len(nodes) <= NUDGE_UP_TO
+    electing = sight.all_slots_owned() and len(sight.heads()) < sight.cluster.spec["shards"]
+    every = len(nodes) <= NUDGE_UP_TO and not electing
 
     def meet(node: Node) -> None:
         words: list[list[str | int]] = []
@@ -242,7 +277,7 @@ def _nudge(sight: Sight) -> None:
             if other is node:
                 continue
             peer = node.peers.get(other.id)
-            if every or peer is None or peer.ip != other.pod.ip or not peer.linked or peer.failed:
+            if every or peer is None or peer.ip != other.pod.ip or peer.failed or not (peer.linked or electing):
                 words.append(["CLUSTER", "MEET", other.pod.ip, PORT])
         with contextlib.suppress(LinkError):
             node.connection.pipeline(words)

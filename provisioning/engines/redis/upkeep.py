@@ -347,12 +347,13 @@ def send(node: Node, link: Link, reason: str, *words: str | int) -> bool:
     return True
 
 
-def take_over(node: Node, link: Link) -> bool:
+def take_over(node: Node, link: Link, *, force: bool = False) -> bool:
     """Have a replica that is in step become the master. Sent once while one is under way: asking again begins anew.
+    `force`: without its master, which is gone; the other masters vote.
 
     Measured: the command answers OK and does nothing while the link is not in step; so callers see the role afterwards.
     """
     if node.failover_asked:
         return False
     node.failover_asked = True
-    return send(node, link, "TakeOver", "CLUSTER", "FAILOVER")
+    return send(node, link, "TakeOver", "CLUSTER", "FAILOVER", *(["FORCE"] if force else []))

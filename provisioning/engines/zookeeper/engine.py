@@ -15,6 +15,7 @@ from provisioning.engines.base import (
     Manifest,
     Problem,
     Proof,
+    Pulse,
     SecretSpec,
     Snippet,
     Spec,
@@ -35,6 +36,7 @@ class ZooKeeperEngine:
     summary = "Coordination: small data, ordered, kept by an ensemble behind one stable address."
     versions = spec.VERSIONS
     reserves_addresses = True
+    pulse = Pulse("zookeeper", manifests.CLIENT_PORT, b"ruok")
     fields: tuple[Field, ...] = spec.FIELDS
 
     def check(self, spec_: Spec) -> Sequence[Problem]:

@@ -1,4 +1,6 @@
-"""`manage.py watch`: turns what Kubernetes reports into hints. It decides nothing and keeps nothing."""
+"""`manage.py watch`: turns what Kubernetes reports, and who stops reacting, into hints. It decides nothing and keeps
+nothing.
+"""
 
 from __future__ import annotations
 
@@ -12,14 +14,17 @@ from django.core.management.base import BaseCommand
 from django.db import close_old_connections
 
 from provisioning import targets, tasks
-from provisioning.apply import errors
+from provisioning.apply import door, errors
 from provisioning.apply.client import CLIENTS, KubeClient
-from provisioning.engines.base import LABEL_CLUSTER_ID, LABEL_MANAGED_BY, MANAGED_BY
+from provisioning.apply.pulse import Patient, Pulses
+from provisioning.engines.base import LABEL_CLUSTER_ID, LABEL_COMPONENT, LABEL_ENGINE, LABEL_MANAGED_BY, MANAGED_BY
+from provisioning.engines.registry import ENGINES
 from provisioning.models import Target
 
 log = logging.getLogger(__name__)
 SELECTOR = f"{LABEL_MANAGED_BY}={MANAGED_BY}"
-COLLECTIONS = ("/api/v1/pods", "/apis/apps/v1/statefulsets", "/api/v1/persistentvolumeclaims")
+PODS = "/api/v1/pods"
+COLLECTIONS = (PODS, "/apis/apps/v1/statefulsets", "/api/v1/persistentvolumeclaims")
 # A burst of changes, such as six pods placed at once, becomes one hint.
 DEBOUNCE_SECONDS = 0.04
 WATCH_SECONDS = 240
@@ -59,33 +64,60 @@ class Hints:
                     log.warning("no hint could be sent, beat will find it", extra={"why": str(error)})
 
 
-def follow(name: str, source: str, path: str, hints: Hints, stopped: threading.Event) -> None:
-    """Watch one collection of one target until `stopped`: list, watch from there, list anew when that is too old."""
+def follow(
+    name: str, source: str, path: str, hints: Hints, stopped: threading.Event, pulses: Pulses | None = None
+) -> None:
+    """Watch one collection of one target until `stopped`: list, watch from there, list anew when that is too old.
+
+    `pulses`: whose pulse is felt, of the collection of pods, where their addresses lead to them.
+    """
     version = ""
+    known: set[str] = set()
     while not stopped.is_set():
         try:
             client = CLIENTS.get(name, source=source, folder=targets.targets_folder())
             if not version:
-                version = _list(client, path, hints)
+                version, items = _list(client, path, hints)
+                if pulses is not None:
+                    there = {_feel(item, pulses) for item in items}
+                    pulses.keep(there, known)
+                    known = there
             for event in client.watch(path, resource_version=version, selector=SELECTOR, seconds=WATCH_SECONDS):
                 metadata = event["object"]["metadata"]
                 version = metadata["resourceVersion"]
                 if event["type"] != "BOOKMARK":
                     _hint(metadata, hints)
+                    if pulses is not None:
+                        known.add(_feel(event["object"], pulses, gone=event["type"] == "DELETED"))
         except errors.Expired:
             version = ""
         except errors.DoorError as error:
             log.warning("watching %s of %s failed, trying again: %s", path, name, error.message)
             version = ""
             stopped.wait(RETRY_SECONDS)
+    if pulses is not None:
+        pulses.keep(set(), known)
 
 
-def _list(client: KubeClient, path: str, hints: Hints) -> str:
+def _feel(item: dict[str, Any], pulses: Pulses, *, gone: bool = False) -> str:
+    """Have the pulse of a pod felt while it runs; returns its uid."""
+    pod = door.pod_view(item, {})
+    engine = ENGINES.get(pod.labels.get(LABEL_ENGINE, ""))
+    pulse = engine.pulse if engine is not None else None
+    cluster_id = pod.labels.get(LABEL_CLUSTER_ID, "")
+    if pulse is None or gone or pod.deleting or not pod.started or pod.labels.get(LABEL_COMPONENT) != pulse.component:
+        pulses.drop(pod.uid)
+    else:
+        pulses.follow(pod.uid, Patient(cluster_id, pod.ip, pulse.port, pulse.line))
+    return pod.uid
+
+
+def _list(client: KubeClient, path: str, hints: Hints) -> tuple[str, list[dict[str, Any]]]:
     found = client.get(path, labelSelector=SELECTOR)
     for item in found["items"]:
         _hint(item["metadata"], hints)
     version: str = found["metadata"]["resourceVersion"]
-    return version
+    return version, found["items"]
 
 
 def _hint(metadata: dict[str, Any], hints: Hints) -> None:
@@ -102,7 +134,9 @@ class Command(BaseCommand):
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda signum, frame: stopped.set())
         hints = Hints()
+        pulses = Pulses(hints.add)
         threading.Thread(target=hints.run, args=(stopped,), daemon=True).start()
+        threading.Thread(target=pulses.run, args=(stopped,), daemon=True).start()
         followed: dict[str, threading.Event] = {}
         while not stopped.is_set():
             close_old_connections()
@@ -113,7 +147,9 @@ class Command(BaseCommand):
                 if target.name not in followed:
                     followed[target.name] = threading.Event()
                     for path in COLLECTIONS:
-                        arguments = (target.name, target.source, path, hints, followed[target.name])
+                        # Through a port-forward, a pulse would cost more than a look.
+                        felt = pulses if path == PODS and target.reach == "direct" else None
+                        arguments = (target.name, target.source, path, hints, followed[target.name], felt)
                         threading.Thread(target=follow, args=arguments, daemon=True).start()
                 targets.discover(target)
             stopped.wait(TARGETS_EVERY_SECONDS)

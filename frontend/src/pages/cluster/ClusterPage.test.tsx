@@ -248,3 +248,18 @@ test("uneven masters are said, counted by node, and evened out by one click", as
   const sent = calls.filter(({ method }) => method === "POST");
   expect(sent.map(({ path, headers }) => [path, headers.get("If-Match")])).toEqual([[`${ONE}/rebalance-masters`, '"7"']]);
 });
+
+test("a cluster that is not well says why, the first cause first, with what can be done", async () => {
+  const causes = [
+    { code: "node-lost", message: "The node n1 is not ready.", remedy: "Bring n1 back.", object: "node/n1" },
+    { code: "replica-down", message: "orders-s2-1 is down.", remedy: "", object: "pod/orders-s2-1" },
+  ];
+  const reason = "The node n1 is not ready. Bring n1 back.";
+  openPage(ADDRESS, { ...ready, [`GET ${ONE}`]: () => ({ body: cluster({ phase: "degraded", reason, causes }) }) });
+  const told = await screen.findByRole("region", { name: "Why it is not well: 2 causes, the likeliest first" });
+  expect(within(told).getAllByRole("listitem").map((item) => item.textContent)).toEqual([
+    "The node n1 is not ready. node/n1Bring n1 back.",
+    "orders-s2-1 is down. pod/orders-s2-1",
+  ]);
+  expect(screen.queryByText(reason)).not.toBeInTheDocument();
+});

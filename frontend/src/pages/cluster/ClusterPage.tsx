@@ -15,6 +15,7 @@ import { useFollowOperation, useLatestOperation } from "../../hooks/operations";
 import { canChange, useTenant } from "../tenant";
 import { useTitle } from "../useTitle";
 import { Addresses } from "./Addresses";
+import { Causes } from "./Causes";
 import { Connect } from "./Connect";
 import { DeleteDialog } from "./DeleteDialog";
 import { Events } from "./Events";
@@ -78,6 +79,7 @@ function ClusterView({ name }: { name: string }) {
         </p>
       )}
       <Head cluster={cluster.data} engine={engine} canDelete={canChange(tenant) && !hasVanished} />
+      <Causes causes={cluster.data.causes} />
       {operation.data && <OperationPanel operation={operation.data} live={live} mayChange={canChange(tenant) && !hasVanished} />}
       {operation.isError && <ProblemNotice error={operation.error} onRetry={() => void operation.refetch()} />}
       <Connect cluster={cluster.data} mayReveal={canChange(tenant)} />
@@ -111,7 +113,7 @@ function Head({ cluster, engine, canDelete }: { cluster: Cluster; engine: Engine
           {t("cluster.onTarget", { target: cluster.target })}
         </p>
         {/* While something is under way its steps say it. */}
-        {cluster.reason && !cluster.operation && (
+        {cluster.reason && !cluster.operation && cluster.causes.length === 0 && (
           <p className="reason">
             <Said>{cluster.reason}</Said>
           </p>

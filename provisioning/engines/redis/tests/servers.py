@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import time
@@ -68,6 +69,8 @@ class Fleet:
     volumes: set[str] = field(default_factory=set)
     restarted: list[str] = field(default_factory=list)
     numbers: int = 0
+    # Kubernetes nodes that are not ready.
+    lost: set[str] = field(default_factory=set)
 
     def start(self) -> None:
         """Make and start every server that is wished and not there, members of a shard on different nodes."""
@@ -167,6 +170,22 @@ class Fleet:
         server.process.wait()
         server.process = None
 
+    def freeze(self, server: Server) -> None:
+        """SIGSTOP: connections are taken by the kernel, and nobody answers."""
+        assert server.process is not None
+        server.process.send_signal(signal.SIGSTOP)
+
+    def thaw(self, server: Server) -> None:
+        """SIGCONT."""
+        assert server.process is not None
+        server.process.send_signal(signal.SIGCONT)
+
+    def wipe(self, server: Server) -> None:
+        """Its disk is lost: every file, while the process is ended."""
+        for path in server.folder.rglob("*"):
+            if path.is_file():
+                path.unlink()
+
     def move(self, server: Server, network: int) -> None:
         """Start it again under an address of another network."""
         server.address = f"127.77.{network}.{server.address.rpartition('.')[2]}"
@@ -188,7 +207,7 @@ class Fleet:
             )
             for server in self.servers
         ]  # fmt: skip
-        nodes = tuple(NodeView(name, "", True, True) for name in ("n0", "n1", "n2"))
+        nodes = tuple(NodeView(name, "", name not in self.lost, True) for name in ("n0", "n1", "n2"))
         workloads = tuple(
             WorkloadView(
                 "StatefulSet", f"{self.cluster.name}-s{shard}", {LABEL_SHARD: str(shard)}, replicas, replicas, True,

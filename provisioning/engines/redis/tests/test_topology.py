@@ -7,7 +7,7 @@ import contextlib
 import pytest
 from redis.cluster import RedisCluster
 
-from provisioning.engines.base import PodView
+from provisioning.engines.base import Cause, PodView
 from provisioning.engines.redis.admin import Connection, parse_nodes
 from provisioning.engines.redis.manifests import PORT
 from provisioning.engines.redis.tests.conftest import Start, networks
@@ -23,6 +23,11 @@ def write(fleet: Fleet, count: int) -> None:
 def roles(fleet: Fleet) -> list[str]:
     members = ENGINE.advance(fleet.cluster, fleet.world(), fleet).members
     return sorted(f"{member.shard}:{member.role}" for member in members)
+
+
+def told_first(fleet: Fleet) -> Cause:
+    """The likeliest cause at the first look."""
+    return ENGINE.advance(fleet.cluster, fleet.world(), fleet).causes[0]
 
 
 def known(fleet: Fleet) -> set[int]:
@@ -98,10 +103,10 @@ def test_a_lost_disk_is_healed_and_its_ghost_forgotten(start: Start) -> None:
     replica = next(m for m in ENGINE.advance(fleet.cluster, fleet.world(), fleet).members if m.role == "replica")
     victim = next(server for server in fleet.servers if server.pod == replica.pod)
     fleet.kill(victim)
-    for path in victim.folder.rglob("*"):
-        if path.is_file():
-            path.unlink()
+    fleet.wipe(victim)
     fleet.run(victim)
+    cause = told_first(fleet)
+    assert (cause.code, cause.object) == ("disk-lost", f"pod/{victim.pod}"), "told though the same look mends it"
     fleet.settle()
     assert roles(fleet) == ["0:master", "0:replica", "1:master", "1:replica", "2:master", "2:replica"]
     assert known(fleet) == {6}
@@ -115,6 +120,8 @@ def test_all_nodes_find_each_other_again_when_every_address_changes_at_once(star
     network = next(networks)
     for server in fleet.servers:
         fleet.move(server, network)
+    cause = told_first(fleet)
+    assert (cause.code, "Every pod has a new address" in cause.message) == ("addresses-changed", True)
     fleet.settle()
     assert known(fleet) == {6}
     assert ENGINE.prove(fleet.cluster, fleet.world(), fleet).ok
@@ -173,6 +180,7 @@ def test_two_clusters_that_swap_addresses_never_merge(start: Start) -> None:
     for fleet, network in ((first, other), (second, mine)):
         for server in fleet.servers:
             fleet.move(server, network)
+    assert (told_first(first).code, told_first(second).code) == ("addresses-changed", "addresses-changed")
     first.settle()
     second.settle()
     assert (known(first), known(second)) == ({6}, {6})

@@ -1,0 +1,84 @@
+"""Processes that stop reacting are noticed without Kubernetes: real redis-server processes, frozen and thawed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from provisioning.apply.pulse import Patient, Pulses
+from provisioning.engines.redis.engine import RedisEngine
+from provisioning.engines.redis.tests.servers import Fleet, view
+from provisioning.management.commands.watch import _feel
+
+PULSE = RedisEngine.pulse
+
+
+@pytest.fixture
+def fleet(tmp_path: Path) -> Fleet:
+    # A network that no fleet of another test has.
+    return Fleet(view(), tmp_path, 250)
+
+
+def pod(fleet: Fleet, number: int, *, state: str = "running") -> dict[str, object]:
+    """What a watch says of one server's pod."""
+    server = fleet.servers[number]
+    labels = {"app.kubernetes.io/name": "redis", "app.kubernetes.io/component": "redis",
+              "berth.io/cluster-id": "clu_1"}  # fmt: skip
+    return {
+        "metadata": {"name": server.pod, "uid": server.pod, "labels": labels,
+                     "creationTimestamp": "2026-01-01T00:00:00Z"},
+        "spec": {"containers": [{}], "nodeName": server.node},
+        "status": {"podIP": server.address, "phase": "Running", "containerStatuses": [{"state": {state: {}}}]},
+    }  # fmt: skip
+
+
+def test_who_freezes_and_who_reacts_again_is_reported_once(fleet: Fleet) -> None:
+    told: list[str] = []
+    pulses = Pulses(told.append)
+    fleet.start()
+    try:
+        for number in range(len(fleet.servers)):
+            _feel(pod(fleet, number), pulses)
+        pulses.feel()
+        assert told == [], "all react, though nobody signed in"
+        fleet.freeze(fleet.servers[0])
+        pulses.feel()
+        assert told == ["clu_1"]
+        pulses.feel()
+        assert told == ["clu_1"]
+        fleet.thaw(fleet.servers[0])
+        pulses.feel()
+        assert told == ["clu_1", "clu_1"]
+    finally:
+        fleet.stop()
+
+
+def test_what_kubernetes_reports_by_itself_is_not_reported_again(fleet: Fleet) -> None:
+    told: list[str] = []
+    pulses = Pulses(told.append)
+    fleet.start()
+    try:
+        for number in range(3):
+            _feel(pod(fleet, number), pulses)
+        pulses.feel()
+        ended, deleted, gone = fleet.servers[:3]
+        for server in (ended, deleted, gone):
+            fleet.freeze(server)
+        _feel(pod(fleet, 0, state="terminated"), pulses)
+        _feel(pod(fleet, 1), pulses, gone=True)
+        pulses.keep(set(), {gone.pod})
+        pulses.feel()
+        assert told == []
+    finally:
+        fleet.stop()
+
+
+def test_a_process_that_has_never_reacted_is_starting() -> None:
+    told: list[str] = []
+    pulses = Pulses(told.append)
+    # Nobody answers there: documentation addresses (RFC 5737).
+    pulses.follow("a", Patient("clu_1", "192.0.2.1", PULSE.port, PULSE.line))
+    pulses.feel()
+    pulses.feel()
+    assert told == []
