@@ -101,9 +101,10 @@ class World:
     namespace: str = field(default_factory=lambda: f"team-{secrets.token_hex(3)}")
     number: int = field(default_factory=lambda: next(_numbers))
     sweepers: list[sweeper.Sweeper] = field(default_factory=list)
+    protected: bool = True
 
     def __post_init__(self) -> None:
-        self.make_namespace(self.namespace, protected=True)
+        self.make_namespace(self.namespace, protected=self.protected)
 
     def make_namespace(self, name: str, *, protected: bool, annotations: dict[str, str] | None = None) -> None:
         labels = {"ip-reserve": "enabled"} if protected else {}
