@@ -266,6 +266,18 @@ CODES: Mapping[str, Code] = {
         "Only the last operation of a cluster can be retried, and only when it failed or was canceled.",
         "See `detail`; GET …/operations lists the cluster's operations, newest first.",
     ),
+    "gate_not_waited_at": Code(
+        409,
+        "The operation does not wait at that gate",
+        "A health gate can be overridden while the operation waits at it; by now it has gone on, or waits at another.",
+        "Read the operation again, and override the gate in its `gate`, if that is still wanted.",
+    ),
+    "gate_guards_data": Code(
+        409,
+        "The gate guards data",
+        "Going on would lose what only the member that is waited for has; nobody may order that.",
+        "Mend what `detail` names; the operation goes on by itself then.",
+    ),
     "target_taken": Code(
         409,
         "The target's name is in use",

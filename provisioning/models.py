@@ -256,11 +256,14 @@ class Operation(models.Model):
     kind = models.CharField(max_length=30)  # create, update, restart, rebalance-masters, delete
     state = models.CharField(max_length=16, choices=OperationState.choices, default=OperationState.QUEUED)
     generation = models.PositiveIntegerField()
-    params = models.JSONField(default=dict)  # such as {"volumes": "keep"}; of a change: {"changes": [effects]}
+    # Such as {"volumes": "keep"}; of a change {"changes": [effects]}; {"overridden": [{"gate", "by", "reason", "at"}]}.
+    params = models.JSONField(default=dict)
     steps = models.JSONField(default=list)
     percent = models.PositiveSmallIntegerField(default=0)
     reason = models.TextField(default="", blank=True)  # what it waits for right now
     proof = models.JSONField(null=True)
+    # The health gate it waits at: {"key", "message", "risk", "refusal", "since"}; null while it waits at none.
+    gate = models.JSONField(null=True)
     error = models.JSONField(null=True)
     actor = models.ForeignKey(User, null=True, on_delete=models.SET_NULL, related_name="+")
     request_id = models.CharField(max_length=64, default="", blank=True)

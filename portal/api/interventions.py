@@ -1,4 +1,4 @@
-"""/operations/{id}/cancel and …/retry."""
+"""/operations/{id}/cancel, …/retry and …/override."""
 
 from __future__ import annotations
 
@@ -15,7 +15,12 @@ from portal.api.operations import OperationOut
 from portal.api.schema import IDEMPOTENCY_KEY, LOCATION, REPLAYED, described
 from portal.api.serializers import Body, Text, read_body, wire
 from portal.idempotency import idempotent
-from provisioning.clusters.interventions import cancel_operation, retry_operation
+from provisioning.clusters.interventions import (
+    administrators_only,
+    cancel_operation,
+    override_gate,
+    retry_operation,
+)
 from provisioning.models import Operation
 from tenants.models import Tenant
 from tenants.refusals import Missing
@@ -25,6 +30,13 @@ class CancelOrder(Body):
     """Why; everybody who sees the cluster can read it."""
 
     reason = Text(required=False, default="", allow_blank=True, max_length=500)
+
+
+class OverrideOrder(Body):
+    """Which gate to pass, and why; everybody who sees the cluster can read it."""
+
+    gate = Text(max_length=100, help_text="`gate.key` of the operation.")
+    reason = Text(max_length=500)
 
 
 class OperationChangeView(ApiView):
@@ -75,3 +87,23 @@ class RetryView(OperationChangeView):
         self.audit_object = f"operations/{operation}"
         self.audit_detail = {"cluster": self.operation.cluster.name}
         return answer
+
+
+class OverrideView(OperationChangeView):
+    scope = "admin"
+
+    @described("overrideGate", tag="Operations", summary="Let an operation pass a health gate", request=OverrideOrder,
+               answers={200: OperationOut}, problems=(400, 403, 404, 409, 415, 422),
+               parameters=[IDEMPOTENCY_KEY],
+               about="For platform administrators. A change of a running cluster waits while a member is away or not "
+               "ready, or no replica can take over from a master that is to restart; `gate` says so, and what going on "
+               "costs. Overridden, it does not wait for that again. What would lose data is refused.")  # fmt: skip
+    @idempotent(required_from_tokens=False)
+    def post(self, request: Request, operation: str) -> Response:
+        if not self.user.is_superuser:
+            raise administrators_only()
+        sent = read_body(OverrideOrder, request)
+        self.audit_object = f"operations/{operation}"
+        self.audit_detail = {"cluster": self.operation.cluster.name, "gate": sent["gate"], "reason": sent["reason"]}
+        override_gate(operation=self.operation, by=self.user, gate=sent["gate"], reason=sent["reason"])
+        return Response(wire(OperationOut, self.operations().get(pk=operation)))

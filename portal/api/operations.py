@@ -51,6 +51,14 @@ class ChangeOut(serializers.Serializer[Any]):
     message = serializers.CharField(help_text="What it does, in plain words.")
 
 
+class GateOut(serializers.Serializer[Any]):
+    key = serializers.CharField(help_text="Which gate; sent back to override it.")
+    message = serializers.CharField(help_text="What is waited for.")
+    risk = serializers.CharField(help_text="What it costs to go on without.")
+    refusal = serializers.CharField(help_text="Why it cannot be overridden; empty when it can.")
+    since = serializers.DateTimeField()
+
+
 class ProofOut(serializers.Serializer[Any]):
     ok = serializers.BooleanField(default=True)
     summary = serializers.CharField(help_text="What was written and read back, and how long it took.")
@@ -74,6 +82,9 @@ class OperationOut(serializers.Serializer[Any]):
     steps = StepOut(many=True)
     changes = serializers.SerializerMethodField(help_text="What a change does, field by field; empty for others.")
     proof = ProofOut(allow_null=True, help_text="The write and read that showed the cluster works.")
+    gate = GateOut(
+        allow_null=True, help_text="The health gate a change of a running cluster waits at; null when at none."
+    )
     error = OperationErrorOut(allow_null=True, help_text="Why it failed; null unless `state` is failed.")
     cancelable = serializers.SerializerMethodField()
     actor = serializers.CharField(source="actor.username", default=None, allow_null=True, help_text="Who asked for it.")

@@ -88,6 +88,7 @@ urlpatterns = [
     path("changes", changes.ChangesView.as_view(), name="changes"),
     path("operations", operations.OperationsView.as_view(), name="operations"),
     path("operations/<str:operation>/cancel", interventions.CancelView.as_view(), name="cancel-operation"),
+    path("operations/<str:operation>/override", interventions.OverrideView.as_view(), name="override-gate"),
     path("operations/<str:operation>/retry", interventions.RetryView.as_view(), name="retry-operation"),
     path("operations/<str:operation>", operations.OperationView.as_view(), name="operation"),
 ]

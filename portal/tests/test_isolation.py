@@ -41,6 +41,7 @@ OWNED = {
     "tenant-operations": "/api/v1/tenants/acme/operations",
     "operation": "/api/v1/operations/{operation}",
     "cancel-operation": "/api/v1/operations/{operation}/cancel",
+    "override-gate": "/api/v1/operations/{operation}/override",
     "retry-operation": "/api/v1/operations/{operation}/retry",
     "quota": "/api/v1/tenants/acme/quota",
     "quota-entries": "/api/v1/tenants/acme/quota/entries",

@@ -9,7 +9,8 @@ from rest_framework.test import APIClient
 
 from portal.tests.conftest import Client, World, make_cluster, make_operation
 from provisioning.clusters.services import check_draft
-from provisioning.models import Cluster, Operation, OperationState, Phase, Target
+from provisioning.clusters.views import overridden_gates
+from provisioning.models import Cluster, ClusterEvent, Operation, OperationState, Phase, Target
 from tenants.models import AuditEvent, User
 
 ALL = "/api/v1/operations"
@@ -111,3 +112,72 @@ def test_a_refusal_names_the_reason_and_changes_nothing(world: World, client_of:
     assert (answer.status_code, answer.json()["code"]) == (409, "not_retryable")
     assert answer.json()["suggestion"]
     assert Cluster.objects.get(pk=world.orders.pk).phase == Phase.READY
+
+
+GATE = {
+    "key": "ready/orders-s0-1", "message": "orders-s0-1 is not there", "risk": "one copy less", "refusal": "",
+    "since": "2026-11-26T08:00:00Z",
+}  # fmt: skip
+
+
+@pytest.fixture
+def gated(world: World) -> Operation:
+    operation = make_operation(world.orders, kind="restart", state=OperationState.RUNNING)
+    Operation.objects.filter(pk=operation.pk).update(gate=GATE)
+    return operation
+
+
+def override(client: APIClient, operation: Operation, **body: str) -> Any:
+    sent = {"gate": GATE["key"], "reason": "the node is being repaired", **body}
+    return client.post(f"{ALL}/{operation.pk}/override", sent, format="json")
+
+
+def test_an_administrator_lets_an_operation_pass_the_gate_it_shows_and_says_why(
+    gated: Operation, admin: APIClient
+) -> None:
+    assert admin.get(f"{ALL}/{gated.pk}").json()["gate"] == GATE
+    answer = override(admin, gated)
+    assert (answer.status_code, answer.json()["gate"]) == (200, None), answer.content
+    gated.refresh_from_db()
+    assert overridden_gates(gated) == {GATE["key"]}
+    event = ClusterEvent.objects.get(operation=gated)
+    assert (event.reason, event.warning) == ("GateOverridden", True)
+    assert "root" in event.message
+    assert "the node is being repaired" in event.message
+    row = AuditEvent.objects.get()
+    assert (row.action, row.detail["reason"]) == ("overrideGate", "the node is being repaired")
+    assert override(admin, gated).json()["code"] == "gate_not_waited_at"
+
+
+def test_a_gate_that_guards_data_is_passed_by_nobody(gated: Operation, admin: APIClient) -> None:
+    Operation.objects.filter(pk=gated.pk).update(gate={**GATE, "refusal": "Nobody serves the slots of shard 0."})
+    answer = override(admin, gated)
+    assert (answer.status_code, answer.json()["code"]) == (409, "gate_guards_data")
+    assert "shard 0" in answer.json()["detail"]
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "code"),
+    [
+        ({"gate": "ready/orders-s1-0"}, 409, "gate_not_waited_at"),
+        ({"reason": ""}, 422, "invalid"),
+        ({"gate": ""}, 422, "invalid"),
+    ],
+)
+def test_another_gate_or_no_reason_is_refused(
+    gated: Operation, admin: APIClient, body: dict[str, str], status: int, code: str
+) -> None:
+    answer = override(admin, gated, **body)
+    assert (answer.status_code, answer.json()["code"]) == (status, code)
+    gated.refresh_from_db()
+    assert (gated.gate, gated.params.get("overridden")) == (GATE, None)
+
+
+def test_not_even_an_owner_overrides_a_gate(gated: Operation, world: World, client_of: Client) -> None:
+    answer = override(client_of(world.alice), gated)
+    assert (answer.status_code, answer.json()["code"]) == (403, "role_required")
+
+
+def test_an_operation_that_has_ended_passes_nothing(gated: Operation, admin: APIClient) -> None:
+    Operation.objects.filter(pk=gated.pk).update(state=OperationState.FAILED)
+    assert override(admin, gated).json()["code"] == "operation_ended"

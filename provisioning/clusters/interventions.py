@@ -1,4 +1,4 @@
-"""What people may do to operations: cancel one that runs, retry one that ended without success.
+"""What people may do to operations: cancel one that runs, let it pass a health gate, retry one that ended.
 
 The wish is the cluster's, so canceling an operation takes nothing back. What it means depends on what was under way:
 
@@ -27,7 +27,7 @@ from provisioning.models import (
 from provisioning.operations import steps
 from tenants.access import hold_active
 from tenants.models import User
-from tenants.refusals import Conflict
+from tenants.refusals import Conflict, Forbidden
 
 
 def is_cancelable(operation: Operation) -> bool:
@@ -55,8 +55,9 @@ def cancel_operation(*, operation: Operation, by: User, reason: str = "") -> Ope
         text = f"Canceled by {by.get_username()}" + (f": {reason}" if reason else ".")
         locked.state, locked.ended, locked.reason = OperationState.CANCELED, timezone.now(), text
         steps.stop(locked)
+        locked.gate = None
         locked.revision += 1
-        locked.save(update_fields=["state", "ended", "reason", "steps", "revision"])
+        locked.save(update_fields=["state", "ended", "reason", "steps", "gate", "revision"])
         quota.commit(cluster, locked)
         # Taking the claim away stops a worker that is still at it: its next write finds a newer fence.
         Cluster.objects.filter(pk=cluster.pk).update(
@@ -112,6 +113,56 @@ def retry_operation(*, operation: Operation, by: User, request_id: str = "") -> 
         )  # fmt: skip
     hint(cluster.pk)
     return again
+
+
+def administrators_only() -> Forbidden:
+    """The refusal of `override_gate` for everybody else."""
+    return Forbidden(
+        "role_required", "Only platform administrators, not a tenant's owner, let an operation pass a health gate.",
+        suggestion="Mend what the operation waits for, or ask a platform administrator.",
+    )  # fmt: skip
+
+
+def override_gate(*, operation: Operation, by: User, gate: str, reason: str) -> Operation:
+    """Let an operation pass the health gate it waits at, for the rest of its life. For platform administrators.
+
+    `gate` is the key of the operation's gate as the caller saw it, `reason` is shown to everybody who sees the cluster.
+    Raises Forbidden; Conflict when the operation has ended, waits at no gate or another one, or the gate guards data
+    that would be lost.
+    """
+    if not by.is_superuser:
+        raise administrators_only()
+    with transaction.atomic():
+        cluster, locked = _held(operation, by)
+        if locked.state in TERMINAL_STATES:
+            raise Conflict(
+                "operation_ended", f"The operation has ended already: it {_ended(locked)}.",
+                suggestion="Nothing is left to pass.",
+            )  # fmt: skip
+        found = locked.gate
+        if found is None or found["key"] != gate:
+            waits = f"at {found['key']}: {found['message']}" if found else "at none now"
+            raise Conflict(
+                "gate_not_waited_at", f"The operation does not wait at the gate {gate}; it waits {waits}.",
+                suggestion="Read the operation again, and override the gate it shows, if that is still wanted.",
+            )  # fmt: skip
+        if found["refusal"]:
+            raise Conflict("gate_guards_data", found["refusal"], suggestion="Mend that first; the operation waits.")
+        entry = {"gate": gate, "by": by.get_username(), "reason": reason, "at": timezone.now().isoformat()}
+        locked.params = {**locked.params, "overridden": [*locked.params.get("overridden", ()), entry]}
+        locked.gate = None
+        locked.revision += 1
+        locked.save(update_fields=["params", "gate", "revision"])
+        # A worker that is at it has read the operation before: its next write finds a newer fence.
+        Cluster.objects.filter(pk=cluster.pk).update(
+            next_look=timezone.now(), revision=F("revision") + 1, fence=F("fence") + 1, claimed_until=None
+        )
+        ClusterEvent.objects.create(
+            cluster=cluster, operation=locked, warning=True, reason="GateOverridden",
+            message=f"{by.get_username()} lets the operation pass {gate} ({found['message']}): {reason}",
+        )  # fmt: skip
+    hint(cluster.pk)
+    return locked
 
 
 def _held(operation: Operation, by: User) -> tuple[Cluster, Operation]:

@@ -26,8 +26,8 @@ from provisioning.apply.client import KubeClient
 from provisioning.apply.link import KubeLink
 from provisioning.clusters import quota, rebalance
 from provisioning.clusters.diagnosis import causes
-from provisioning.clusters.views import client_for, cluster_view
-from provisioning.engines.base import Advance, ClusterView, LinkError, Manifest, World
+from provisioning.clusters.views import client_for, cluster_view, overridden_gates
+from provisioning.engines.base import READY_GATE, Advance, ClusterView, LinkError, Manifest, World
 from provisioning.engines.base import Cause as Why
 from provisioning.engines.registry import ENGINES
 from provisioning.models import TERMINAL_STATES, Cluster, ClusterEvent, Operation, OperationState, Phase
@@ -81,7 +81,7 @@ class Claimed:
 
     def save(self, operation: Operation) -> None:
         """Write an operation that is still open. Raises Lost when somebody else ended it or holds the cluster now."""
-        fields = ("state", "started", "ended", "steps", "percent", "reason", "proof", "error")
+        fields = ("state", "started", "ended", "steps", "percent", "reason", "proof", "error", "gate")
         open_states = (OperationState.QUEUED, OperationState.RUNNING)
         mine = Operation.objects.filter(pk=operation.pk, state__in=open_states, cluster__fence=self.fence)
         rows = mine.update(revision=F("revision") + 1, **{field: getattr(operation, field) for field in fields})
@@ -257,7 +257,10 @@ def _door_closed(claimed: Claimed, operation: Operation | None, error: errors.Do
 def _deliver(claimed: Claimed, operation: Operation | None, client: KubeClient) -> Next:
     cluster = claimed.cluster
     kind = operation.kind if operation is not None else ""
-    view = cluster_view(cluster, changing=kind not in ("", rebalance.KIND), rebalance=kind == rebalance.KIND)
+    view = cluster_view(
+        cluster, changing=kind not in ("", rebalance.KIND), rebalance=kind == rebalance.KIND,
+        overridden=overridden_gates(operation),
+    )  # fmt: skip
     progress = Progress(operation) if operation is not None else None
     begins = operation is not None and progress is not None and progress.changed
     if cluster.observed_generation < cluster.generation:
@@ -276,7 +279,7 @@ def _deliver(claimed: Claimed, operation: Operation | None, client: KubeClient) 
         world = door.observe(client, view)
     if operation is not None and progress is not None:
         progress.step("apply", "done")
-    waiting = _kubernetes_steps(world, progress)
+    waiting = _kubernetes_steps(world, progress, view.overridden)
     link = KubeLink(client, view.namespace, cluster.target.reach)  # type: ignore[arg-type]
     try:
         advance = ENGINES[cluster.engine].advance(view, world, link)
@@ -297,6 +300,7 @@ def _deliver(claimed: Claimed, operation: Operation | None, client: KubeClient) 
     if not advance.healthy or waiting:
         reason = waiting or advance.reason
         operation.reason = operation.reason or reason
+        progress.gate(advance.gate if operation.kind in CHANGES else None)
         if progress.changed:
             claimed.save(operation)
         claimed.write(reason=reason)
@@ -428,10 +432,13 @@ def _is_due_for_apply(claimed: Claimed) -> bool:
     return at is None or at + timedelta(seconds=APPLY_SECONDS) <= timezone.now()
 
 
-def _kubernetes_steps(world: World, progress: Progress | None) -> str:
-    """Settle the core's own steps; returns what is still waited for, "" when all pods run."""
-    wanted = sum(workload.replicas for workload in world.workloads)
+def _kubernetes_steps(world: World, progress: Progress | None, overridden: Collection[str] = ()) -> str:
+    """Settle the core's own steps; returns what is still waited for, "" when all pods run that are waited for."""
     live = [pod for pod in world.pods if not pod.deleting]
+    running = {pod.name for pod in live if pod.started}
+    excused = {name for key in overridden if (name := key.removeprefix(READY_GATE)) != key} - running
+    live = [pod for pod in live if pod.name not in excused]
+    wanted = sum(workload.replicas for workload in world.workloads) - len(excused)
     placed = sum(bool(pod.node) for pod in live)
     started = sum(pod.started for pod in live)
     found = causes(world)

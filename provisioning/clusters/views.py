@@ -6,7 +6,7 @@ from provisioning.apply.client import CLIENTS, KubeClient
 from provisioning.apply.examination import cluster_uid
 from provisioning.engines.base import ClusterView
 from provisioning.engines.registry import completed
-from provisioning.models import Cluster, Target
+from provisioning.models import Cluster, Operation, Target
 from provisioning.targets import another, targets_folder
 
 
@@ -15,9 +15,11 @@ def namespace_of(tenant_slug: str) -> str:
     return f"berth-{tenant_slug}"
 
 
-def cluster_view(cluster: Cluster, *, changing: bool = False, rebalance: bool = False) -> ClusterView:
-    """The wish, as an engine sees it; `changing`, `rebalance`: what an operation brings about now. Wants `tenant`
-    loaded.
+def cluster_view(
+    cluster: Cluster, *, changing: bool = False, rebalance: bool = False, overridden: frozenset[str] = frozenset()
+) -> ClusterView:
+    """The wish, as an engine sees it; `changing`, `rebalance`: what an operation brings about now; `overridden`: gates
+    it is not to wait at. Wants `tenant` loaded.
     """
     return ClusterView(
         id=cluster.id,
@@ -32,7 +34,15 @@ def cluster_view(cluster: Cluster, *, changing: bool = False, rebalance: bool = 
         restart=cluster.restarts,
         changing=changing,
         rebalance=rebalance,
+        overridden=overridden,
     )
+
+
+def overridden_gates(operation: Operation | None) -> frozenset[str]:
+    """Keys of the gates an administrator let this operation pass."""
+    if operation is None:
+        return frozenset()
+    return frozenset(entry["gate"] for entry in operation.params.get("overridden", ()))
 
 
 def client_for(target: Target) -> KubeClient:

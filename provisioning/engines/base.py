@@ -125,6 +125,8 @@ class ClusterView:
     restart: int = 0
     changing: bool = False
     rebalance: bool = False
+    # Keys of gates (see Gate) that the operation is not to wait at.
+    overridden: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -281,6 +283,25 @@ class Blocked:
     remedy: str
 
 
+# What Gate.key begins with, followed by a pod's name: a member that is away or not ready; a master without an heir.
+READY_GATE, HEIR_GATE = "ready/", "heir/"
+
+
+@dataclass(frozen=True)
+class Gate:
+    """What holds an operation back for the health of the cluster, and could be passed on somebody's word.
+
+    `key` names it in `ClusterView.overridden`; `message` says what is waited for. `risk` is what passing it costs, in
+    plain words; `refusal`, when not empty, is why it cannot be passed at all. The core does not wait for the start of
+    a pod whose READY_GATE is passed either.
+    """
+
+    key: str
+    message: str
+    risk: str
+    refusal: str = ""
+
+
 @dataclass(frozen=True)
 class Cause:
     """Why a cluster is not well: `code` is for programs, `object` which thing, such as "pod/orders-s0-1"."""
@@ -335,6 +356,7 @@ class Advance:
     makes a workload smaller before that. `outdated` names pods made from an older template than new ones would be.
     `spread` is None where it is not known, or the engine has nothing to say.
     `causes` are why it is not healthy, or, when it is, what this very call has mended; the likeliest first.
+    `gate` is what the change of a running cluster waits at, when an administrator might let it pass.
     """
 
     healthy: bool
@@ -348,6 +370,7 @@ class Advance:
     outdated: tuple[str, ...] = ()
     spread: Spread | None = None
     causes: tuple[Cause, ...] = ()
+    gate: Gate | None = None
 
 
 @dataclass(frozen=True)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from datetime import datetime
 from typing import Any
 
 from django.utils import timezone
 
-from provisioning.engines.base import StepTitle
+from provisioning.engines.base import Gate, StepTitle
 from provisioning.models import Operation, OperationState
 
 # Around the engine's own steps, in every operation that brings a wish about.
@@ -81,11 +82,24 @@ class Progress:
         running = [step["reason"] for step in self.operation.steps if step["state"] == "running" and step["reason"]]
         self.operation.reason = running[0] if running else ""
 
+    def gate(self, gate: Gate | None) -> None:
+        """Set the health gate the operation waits at."""
+        before = self.operation.gate
+        if gate is None:
+            after = None
+        else:
+            same = before is not None and before["key"] == gate.key
+            after = {**asdict(gate), "since": before["since"] if before and same else _text(timezone.now())}
+        if after != before:
+            self.operation.gate = after
+            self.changed = True
+
     def finish(self, state: OperationState, error: dict[str, str] | None = None) -> None:
         """End the operation."""
         self.operation.state = state
         self.operation.ended = timezone.now()
         self.operation.error = error
+        self.operation.gate = None
         if state == OperationState.SUCCEEDED:
             self.operation.percent = 100
             self.operation.reason = ""

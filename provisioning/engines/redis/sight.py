@@ -7,7 +7,16 @@ from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
-from provisioning.engines.base import LABEL_COMPONENT, LABEL_SHARD, ClusterView, Link, LinkError, PodView, World
+from provisioning.engines.base import (
+    LABEL_COMPONENT,
+    LABEL_SHARD,
+    READY_GATE,
+    ClusterView,
+    Link,
+    LinkError,
+    PodView,
+    World,
+)
 from provisioning.engines.redis import spec as rules
 from provisioning.engines.redis.admin import Connection, Peer, RedisError, parse_info, parse_nodes
 from provisioning.engines.redis.manifests import PORT, auth_secret
@@ -78,8 +87,10 @@ class Node:
 class Sight:
     """All that was seen in one look. `nodes` are the members the spec wishes, `leaving` those it does not any more.
 
-    `missing` says what of the wished members does not answer, `gone` the pods of leaving ones that do not; `unheard`
-    how those fail that run: "silent" (it may take connections, and says nothing), "refused", "closed", "unreachable".
+    `missing` says what of the wished members does not answer, each beginning with the pod's name; `gone` the pods of
+    leaving ones that do not; `unheard` how those fail that run: "silent" (it may take connections, and says nothing),
+    "refused", "closed", "unreachable". `excused` are wished members that do not answer and are not waited for, by name,
+    with the address Kubernetes knows ("" for none).
     """
 
     cluster: ClusterView
@@ -91,6 +102,7 @@ class Sight:
     unheard: dict[str, str] = field(default_factory=dict)
     # During this call, for evenness.
     handed_over: bool = False
+    excused: dict[str, str] = field(default_factory=dict)
 
     @property
     def ids(self) -> set[str]:
@@ -155,7 +167,7 @@ class Sight:
         """Living nodes that ours know and that are not ours. Alive in the eyes of all of ours that know them: what a
         lost disk leaves behind is still linked for a moment, here or there.
         """
-        addresses = {node.pod.ip for node in self.everyone}
+        addresses = {*(node.pod.ip for node in self.everyone), *self.excused.values()}
         ours = {node.id for node in self.everyone}
         dead = {peer.id for node in self.nodes for peer in node.peers.values() if not peer.alive}
         return [
@@ -169,6 +181,11 @@ class Sight:
 def redis_pods(world: World) -> list[PodView]:
     """The cluster's Redis pods."""
     return [pod for pod in world.pods if pod.labels.get(LABEL_COMPONENT) == "redis"]
+
+
+def pod_of(missing: str) -> str:
+    """The pod's name of an entry of Sight.missing."""
+    return missing.partition(" ")[0]
 
 
 def ordinal_of(name: str) -> int:
@@ -193,7 +210,8 @@ def connected(cluster: ClusterView, world: World, link: Link) -> Iterator[Sight]
     stay = [pod for pod in pods if wished(pod)]
     running = [pod for pod in pods if pod.started and pod.ip and not pod.deleting]
     missing = [pod.name for pod in stay if pod not in running]
-    missing += ["a pod that is not there yet"] * max(0, rules.pods(cluster.spec) - len(stay))
+    names = {pod.name for pod in stay}
+    missing += [f"{name} (no such pod)" for name in rules.pod_names(cluster.name, cluster.spec) if name not in names]
 
     unheard: dict[str, str] = {}
 
@@ -207,6 +225,9 @@ def connected(cluster: ClusterView, world: World, link: Link) -> Iterator[Sight]
     with ThreadPoolExecutor(PARALLEL) as pool:
         found = list(zip(running, pool.map(connect, running), strict=True))
     sight = Sight(cluster, password, [], missing, unheard=unheard)
+    known = {pod.name: pod.ip for pod in stay}
+    may_be_away = {key.removeprefix(READY_GATE) for key in cluster.overridden if key.startswith(READY_GATE)}
+    sight.excused = {name: known.get(name, "") for name in may_be_away}
     sight.gone = [pod.name for pod in pods if pod not in stay and pod not in running]
     for pod, one in found:
         if isinstance(one, Node):
@@ -247,6 +268,9 @@ def read_all(sight: Sight) -> None:
     with ThreadPoolExecutor(PARALLEL) as pool:
         broken = dict(zip([node.pod.name for node in everyone], pool.map(read, everyone), strict=True))
     sight.missing += [broken[node.pod.name] for node in sight.nodes if broken[node.pod.name]]
+    sight.missing = [text for text in sight.missing if pod_of(text) not in sight.excused]
     sight.gone += [broken[node.pod.name] for node in sight.leaving if broken[node.pod.name]]
     sight.nodes = [node for node in sight.nodes if not broken[node.pod.name]]
     sight.leaving = [node for node in sight.leaving if not broken[node.pod.name]]
+    for node in sight.nodes:
+        sight.excused.pop(node.pod.name, None)

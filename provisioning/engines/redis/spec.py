@@ -108,6 +108,12 @@ def pods(spec: Spec) -> int:
     return int(spec["shards"] * (spec["replicasPerShard"] + 1))
 
 
+def pod_names(cluster: str, spec: Spec) -> list[str]:
+    """Names of the pods the spec asks for: <cluster>-s<shard>-<ordinal>, as their StatefulSets name them."""
+    members = range(spec["replicasPerShard"] + 1)
+    return [f"{cluster}-s{shard}-{ordinal}" for shard in range(spec["shards"]) for ordinal in members]
+
+
 def demand(spec: Spec) -> Demand:
     """What the spec asks of the quota, exporters included."""
     count = pods(spec)

@@ -25,6 +25,7 @@ from provisioning.engines.base import (
     Change,
     ClusterView,
     Effect,
+    Gate,
     Link,
     LinkError,
     Member,
@@ -38,12 +39,13 @@ from provisioning.engines.redis import spec as rules
 from provisioning.engines.redis.diagnosis import diagnose
 from provisioning.engines.redis.manifests import PORT
 from provisioning.engines.redis.placement import SLOTS, choose_masters, slot_range
-from provisioning.engines.redis.sight import PARALLEL, Node, Sight, connected, read_all
+from provisioning.engines.redis.sight import PARALLEL, Node, Sight, connected, pod_of, read_all
 from provisioning.engines.redis.upkeep import (
     FORMING_TIMEOUT_MS,
     Care,
     look_after,
     outdated_members,
+    ready_gate,
     restart_progress,
     send,
     settle_settings,
@@ -122,7 +124,7 @@ def _advance(sight: Sight, world: World, link: Link) -> Advance:
                 settled = True
                 settle_settings(sight, world, link, Care())
             acted = _act(sight, link)
-            outcome = _with_restarts(formed, sight, world)
+            outcome = replace(_with_restarts(formed, sight, world), gate=_gate(sight))
         now = time.monotonic()
         # Nodes that have met take no epoch any more, so a cluster that is still to form meets when all are there.
         early = sight.missing and not sight.slots_known()
@@ -141,8 +143,21 @@ def _with_care(formed: Advance, care: Care) -> Advance:
         return replace(formed, steps=steps)
     return replace(
         formed, healthy=False, reason=care.complaint, steps=steps, retry_after=0.3, restart=care.restart,
-        retired=care.retired, blocked=care.blocked,
+        retired=care.retired, blocked=care.blocked, gate=care.gate,
     )  # fmt: skip
+
+
+def _gate(sight: Sight) -> Gate | None:
+    """What waits for a member that is away, while something is being changed."""
+    if not sight.cluster.changing or not sight.missing:
+        return None
+    shard = int(pod_of(sight.missing[0]).rpartition("-")[0].rpartition("-s")[2])
+    refusal = ""
+    if sight.master(shard) is None:
+        refusal = (
+            f"Nobody serves the slots of shard {shard}: first its master has to be back, or a replica to take over."
+        )
+    return ready_gate(sight, pod_of(sight.missing[0]), f"{sight.missing[0]} is not there", refusal)
 
 
 def _with_restarts(formed: Advance, sight: Sight, world: World) -> Advance:
@@ -176,7 +191,7 @@ def _act(sight: Sight, link: Link) -> bool:
             knows = master.id in node.peers and not node.peers[master.id].failed
             if node is not master and (follows_other or serves_nothing) and knows:
                 acted |= send(node, link, "Replicate", "CLUSTER", "REPLICATE", master.id)
-    if not sight.missing:
+    if not sight.missing and not sight.excused:
         acted |= _replace_lost_masters(sight, link)
         acted |= _forget_ghosts(sight, link)
     return acted
@@ -356,8 +371,9 @@ def _unlinked(sight: Sight) -> str:
         ]
         if len(following) != len(replicas):
             return f"shard {shard}: {master.pod.name} knows of {len(following)} replicas, {len(replicas)} are wished"
+    # Of a member that is away and not waited for nobody knows the id.
     ours = {node.id for node in sight.everyone}
-    for node in sight.nodes:
+    for node in sight.nodes if not sight.excused else ():
         strangers = [peer for peer in node.peers.values() if peer.id not in ours]
         if strangers:
             return f"{node.pod.name} still lists {strangers[0].id[:8]}, which no pod is"

@@ -18,8 +18,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from provisioning.engines.base import (
+    HEIR_GATE,
     LABEL_SHARD,
+    READY_GATE,
     Blocked,
+    Gate,
     Link,
     LinkError,
     PodView,
@@ -50,6 +53,7 @@ class Care:
     restart: PodView | None = None
     retired: tuple[tuple[str, str], ...] = ()
     blocked: Blocked | None = None
+    gate: Gate | None = None
 
 
 def look_after(sight: Sight, world: World, link: Link, until: float) -> Care:
@@ -264,8 +268,28 @@ def outdated_members(sight: Sight, world: World) -> list[PodView]:
     return [
         pod
         for pod in outdated_pods(world)
-        if pod.labels.get(LABEL_SHARD) and is_wished(sight.cluster, _shard(pod.labels), ordinal_of(pod.name))
+        if pod.labels.get(LABEL_SHARD)
+        and is_wished(sight.cluster, _shard(pod.labels), ordinal_of(pod.name))
+        and pod.name not in sight.excused
     ]
+
+
+def ready_gate(sight: Sight, pod: str, message: str, refusal: str = "") -> Gate:
+    """The gate of a member that is away or not ready."""
+    risk = f"The shard of {pod} has a copy less until {pod} is back; it is brought up to date then."
+    return Gate(f"{READY_GATE}{pod}", message, risk, refusal)
+
+
+def _heir_gate(sight: Sight, head: Node) -> Gate:
+    """The gate of a master that is to restart while no replica can take over."""
+    refusal = ""
+    if sight.cluster.spec["persistence"] == "none":
+        refusal = f"The keys of shard {head.shard} are only in the memory of {head.pod.name}: they would be lost."
+    return Gate(
+        f"{HEIR_GATE}{head.pod.name}", f"no replica is in step with {head.pod.name} yet",
+        f"Shard {head.shard} answers nobody while {head.pod.name} restarts, and what a client wrote last may be lost.",
+        refusal,
+    )  # fmt: skip
 
 
 def restart_progress(sight: Sight, outdated: Sequence[PodView], reason: str) -> str:
@@ -282,8 +306,12 @@ def _restart(sight: Sight, world: World, link: Link, care: Care) -> str:
     outdated = outdated_members(sight, world)
     if not outdated:
         return ""
-    unready = [node.pod.name for node in sight.nodes if not node.pod.ready]
+    overridden = sight.cluster.overridden
+    unready = [
+        node.pod.name for node in sight.nodes if not node.pod.ready and f"{READY_GATE}{node.pod.name}" not in overridden
+    ]
     if unready:
+        care.gate = ready_gate(sight, unready[0], f"{unready[0]} is not ready yet")
         return restart_progress(sight, outdated, f"{unready[0]} is not ready yet")
     old = {pod.name for pod in outdated}
     shard = min(_shard(pod.labels) for pod in outdated)
@@ -296,11 +324,16 @@ def _restart(sight: Sight, world: World, link: Link, care: Care) -> str:
     if head is None:
         return restart_progress(sight, outdated, f"shard {shard} has no master now")
     others = [node for node in sight.shard(shard) if node is not head]
-    if not others:
+    if not others and not sight.cluster.spec["replicasPerShard"]:
         care.restart = head.pod
         return restart_progress(sight, outdated, f"{head.pod.name}, which has no replica, is restarted")
     heirs = [node for node in others if node.follows(head)]
     if not heirs:
+        gate = _heir_gate(sight, head)
+        if gate.key in overridden and not gate.refusal:
+            care.restart = head.pod
+            return restart_progress(sight, outdated, f"{head.pod.name} is restarted without an heir, as was asked for")
+        care.gate = gate
         return restart_progress(sight, outdated, f"no replica is in step with {head.pod.name} yet")
     care.acted = take_over(heirs[0], link)
     return restart_progress(sight, outdated, f"{heirs[0].pod.name} takes over from {head.pod.name}")

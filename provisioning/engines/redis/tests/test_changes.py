@@ -7,12 +7,14 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from redis.cluster import RedisCluster
 from redis.exceptions import RedisError
 
+from provisioning.engines.base import Gate
 from provisioning.engines.redis import settings
 from provisioning.engines.redis.admin import Connection
 from provisioning.engines.redis.manifests import PORT
@@ -164,6 +166,57 @@ def test_nothing_restarts_while_no_operation_asks_for_it(start: Start) -> None:
     outcome = ENGINE.advance(fleet.cluster, fleet.world(), fleet)
     assert (outcome.healthy, outcome.restart) == (True, None)
     assert len(outcome.outdated) == 6
+
+
+def waited_at(fleet: Fleet) -> Gate:
+    """Advance until a gate is told."""
+    deadline = time.monotonic() + 30
+    while True:
+        outcome = ENGINE.advance(fleet.cluster, fleet.world(), fleet)
+        if outcome.gate is not None:
+            return outcome.gate
+        fleet.obey(outcome)
+        assert time.monotonic() < deadline, outcome.reason
+
+
+def let_pass(fleet: Fleet, gate: Gate) -> None:
+    fleet.cluster = replace(fleet.cluster, overridden=fleet.cluster.overridden | {gate.key})
+
+
+def test_a_roll_waits_at_a_member_that_is_away_and_passes_it_on_somebodys_word(start: Start) -> None:
+    fleet = start(view())
+    fleet.settle()
+    master = masters(fleet)["0"]
+    away = next(server for server in fleet.servers if server.shard == 0 and server.pod != master)
+    fleet.kill(away)
+    fleet.wish(roll=True, memoryGiB=0.25)
+    gate = waited_at(fleet)
+    assert (gate.key, gate.refusal, fleet.restarted) == (f"ready/{away.pod}", "", [])
+    let_pass(fleet, gate)
+    # Its master has nobody to hand over to, which costs something else and is asked for by itself.
+    gate = waited_at(fleet)
+    assert (gate.key, gate.refusal) == (f"heir/{master}", "")
+    assert master not in fleet.restarted
+    let_pass(fleet, gate)
+    fleet.settle(60)
+    assert sorted(fleet.restarted) == sorted(server.pod for server in fleet.servers if server is not away)
+    fleet.cluster = replace(fleet.cluster, overridden=frozenset())
+    away.revision = fleet.revision
+    fleet.run(away)
+    fleet.settle(60)
+    assert ENGINE.prove(fleet.cluster, fleet.world(), fleet).ok
+
+
+def test_nobody_can_let_a_roll_pass_a_shard_that_is_not_served(start: Start) -> None:
+    fleet = start(view(replicasPerShard=0))
+    fleet.settle()
+    fleet.kill(fleet.servers[0])
+    fleet.wish(roll=True, memoryGiB=0.25)
+    gate = waited_at(fleet)
+    assert "shard 0" in gate.refusal
+    let_pass(fleet, gate)
+    outcome = ENGINE.advance(fleet.cluster, fleet.world(), fleet)
+    assert (outcome.healthy, outcome.restart) == (False, None)
 
 
 def test_memory_is_granted_to_redis_only_after_its_pod_has_it(start: Start) -> None:
