@@ -24,6 +24,11 @@ export function retryOperation(id: string): Promise<Accepted> {
   return body(client.POST("/api/v1/operations/{operation}/retry", { params: { path: { operation: id } } }));
 }
 
+/** Let an operation pass the health gate it waits at; for platform administrators. `reason` is shown to everybody. */
+export function overrideGate(id: string, gate: string, reason: string): Promise<Operation> {
+  return body(client.POST("/api/v1/operations/{operation}/override", { params: { path: { operation: id } }, body: { gate, reason } }));
+}
+
 /** The newest operation of a cluster, null when it never had one. */
 export async function latestOperation(path: ClusterPath, signal: AbortSignal): Promise<Operation | null> {
   const address = "/api/v1/tenants/{tenant}/clusters/{name}/operations";

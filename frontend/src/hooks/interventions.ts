@@ -1,7 +1,7 @@
 import { useMutation, useQueryClient } from "@tanstack/react-query";
 
 import type { ClusterPath } from "../api/clusters";
-import { cancelOperation, retryOperation } from "../api/operations";
+import { cancelOperation, overrideGate, retryOperation } from "../api/operations";
 import { useAccepted } from "./clusters";
 import { keys } from "./keys";
 
@@ -12,6 +12,17 @@ export function useCancelOperation(path: ClusterPath) {
     onSuccess: (operation) => {
       cache.setQueryData(keys.operation(path), operation);
       void cache.invalidateQueries({ queryKey: keys.cluster(path), exact: true });
+      void cache.invalidateQueries({ queryKey: keys.events(path) });
+    },
+  });
+}
+
+export function useOverrideGate(path: ClusterPath) {
+  const cache = useQueryClient();
+  return useMutation({
+    mutationFn: ({ id, gate, reason }: { id: string; gate: string; reason: string }) => overrideGate(id, gate, reason),
+    onSuccess: (operation) => {
+      cache.setQueryData(keys.operation(path), operation);
       void cache.invalidateQueries({ queryKey: keys.events(path) });
     },
   });

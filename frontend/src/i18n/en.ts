@@ -272,6 +272,14 @@ export const en = {
     retry: "Try again",
     retrying: "Starting…",
   },
+  gate: {
+    waits: "Held back for the cluster's health: {{what}}. Since",
+    pass: "Go on without…",
+    title: "Go on without waiting?",
+    reason: "Why",
+    wait: "Keep waiting",
+    submit: "Go on",
+  },
   operation: {
     create: "Being made",
     update: "Being changed",

@@ -271,6 +271,14 @@ export const zhCN: Translation = {
     retry: "重试",
     retrying: "正在提交…",
   },
+  gate: {
+    waits: "为保证集群健康而暂停:{{what}}。开始于",
+    pass: "不再等待…",
+    title: "不等待而继续执行?",
+    reason: "原因",
+    wait: "继续等待",
+    submit: "继续执行",
+  },
   operation: {
     create: "正在创建",
     update: "正在更改",

@@ -1,4 +1,4 @@
-import { screen, within } from "@testing-library/react";
+import { screen, waitFor, within } from "@testing-library/react";
 import userEvent from "@testing-library/user-event";
 import { expect, test, vi } from "vitest";
 
@@ -81,6 +81,43 @@ test("what is under way is canceled with a reason, after asking", async () => {
   await userEvent.click(screen.getByRole("button", { name: "Cancel it" }));
   expect(await screen.findByRole("heading", { name: "Canceled after 12 s" })).toBeVisible();
   expect(calls.filter(({ method }) => method === "POST").map(({ body }) => body)).toEqual([{ reason: "wrong size" }]);
+});
+
+const GATE = {
+  key: "ready/orders-s0-1", message: "orders-s0-1 is not there", risk: "One copy less until it is back.", refusal: "",
+  since: "2026-01-01T00:00:01Z",
+};
+
+test("an administrator lets what waits for the cluster's health go on, with a reason", async () => {
+  const current = operation({ kind: "restart", gate: GATE });
+  const calls = openPage(ADDRESS, {
+    ...ready,
+    "GET /session": () => ({ body: { user: { id: 1, username: "root", name: "", admin: true }, memberships: [], oidc: null } }),
+    [`GET ${ONE}`]: () => ({ body: cluster({ phase: "updating", operation: current }) }),
+    [`GET ${ONE}/operations`]: page(current),
+    "GET /operations/op_1": never,
+    "POST /operations/op_1/override": () => ({ body: { ...current, gate: null, revision: 2 } }),
+  });
+  expect(await screen.findByText(/orders-s0-1 is not there/)).toBeVisible();
+  await userEvent.click(screen.getByRole("button", { name: "Go on without…" }));
+  await userEvent.type(screen.getByLabelText("Why"), "its node is being repaired");
+  await userEvent.click(screen.getByRole("button", { name: "Go on" }));
+  await waitFor(() => expect(screen.queryByText(/Held back/)).not.toBeInTheDocument());
+  expect(calls.filter(({ method }) => method === "POST").map(({ body }) => body)).toEqual([
+    { gate: GATE.key, reason: "its node is being repaired" },
+  ]);
+});
+
+test("others read what is waited for, and have no button", async () => {
+  const current = operation({ kind: "restart", gate: GATE });
+  openPage(ADDRESS, {
+    ...ready,
+    [`GET ${ONE}`]: () => ({ body: cluster({ phase: "updating", operation: current }) }),
+    [`GET ${ONE}/operations`]: page(current),
+    "GET /operations/op_1": never,
+  });
+  expect(await screen.findByText("One copy less until it is back.")).toBeVisible();
+  expect(screen.queryByRole("button", { name: "Go on without…" })).not.toBeInTheDocument();
 });
 
 test("what cannot be canceled has no button for it", async () => {

@@ -6,7 +6,9 @@ import type { Operation } from "../../api/types";
 import { Dialog } from "../../components/Dialog";
 import { FormRow } from "../../components/FormRow";
 import { ProblemNotice } from "../../components/ProblemNotice";
-import { useCancelOperation, useRetryOperation } from "../../hooks/interventions";
+import { Time } from "../../components/Time";
+import { useCancelOperation, useOverrideGate, useRetryOperation } from "../../hooks/interventions";
+import { useSession } from "../../hooks/session";
 
 /** Stops what is under way, after asking; the reason is optional and shown to everybody who sees the cluster. */
 export function CancelButton({ operation }: { operation: Operation }) {
@@ -45,6 +47,62 @@ function CancelDialog({ operation, onClose }: { operation: Operation; onClose: (
           </button>
           <button className="button button--danger-full" aria-disabled={cancel.isPending}>
             {cancel.isPending ? t("intervene.canceling") : t("intervene.cancelSubmit")}
+          </button>
+        </div>
+      </form>
+    </Dialog>
+  );
+}
+
+type Gate = NonNullable<Operation["gate"]>;
+
+/** The health gate an operation waits at; platform administrators may let it pass, with a reason. */
+export function GateNotice({ operation, gate }: { operation: Operation; gate: Gate }) {
+  const { t } = useTranslation();
+  const { data: session } = useSession();
+  const [isAsking, setIsAsking] = useState(false);
+  return (
+    <div className="notice notice--warn" role="status">
+      <p>
+        {t("gate.waits", { what: gate.message })} <Time at={gate.since} style="clock" />
+      </p>
+      <p>{gate.refusal || gate.risk}</p>
+      {session?.user?.admin && !gate.refusal && (
+        <p>
+          <button type="button" className="button" onClick={() => setIsAsking(true)}>
+            {t("gate.pass")}
+          </button>
+        </p>
+      )}
+      {isAsking && <GateDialog operation={operation} gate={gate} onClose={() => setIsAsking(false)} />}
+    </div>
+  );
+}
+
+function GateDialog({ operation, gate, onClose }: { operation: Operation; gate: Gate; onClose: () => void }) {
+  const { t } = useTranslation();
+  const id = useId();
+  const override = useOverrideGate(pathOf(operation));
+  const [reason, setReason] = useState("");
+  const submit = (event: SubmitEvent) => {
+    event.preventDefault();
+    if (!override.isPending) override.mutate({ id: operation.id, gate: gate.key, reason: reason.trim() }, { onSuccess: onClose });
+  };
+  return (
+    <Dialog title={t("gate.title")} onClose={onClose}>
+      <form onSubmit={submit} noValidate>
+        {override.isError && <ProblemNotice error={override.error} />}
+        <p>{t("gate.waits", { what: gate.message })}</p>
+        <p>{gate.risk}</p>
+        <FormRow id={id} label={t("gate.reason")} help={t("intervene.reasonHelp")}>
+          {(control) => <input {...control} value={reason} maxLength={500} required onChange={(event) => setReason(event.target.value)} />}
+        </FormRow>
+        <div className="dialog__actions">
+          <button type="button" className="button" onClick={onClose}>
+            {t("gate.wait")}
+          </button>
+          <button className="button button--danger-full" aria-disabled={override.isPending}>
+            {t("gate.submit")}
           </button>
         </div>
       </form>

@@ -9,7 +9,7 @@ import { Time } from "../../components/Time";
 import { useNow } from "../../hooks/now";
 import type { LiveView } from "../../hooks/operations";
 import { duration, secondsBetween } from "../../lib/time";
-import { CancelButton, RetryButton } from "./Interventions";
+import { CancelButton, GateNotice, RetryButton } from "./Interventions";
 
 interface Props {
   operation: Operation;
@@ -21,6 +21,9 @@ interface Props {
 
 const KINDS = ["create", "update", "restart", "rebalance-masters", "delete"] as const;
 type Kind = (typeof KINDS)[number];
+
+// Each pod that restarts is waited for a moment; only what lasts is worth a word.
+const GATE_SECONDS = 15;
 
 function isKind(kind: string): kind is Kind {
   return (KINDS as readonly string[]).includes(kind);
@@ -43,7 +46,7 @@ export function OperationPanel({ operation, live, mayChange }: Props) {
 
 function Open({ operation, live, mayChange }: Props) {
   const { t } = useTranslation();
-  const { kind, percent, deadline, actor, created, started } = operation;
+  const { kind, percent, deadline, actor, created, started, gate } = operation;
   const now = useNow(true);
   const elapsed = duration(secondsBetween(started ?? created, null, now));
   return (
@@ -73,6 +76,7 @@ function Open({ operation, live, mayChange }: Props) {
           <Said>{operation.reason}</Said>
         </p>
       )}
+      {gate && secondsBetween(gate.since, null, now) >= GATE_SECONDS && <GateNotice operation={operation} gate={gate} />}
       {mayChange && operation.cancelable && <CancelButton operation={operation} />}
     </>
   );
