@@ -52,20 +52,22 @@ class TenantPatch(Body):
 
 
 class AdminView(ApiView):
-    """Changes are for platform administrators. Everybody who sees the tenant may know that, so others get 403."""
+    """Changes are for platform administrators. Everybody who sees the tenant may know that, so others get 403.
+
+    What belongs to no tenant is not changed with a token that is limited to one.
+    """
 
     scope = "admin"
 
     def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
         super().initial(request, *args, **kwargs)
-        if request.method not in SAFE and not self.user.is_superuser:
+        if request.method in SAFE:
+            return
+        if not self.user.is_superuser:
             raise Forbidden(
                 "role_required", "This is for platform administrators.", suggestion="Ask a platform administrator."
             )
-
-    def require_whole_portal(self) -> None:
-        """Refuse a token that is limited to a tenant, for what belongs to none. Raises Forbidden."""
-        if self.token and self.token.tenant_id:
+        if "tenant" not in self.kwargs and self.token and self.token.tenant_id:
             raise Forbidden("scope_required", "This needs a token that is not limited to a tenant.")
 
     def shown(self) -> dict[str, Any]:
@@ -84,7 +86,6 @@ class TenantsView(AdminView):
                problems=(400, 403, 409, 415, 422), about="For platform administrators.")  # fmt: skip
     def post(self, request: Request) -> Response:
         sent = read_body(TenantOrder, request)
-        self.require_whole_portal()
         made = create_tenant(**sent)
         self.audit_tenant, self.audit_object, self.audit_detail = made, "tenant", {"owner": sent["owner"]}
         return Response(wire(TenantOut, Tenant.objects.with_role_of(self.user).get(pk=made.pk)), status=201)

@@ -15,6 +15,7 @@ from django.utils import timezone
 from rest_framework.test import APIClient
 from rest_framework.views import APIView
 
+from portal.api.tenants import AdminView
 from portal.tests.conftest import Client, World
 from provisioning.clusters.grants import share
 from tenants.models import ApiToken
@@ -108,6 +109,14 @@ CHANGES = [
     if name in NAMED and hasattr(vars(NAMED[name].callback)["cls"], method) and name not in {"token"}
 ]
 
+# What platform administrators change outside of any tenant.
+PORTAL_CHANGES = [
+    (name, method)
+    for name in COMMON
+    for method in METHODS[1:]
+    if issubclass(vars(NAMED[name].callback)["cls"], AdminView) and hasattr(vars(NAMED[name].callback)["cls"], method)
+]
+
 
 def address(name: str, world: World) -> str:
     token = ApiToken.objects.filter(user=world.alice).first() or create_token(user=world.alice, name="a", scopes=[])[0]
@@ -172,6 +181,21 @@ def test_a_token_limited_to_another_tenant_sees_nothing(world: World, client_of:
     client = client_of(world.alice, tenant=world.theirs.tenant)
     answers = [client.generic(method.upper(), mine, "{}", "application/json") for method in METHODS]
     assert {answer.status_code for answer in answers} <= {404, 405}
+
+
+@pytest.mark.parametrize(("name", "method"), PORTAL_CHANGES)
+def test_a_token_limited_to_a_tenant_changes_nothing_outside_it(
+    world: World, client_of: Client, name: str, method: str
+) -> None:
+    world.alice.is_superuser = True
+    world.alice.save(update_fields=["is_superuser"])
+    client = client_of(world.alice, tenant=world.acme)
+    answer = client.generic(method.upper(), address(name, world), "{}", "application/json")
+    assert (answer.status_code, answer.json()["code"]) == (403, "scope_required")
+
+
+def test_what_administrators_change_outside_tenants_is_known() -> None:
+    assert {name for name, _ in PORTAL_CHANGES} == {"tenants", "plans", "plan", "targets", "target", "check-target"}
 
 
 # A stream has no end to read to: test_changes.py listens to it.
