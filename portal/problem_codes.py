@@ -196,6 +196,18 @@ CODES: Mapping[str, Code] = {
         "The tenant already has a cluster of this name.",
         "Choose another name, or use the cluster that is there.",
     ),
+    "cluster_paused": Code(
+        409,
+        "The cluster is paused",
+        "Somebody has paused its reconcile: Berth only watches it, and takes no change but its deletion.",
+        "Read `paused` of the cluster: who, since when and why. POST …/resume ends it.",
+    ),
+    "not_paused": Code(
+        409,
+        "The cluster is not paused",
+        "There is nothing to resume: Berth reconciles the cluster.",
+        "Nothing has to be done.",
+    ),
     "cannot_rebalance": Code(
         409,
         "Masters cannot be made even",

@@ -155,6 +155,8 @@ class Cluster(models.Model):
     restarts = models.PositiveIntegerField(default=0)
     # What people may change makes a new revision: the ETag.
     revision = models.PositiveIntegerField(default=1)
+    # {"by", "reason", "since"} while reconcile only watches; null otherwise.
+    paused = models.JSONField(null=True)
     created = models.DateTimeField(auto_now_add=True)
     created_by = models.ForeignKey(User, null=True, on_delete=models.SET_NULL, related_name="+")
 

@@ -18,6 +18,7 @@ from portal.api.credentials import CredentialsView, RevealView, SnippetsView
 from portal.api.drift import ClusterDriftView
 from portal.api.grants import GrantsView, GrantView
 from portal.api.operations import OperationOut
+from portal.api.pauses import PauseView, ResumeView
 from portal.api.schema import described
 from portal.api.serializers import wire
 from portal.auth import require_scope
@@ -32,6 +33,8 @@ ACTIONS: Mapping[str, tuple[type[ApiView], str]] = {
     "getDrift": (ClusterDriftView, "GET"),
     "restartCluster": (RestartView, "POST"),
     "rebalanceMasters": (RebalanceView, "POST"),
+    "pauseCluster": (PauseView, "POST"),
+    "resumeCluster": (ResumeView, "POST"),
     "listClusterEvents": (EventsView, "GET"),
     "listClusterOperations": (ClusterOperationsView, "GET"),
     "listCredentials": (CredentialsView, "GET"),

@@ -176,6 +176,12 @@ class SpreadOut(serializers.Serializer[Any]):
     hand_overs = serializers.IntegerField(help_text="How many rebalance-masters would take.")
 
 
+class PauseOut(serializers.Serializer[Any]):
+    by = serializers.CharField(help_text="Who paused it.")
+    reason = serializers.CharField()
+    since = serializers.DateTimeField()
+
+
 class ClusterOut(serializers.Serializer[Any]):
     id = serializers.CharField()
     tenant = serializers.CharField(source="tenant.slug")
@@ -189,6 +195,7 @@ class ClusterOut(serializers.Serializer[Any]):
     description = serializers.CharField()
     phase = serializers.ChoiceField(choices=Phase.choices)
     reason = serializers.CharField(help_text="Why it is degraded or failed, or what it waits for.")
+    paused = PauseOut(allow_null=True, help_text="Berth only watches it, until it is resumed; null: it is reconciled.")
     causes = CauseOut(many=True, help_text="Why it is not well, the likeliest first; empty when it is.")
     conditions = ConditionOut(many=True)
     endpoints = EndpointOut(many=True)

@@ -34,6 +34,8 @@ OWNED = {
     "cluster-drift": "/api/v1/tenants/acme/clusters/orders/drift",
     "restart": "/api/v1/tenants/acme/clusters/orders/restart",
     "rebalance-masters": "/api/v1/tenants/acme/clusters/orders/rebalance-masters",
+    "pause": "/api/v1/tenants/acme/clusters/orders/pause",
+    "resume": "/api/v1/tenants/acme/clusters/orders/resume",
     "cluster-events": "/api/v1/tenants/acme/clusters/orders/events",
     "cluster-operations": "/api/v1/tenants/acme/clusters/orders/operations",
     "credentials": "/api/v1/tenants/acme/clusters/orders/credentials",

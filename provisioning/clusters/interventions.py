@@ -15,7 +15,7 @@ from django.db.models import F
 from django.utils import timezone
 
 from provisioning.clusters import quota
-from provisioning.clusters.services import hint
+from provisioning.clusters.services import hint, refuse_while_paused
 from provisioning.models import (
     TERMINAL_STATES,
     Cluster,
@@ -94,6 +94,8 @@ def retry_operation(*, operation: Operation, by: User, request_id: str = "") -> 
                 "not_retryable", "Another operation of the cluster came after it.",
                 suggestion=f"Retry the last one: GET /api/v1/tenants/{cluster.tenant.slug}/operations lists them.",
             )  # fmt: skip
+        if locked.kind != "delete":
+            refuse_while_paused(cluster)
         now = timezone.now()
         again = Operation.objects.create(
             cluster=cluster, kind=locked.kind, generation=cluster.generation, params=locked.params,

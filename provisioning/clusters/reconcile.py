@@ -26,7 +26,7 @@ from provisioning.apply.client import KubeClient
 from provisioning.apply.link import KubeLink
 from provisioning.clusters import quota, rebalance
 from provisioning.clusters.diagnosis import causes
-from provisioning.clusters.views import client_for, cluster_view, overridden_gates
+from provisioning.clusters.views import client_for, cluster_view, overridden_gates, pause_told
 from provisioning.engines.base import READY_GATE, Advance, ClusterView, LinkError, Manifest, World
 from provisioning.engines.base import Cause as Why
 from provisioning.engines.registry import ENGINES
@@ -185,23 +185,29 @@ def look(claimed: Claimed) -> Next:
     if operation is not None and operation.generation != claimed.cluster.generation:
         # The wish has changed since the row was read: a new operation must not be judged by the old one.
         claimed.cluster.refresh_from_db()
-    if operation is not None and operation.deadline <= timezone.now():
+    deletes = operation is not None and operation.kind == "delete"
+    watched = claimed.cluster.paused is not None and not deletes
+    if operation is not None and operation.deadline <= timezone.now() and not watched:
         _time_out(claimed, operation)
         return STEADY
     try:
         client = client_for(claimed.cluster.target)
-        if operation is not None and operation.kind == "delete":
+        if operation is not None and deletes:
             following = _delete(claimed, operation, client)
         elif claimed.cluster.phase in (Phase.DELETING, Phase.DELETED):
             return STEADY  # a delete that failed waits to be asked again; one that ended may still be hinted at
         elif latest is not None and latest.kind == "create" and latest.state == OperationState.CANCELED:
             return STEADY  # nothing more is made of it until it is retried or deleted
+        elif watched:
+            following = _watch(claimed, operation, client)
         else:
+            _no_longer_paused(claimed)
             following = _deliver(claimed, operation, client)
         if claimed.cluster.phase != Phase.DELETED:
             claimed.condition("TargetReachable", True, "Answers")
     except errors.DoorError as error:
-        return _door_closed(claimed, operation, error)
+        # What is only watched is not failed: an operation that is held goes on when the cluster is resumed.
+        return _door_closed(claimed, None if watched else operation, error)
     return following
 
 
@@ -249,6 +255,36 @@ def _door_closed(claimed: Claimed, operation: Operation | None, error: errors.Do
     if progress.changed:
         claimed.save(operation)
     return Next(None, BUSY_LOOK_SECONDS)
+
+
+# --- a paused cluster -------------------------------------------------------------------------------------------------
+
+
+def _watch(claimed: Claimed, operation: Operation | None, client: KubeClient) -> Next:
+    """Look, show what is seen, and do nothing about it: people are working on the cluster by hand."""
+    cluster = claimed.cluster
+    told = pause_told(cluster)
+    claimed.condition("Paused", True, "ByRequest", told)
+    if operation is not None and operation.reason != told:
+        operation.reason = told
+        claimed.save(operation)
+    view = cluster_view(cluster)
+    world = door.observe(client, view)
+    link = KubeLink(client, view.namespace, cluster.target.reach)  # type: ignore[arg-type]
+    try:
+        seen = ENGINES[cluster.engine].observe(view, world, link)
+    except LinkError as error:
+        seen = Advance(healthy=False, reason=str(error))
+    waiting = _kubernetes_steps(world, None)
+    _show(claimed, seen, waiting, world)
+    if operation is None:
+        _judge_health(claimed, seen, waiting)
+    return STEADY
+
+
+def _no_longer_paused(claimed: Claimed) -> None:
+    if any(one["type"] == "Paused" and one["status"] == "True" for one in claimed.cluster.conditions):
+        claimed.condition("Paused", False, "Resumed")
 
 
 # --- deliver and keep -------------------------------------------------------------------------------------------------
@@ -535,6 +571,18 @@ def _keep(claimed: Claimed, view: ClusterView, world: World, link: KubeLink, adv
                     # What its failed change did not give back at its end.
                     quota.settle_as_wished(cluster, world.volumes, last)
         return _even_out(claimed, advance)
+    _judge_health(claimed, advance, waiting)
+    return Next(advance.retry_after, BUSY_LOOK_SECONDS)
+
+
+def _judge_health(claimed: Claimed, advance: Advance, waiting: str) -> None:
+    """Ready to degraded with the reason, and back; what failed stays so, since that takes a proof."""
+    cluster = claimed.cluster
+    if advance.healthy and not waiting:
+        if cluster.phase == Phase.DEGRADED:
+            claimed.write(phase=Phase.READY, reason="")
+            claimed.event("Ready", "The cluster is as wished again.")
+        return
     reason = advance.reason or waiting
     if cluster.causes:
         reason = f"{cluster.causes[0]['message']} {cluster.causes[0]['remedy']}".strip()
@@ -543,7 +591,6 @@ def _keep(claimed: Claimed, view: ClusterView, world: World, link: KubeLink, adv
         claimed.event("Degraded", reason, warning=True)
     elif cluster.phase == Phase.DEGRADED and cluster.reason != reason:
         claimed.write(reason=reason)
-    return Next(advance.retry_after, BUSY_LOOK_SECONDS)
 
 
 def _even_out(claimed: Claimed, advance: Advance) -> Next:

@@ -21,7 +21,7 @@ from provisioning import tasks
 from provisioning.apply import door, errors
 from provisioning.catalog.specs import complete_spec, target_view
 from provisioning.clusters import quota, rebalance
-from provisioning.clusters.views import client_for, cluster_view
+from provisioning.clusters.views import client_for, cluster_view, pause_told
 from provisioning.engines.base import Change, Effect, Engine
 from provisioning.engines.registry import ENGINES, completed
 from provisioning.models import (
@@ -50,6 +50,7 @@ __all__ = [
     "edit_cluster",
     "plan_spec",
     "rebalance_cluster",
+    "refuse_while_paused",
     "restart_cluster",
     "reveal_credential",
 ]
@@ -351,6 +352,7 @@ def _held_for_change(cluster: Cluster, by: User, expected_revision: int | None) 
         raise Stale(locked.revision)
     if locked.phase == Phase.DELETED:
         raise Missing("not_found", f"There is no cluster {locked.name} in {locked.tenant.slug}.")
+    refuse_while_paused(locked)
     running = locked.operations.open().first()
     if running is not None:
         raise Conflict(
@@ -361,6 +363,15 @@ def _held_for_change(cluster: Cluster, by: User, expected_revision: int | None) 
     if locked.phase == Phase.DELETING:
         raise Conflict("being_deleted", f"{locked.name} is to be deleted.", suggestion="Order a new cluster.")
     return locked
+
+
+def refuse_while_paused(cluster: Cluster) -> None:
+    """Refuse what a paused cluster would not be given. Raises Conflict."""
+    if cluster.paused is not None:
+        raise Conflict(
+            "cluster_paused", f"{cluster.name} takes no change while it is paused. {pause_told(cluster)}",
+            suggestion="Resume it first (POST …/resume), or ask who paused it. Deleting it is possible.",
+        )  # fmt: skip
 
 
 def _begin_change(

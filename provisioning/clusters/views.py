@@ -38,6 +38,14 @@ def cluster_view(
     )
 
 
+def pause_told(cluster: Cluster) -> str:
+    """Who paused a cluster, since when and why, in one sentence; "" when nobody did."""
+    pause = cluster.paused
+    if pause is None:
+        return ""
+    return f"Paused by {pause['by']} since {pause['since'][:16].replace('T', ' ')} UTC: {pause['reason']}"
+
+
 def overridden_gates(operation: Operation | None) -> frozenset[str]:
     """Keys of the gates an administrator let this operation pass."""
     if operation is None:

@@ -438,7 +438,7 @@ class Pulse:
 
 
 class Engine(Protocol):
-    """What an engine gives. All methods but `advance` and `prove` are pure."""
+    """What an engine gives. All methods but `advance`, `observe` and `prove` are pure."""
 
     @property
     def name(self) -> str:
@@ -509,6 +509,9 @@ class Engine(Protocol):
 
         Called at any moment, any number of times, after any crash; ends within about 5 s, raises LinkError at most.
         """
+
+    def observe(self, cluster: ClusterView, world: World, link: Link) -> Advance:
+        """What `advance` sees, with nothing done about it and nothing asked of the core. Raises LinkError at most."""
 
     def prove(self, cluster: ClusterView, world: World, link: Link) -> Proof:
         """Write and read back through the advertised address with the issued credential. Raises LinkError at most."""

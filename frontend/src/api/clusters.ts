@@ -76,6 +76,17 @@ export function rebalanceMasters(path: ClusterPath, revision: number): Promise<A
   return body(client.POST(`${ONE}/rebalance-masters`, { params }));
 }
 
+/** Have the portal only watch the cluster; `reason` is shown to everybody who sees it. */
+export function pauseCluster(path: ClusterPath, revision: number, reason: string): Promise<Cluster> {
+  const params = { path, header: { "If-Match": `"${revision}"` } };
+  return body(client.POST(`${ONE}/pause`, { params, body: { reason } }));
+}
+
+/** Have a paused cluster looked after again. */
+export function resumeCluster(path: ClusterPath, revision: number): Promise<Cluster> {
+  return body(client.POST(`${ONE}/resume`, { params: { path, header: { "If-Match": `"${revision}"` } } }));
+}
+
 /** Delete the cluster as it was at `revision`; refused when people changed it since. */
 export function deleteCluster(path: ClusterPath, revision: number, volumes: VolumesChoice): Promise<Accepted> {
   const query = volumes === "delete" ? { volumes, confirm: path.name } : { volumes };

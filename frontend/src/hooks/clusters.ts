@@ -4,10 +4,10 @@ import { useRef } from "react";
 import type { ClusterPath, SpecPatch } from "../api/clusters";
 import {
   changeCluster, createCluster, deleteCluster, getCluster, getDeletedCluster, listClusters, listEvents, rehearseChange,
-  rebalanceMasters, restartCluster,
+  pauseCluster, rebalanceMasters, restartCluster, resumeCluster,
 } from "../api/clusters";
 import { isGone, isTemporary } from "../api/problem";
-import type { Accepted, ClusterOrder, VolumesChoice } from "../api/types";
+import type { Accepted, Cluster, ClusterOrder, VolumesChoice } from "../api/types";
 import { refreshMs } from "./changes";
 import { useDebounced } from "./debounced";
 import { keys } from "./keys";
@@ -89,6 +89,30 @@ export function useRebalanceMasters(path: ClusterPath) {
   return useMutation({
     mutationFn: ({ revision }: { revision: number }) => rebalanceMasters(path, revision),
     onSuccess: remember,
+    onError: () => cache.invalidateQueries({ queryKey: keys.cluster(path), exact: true }),
+  });
+}
+
+export function usePauseCluster(path: ClusterPath) {
+  return useClusterEdit(path, ({ revision, reason }: { revision: number; reason: string }) => pauseCluster(path, revision, reason));
+}
+
+export function useResumeCluster(path: ClusterPath) {
+  return useClusterEdit(path, ({ revision }: { revision: number }) => resumeCluster(path, revision));
+}
+
+/** A change that is answered with the cluster as it is then. */
+function useClusterEdit<Wish>(path: ClusterPath, mutationFn: (wish: Wish) => Promise<Cluster>) {
+  const cache = useQueryClient();
+  return useMutation({
+    mutationFn,
+    onSuccess: async (cluster) => {
+      // An answer under way was asked for before the change.
+      await cache.cancelQueries({ queryKey: keys.cluster(path) });
+      cache.setQueryData(keys.cluster(path), cluster);
+      void cache.invalidateQueries({ queryKey: keys.operation(path) });
+      void cache.invalidateQueries({ queryKey: keys.events(path) });
+    },
     onError: () => cache.invalidateQueries({ queryKey: keys.cluster(path), exact: true }),
   });
 }

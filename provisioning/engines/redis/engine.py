@@ -76,6 +76,9 @@ class RedisEngine:
     def advance(self, cluster: ClusterView, world: World, link: Link) -> Advance:
         return topology.advance(cluster, world, link)
 
+    def observe(self, cluster: ClusterView, world: World, link: Link) -> Advance:
+        return topology.observe(cluster, world, link)
+
     def prove(self, cluster: ClusterView, world: World, link: Link) -> Proof:
         return proof.prove(cluster, world, link)
 

@@ -100,6 +100,16 @@ def advance(cluster: ClusterView, world: World, link: Link) -> Advance:
         return replace(outcome, outdated=outdated, spread=spread.seen(sight, world), causes=causes)
 
 
+def observe(cluster: ClusterView, world: World, link: Link) -> Advance:
+    """See engines.base.Engine.observe. Nothing but questions is sent."""
+    with connected(cluster, world, link) as sight:
+        read_all(sight)
+        formed = _judge(sight)
+        causes = () if formed.healthy else diagnose(sight, world)
+        outdated = tuple(pod.name for pod in outdated_pods(world))
+        return replace(formed, outdated=outdated, spread=spread.seen(sight, world), causes=causes)
+
+
 def _advance(sight: Sight, world: World, link: Link) -> Advance:
     """Take steps from what was read until there is none to take now."""
     until = time.monotonic() + PATIENCE_SECONDS

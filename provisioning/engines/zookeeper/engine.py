@@ -76,6 +76,9 @@ class ZooKeeperEngine:
     def advance(self, cluster: ClusterView, world: World, link: Link) -> Advance:
         return topology.advance(cluster, world, link)
 
+    def observe(self, cluster: ClusterView, world: World, link: Link) -> Advance:
+        return topology.observe(cluster, world, link)
+
     def prove(self, cluster: ClusterView, world: World, link: Link) -> Proof:
         return topology.prove(cluster, world, link)
 

@@ -7,6 +7,7 @@ import secrets
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 from provisioning.engines.base import (
     Advance,
@@ -70,6 +71,11 @@ def advance(cluster: ClusterView, world: World, link: Link) -> Advance:
         return Advance(False, waits, steps, members, 0.5, restart=restart, outdated=names)
     steps = (quorum, StepReport("restart", "waiting" if reason else "done"))
     return Advance(not reason, reason, steps, members, 0.3 if reason else None, outdated=names)
+
+
+def observe(cluster: ClusterView, world: World, link: Link) -> Advance:
+    """See engines.base.Engine.observe: an ensemble that nobody changes is only looked at anyway."""
+    return advance(replace(cluster, changing=False), world, link)
 
 
 def change_steps(changes: Sequence[Change]) -> list[StepTitle]:

@@ -300,3 +300,32 @@ test("a cluster that is not well says why, the first cause first, with what can 
   ]);
   expect(screen.queryByText(reason)).not.toBeInTheDocument();
 });
+
+test("a cluster is paused with a reason, says so with who and why, and is resumed", async () => {
+  const paused = { by: "bob", reason: "disks are moved", since: "2026-05-04T10:00:00Z" };
+  let shown = cluster();
+  const calls = openPage(ADDRESS, {
+    ...ready,
+    [`GET ${ONE}`]: () => ({ body: shown }),
+    [`POST ${ONE}/pause`]: () => ({ body: (shown = cluster({ paused, revision: 8 })) }),
+    [`POST ${ONE}/resume`]: () => ({ body: (shown = cluster({ revision: 9 })) }),
+  });
+  await userEvent.click(await screen.findByRole("button", { name: "Pause…" }));
+  const dialog = screen.getByRole("dialog", { name: "Pause Berth for orders?" });
+  await userEvent.click(within(dialog).getByRole("button", { name: "Pause" }));
+  expect(within(dialog).getByRole("textbox", { name: "Why" })).toHaveAccessibleDescription(/Say why/);
+  await userEvent.type(within(dialog).getByRole("textbox", { name: "Why" }), " disks are moved ");
+  await userEvent.click(within(dialog).getByRole("button", { name: "Pause" }));
+  expect(await screen.findByText(/paused by bob/)).toBeVisible();
+  expect(screen.getByText("disks are moved")).toBeVisible();
+  expect(screen.queryByRole("button", { name: "Change…" })).not.toBeInTheDocument();
+  await userEvent.click(screen.getByRole("button", { name: "Resume" }));
+  expect(await screen.findByRole("button", { name: "Pause…" })).toBeVisible();
+  expect(screen.queryByText(/paused by bob/)).not.toBeInTheDocument();
+  const sent = calls.filter(({ method }) => method === "POST");
+  expect(sent.map(({ path, headers }) => [path, headers.get("If-Match")])).toEqual([
+    [`${ONE}/pause`, '"7"'],
+    [`${ONE}/resume`, '"8"'],
+  ]);
+  expect(sent[0]?.body).toEqual({ reason: "disks are moved" });
+});

@@ -21,6 +21,7 @@ import { DeleteDialog } from "./DeleteDialog";
 import { Events } from "./Events";
 import { Members } from "./Members";
 import { OperationPanel } from "./OperationPanel";
+import { PauseNotice } from "./Pause";
 import { Settings } from "./Settings";
 import { SpreadCard } from "./SpreadCard";
 
@@ -79,6 +80,7 @@ function ClusterView({ name }: { name: string }) {
         </p>
       )}
       <Head cluster={cluster.data} engine={engine} canDelete={canChange(tenant) && !hasVanished} />
+      <PauseNotice cluster={cluster.data} mayChange={canChange(tenant) && !hasVanished} />
       <Causes causes={cluster.data.causes} />
       {operation.data && <OperationPanel operation={operation.data} live={live} mayChange={canChange(tenant) && !hasVanished} />}
       {operation.isError && <ProblemNotice error={operation.error} onRetry={() => void operation.refetch()} />}

@@ -7,6 +7,7 @@ import { useFieldValue } from "../../components/fieldValue";
 import { Said } from "../../components/Said";
 import { useTargets } from "../../hooks/catalogue";
 import { ChangeForm } from "./ChangeForm";
+import { PauseButton } from "./Pause";
 import { RestartDialog } from "./RestartDialog";
 
 interface Props {
@@ -32,14 +33,10 @@ export function Settings({ cluster, engine, mayChange }: Props) {
     <section className="card" aria-labelledby="settings-title">
       <div className="card__head">
         <h2 id="settings-title">{t("cluster.settings")}</h2>
-        {mayChange && engine && targets.data && !isBusy && (
+        {mayChange && engine && targets.data && !cluster.paused && (
           <span className="card__actions">
-            <button type="button" className="button" onClick={() => setIsRestarting(true)}>
-              {t("restart.open")}
-            </button>
-            <button type="button" className="button" onClick={() => setIsChanging(true)}>
-              {t("change.open")}
-            </button>
+            <PauseButton cluster={cluster} />
+            {!isBusy && <ChangeButtons onRestart={() => setIsRestarting(true)} onChange={() => setIsChanging(true)} />}
           </span>
         )}
         {isRestarting && <RestartDialog cluster={cluster} onClose={() => setIsRestarting(false)} />}
@@ -56,5 +53,19 @@ export function Settings({ cluster, engine, mayChange }: Props) {
         ))}
       </dl>
     </section>
+  );
+}
+
+function ChangeButtons({ onRestart, onChange }: { onRestart: () => void; onChange: () => void }) {
+  const { t } = useTranslation();
+  return (
+    <>
+      <button type="button" className="button" onClick={onRestart}>
+        {t("restart.open")}
+      </button>
+      <button type="button" className="button" onClick={onChange}>
+        {t("change.open")}
+      </button>
+    </>
   );
 }

@@ -12,7 +12,7 @@ export function SpreadCard({ cluster, mayChange }: { cluster: Cluster; mayChange
   const rebalance = useRebalanceMasters({ tenant: cluster.tenant, name: cluster.name });
   const { spread } = cluster;
   if (!spread) return null;
-  const isBusy = cluster.operation !== null && isOpen(cluster.operation);
+  const isBusy = cluster.paused !== null || (cluster.operation !== null && isOpen(cluster.operation));
   const hasZone = spread.nodes.some(({ zone }) => zone);
   return (
     <section className="card" aria-labelledby="spread-title">

@@ -184,3 +184,18 @@ def test_two_clusters_that_swap_addresses_never_merge(start: Start) -> None:
     first.settle()
     second.settle()
     assert (known(first), known(second)) == ({6}, {6})
+
+
+def test_observing_shows_what_is_broken_and_mends_nothing(start: Start) -> None:
+    fleet = start(view())
+    fleet.settle()
+    assert ENGINE.observe(fleet.cluster, fleet.world(), fleet).healthy
+    victim = fleet.servers[-1]
+    before = len(fleet.events)
+    fleet.kill(victim)
+    seen = ENGINE.observe(fleet.cluster, fleet.world(), fleet)
+    assert not seen.healthy
+    assert victim.pod in seen.reason
+    assert victim.pod in {cause.object.removeprefix("pod/") for cause in seen.causes}
+    assert seen.restart is None
+    assert len(fleet.events) == before
