@@ -14,6 +14,7 @@ from rest_framework.response import Response
 
 from portal.api.base import ApiView
 from portal.api.clusters import ClusterOperationsView, ClusterView, EventsView, RebalanceView, RestartView
+from portal.api.copies import CopyView
 from portal.api.credentials import CredentialsView, RevealView, SnippetsView
 from portal.api.drift import ClusterDriftView
 from portal.api.grants import GrantsView, GrantView
@@ -33,6 +34,7 @@ ACTIONS: Mapping[str, tuple[type[ApiView], str]] = {
     "getDrift": (ClusterDriftView, "GET"),
     "restartCluster": (RestartView, "POST"),
     "rebalanceMasters": (RebalanceView, "POST"),
+    "getClusterOrder": (CopyView, "GET"),
     "pauseCluster": (PauseView, "POST"),
     "resumeCluster": (ResumeView, "POST"),
     "listClusterEvents": (EventsView, "GET"),

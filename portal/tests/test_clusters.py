@@ -10,7 +10,7 @@ from django.test.utils import CaptureQueriesContext
 from rest_framework.test import APIClient
 
 from portal.tests.conftest import Client, World, make_cluster, make_operation
-from provisioning.models import Cluster, ClusterEvent, OperationState, Phase, Principal
+from provisioning.models import Cluster, ClusterEvent, OperationState, Phase, Plan, Principal, Target
 from tenants.quota import replace_limits
 
 CLUSTERS = "/api/v1/tenants/acme/clusters"
@@ -317,3 +317,28 @@ def test_growth_beyond_the_quota_is_refused_and_nothing_changes(alice: APIClient
     answer = change(alice, {"shards": 4})
     assert (answer.status_code, answer.json()["code"]) == (409, "quota_exceeded")
     assert Cluster.objects.get(name="orders").spec == world.orders.spec
+
+
+def test_the_order_of_a_cluster_makes_another_like_it(alice: APIClient, world: World) -> None:
+    order = {"engine": "redis", "name": "first", "labels": {"team": "a"}, "description": "mine",
+             "spec": {"shards": 4, "config": {"hz": 20}}}  # fmt: skip
+    assert alice.post(CLUSTERS, order, format="json", headers={"Idempotency-Key": "1"}).status_code == 202
+    copy = alice.get(f"{CLUSTERS}/first/order").json()
+    assert copy["left_out"] == []
+    answer = alice.post(CLUSTERS, {**copy["order"], "name": "second"}, format="json", headers={"Idempotency-Key": "2"})
+    assert answer.status_code == 202, answer.content
+    first, second = (alice.get(f"{CLUSTERS}/{name}").json() for name in ("first", "second"))
+    for key in ("engine", "version", "plan", "target", "spec", "labels", "description"):
+        assert first[key] == second[key]
+    secrets = [Principal.objects.get(cluster__name=name).secret_name for name in ("first", "second")]
+    assert len(set(secrets)) == 2
+
+
+def test_what_is_no_longer_offered_is_left_out_of_the_order_and_said(alice: APIClient, world: World) -> None:
+    Plan.objects.create(name="old", engine="redis", title="Old", values={"shards": 5}, offered=False)
+    Cluster.objects.filter(name="orders").update(plan="old", version="6.2.0")
+    Target.objects.filter(pk=world.target.pk).update(enabled=False)
+    copy = alice.get(f"{ORDERS}/order").json()
+    assert [one["pointer"] for one in copy["left_out"]] == ["/plan", "/version", "/target"]
+    assert (copy["order"]["plan"], copy["order"]["target"]) == (None, None)
+    assert copy["order"]["spec"]["shards"] == world.orders.spec["shards"]

@@ -34,6 +34,7 @@ OWNED = {
     "cluster-drift": "/api/v1/tenants/acme/clusters/orders/drift",
     "restart": "/api/v1/tenants/acme/clusters/orders/restart",
     "rebalance-masters": "/api/v1/tenants/acme/clusters/orders/rebalance-masters",
+    "cluster-order": "/api/v1/tenants/acme/clusters/orders/order",
     "pause": "/api/v1/tenants/acme/clusters/orders/pause",
     "resume": "/api/v1/tenants/acme/clusters/orders/resume",
     "cluster-events": "/api/v1/tenants/acme/clusters/orders/events",
@@ -90,7 +91,7 @@ COMMON = {
     "metrics-targets": "/api/v1/metrics-targets",
 }
 # What a grant opens to a person of another tenant; everything else stays shut.
-GUEST_READ = {"cluster", "capabilities", "cluster-events", "cluster-operations", "operation"}
+GUEST_READ = {"cluster", "cluster-order", "capabilities", "cluster-events", "cluster-operations", "operation"}
 GUEST_USE = GUEST_READ | {"credentials", "snippets"}
 # Open to everybody, signed in or not, and the same for all.
 OPEN = {"openapi", "problems", "problem", "session", "reference", "application", "oidc-login", "oidc-callback"}

@@ -1,5 +1,5 @@
 import { body, client } from "./client";
-import type { Accepted, Cluster, ClusterEvent, ClusterOrder, Rehearsal, VolumesChoice } from "./types";
+import type { Accepted, Cluster, ClusterCopy, ClusterEvent, ClusterOrder, Rehearsal, VolumesChoice } from "./types";
 
 export interface ClusterPath {
   tenant: string;
@@ -74,6 +74,11 @@ export function restartCluster(path: ClusterPath, revision: number, confirm: str
 export function rebalanceMasters(path: ClusterPath, revision: number): Promise<Accepted> {
   const params = { path, header: { "If-Match": `"${revision}"` } };
   return body(client.POST(`${ONE}/rebalance-masters`, { params }));
+}
+
+/** The order for another cluster like this one, all but its name; and what could not be taken over. */
+export function getCopy(path: ClusterPath, signal: AbortSignal): Promise<ClusterCopy> {
+  return body(client.GET(`${ONE}/order`, { params: { path }, signal }));
 }
 
 /** Have the portal only watch the cluster; `reason` is shown to everybody who sees it. */

@@ -744,6 +744,26 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/tenants/{tenant}/clusters/{name}/order": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Show the order for another cluster like this
+         * @description Add a `name` and POST it, in this tenant or another. Data, credentials and users are not copied: the new cluster makes its own.
+         */
+        get: operations["getClusterOrder"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/tenants/{tenant}/clusters/{name}/pause": {
         parameters: {
             query?: never;
@@ -1454,6 +1474,26 @@ export interface components {
         };
         /** @enum {string} */
         ConditionStatus: "True" | "False" | "Unknown";
+        CopiedOrder: {
+            engine: string;
+            plan: string | null;
+            version: string;
+            target: string | null;
+            /** @description Complete: no value depends on the plan any more. */
+            spec: {
+                [key: string]: unknown;
+            };
+            labels: {
+                [key: string]: string;
+            };
+            description: string;
+        };
+        Copy: {
+            /** @description A body of POST …/clusters, but for `name`, which has to be a new one. */
+            order: components["schemas"]["CopiedOrder"];
+            /** @description What could not be taken over, and what was put there instead. */
+            left_out: components["schemas"]["LeftOut"][];
+        };
         Credential: {
             /** @description User name clients sign in with. */
             name: string;
@@ -1782,6 +1822,12 @@ export interface components {
         };
         /** @enum {string} */
         LedgerEntryKind: "reserve" | "commit" | "release";
+        LeftOut: {
+            /** @description JSON pointer into `order`. */
+            pointer: string;
+            /** @description Why the original's value is not there. */
+            message: string;
+        };
         /** @description A request body: an unknown key is refused, so that a typing mistake is not taken for a default. */
         LimitItem: {
             /** @description One of `clusters`, `clusters:<engine>`, `pods`, `cpu`, `memory`, `storage`, `storage:<class>`. */
@@ -7612,6 +7658,82 @@ export interface operations {
             };
             /** @description If-Match names an older revision; the present one is in ETag. */
             412: {
+                headers: {
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                    RateLimit: components["headers"]["RateLimit"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description A rule is broken; `errors` names every wrong field. */
+            422: {
+                headers: {
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                    RateLimit: components["headers"]["RateLimit"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Too many requests or failed attempts; see Retry-After. */
+            429: {
+                headers: {
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                    RateLimit: components["headers"]["RateLimit"];
+                    "Retry-After": components["headers"]["Retry-After"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    getClusterOrder: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description Name of the cluster, unique in its tenant. */
+                name: string;
+                /** @description Slug of the tenant. */
+                tenant: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            200: {
+                headers: {
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                    RateLimit: components["headers"]["RateLimit"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Copy"];
+                };
+            };
+            /** @description Not signed in, or the token is unknown, expired or revoked. */
+            401: {
+                headers: {
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                    RateLimit: components["headers"]["RateLimit"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description There is no such thing, or you may not see it. */
+            404: {
                 headers: {
                     "X-Request-Id": components["headers"]["X-Request-Id"];
                     "RateLimit-Policy": components["headers"]["RateLimit-Policy"];

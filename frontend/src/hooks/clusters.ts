@@ -3,7 +3,7 @@ import { useRef } from "react";
 
 import type { ClusterPath, SpecPatch } from "../api/clusters";
 import {
-  changeCluster, createCluster, deleteCluster, getCluster, getDeletedCluster, listClusters, listEvents, rehearseChange,
+  changeCluster, createCluster, deleteCluster, getCluster, getCopy, getDeletedCluster, listClusters, listEvents, rehearseChange,
   pauseCluster, rebalanceMasters, restartCluster, resumeCluster,
 } from "../api/clusters";
 import { isGone, isTemporary } from "../api/problem";
@@ -32,6 +32,17 @@ export function useCluster(path: ClusterPath, isEnabled: boolean) {
     queryFn: ({ signal }) => getCluster(path, signal),
     enabled: isEnabled,
     refetchInterval: ({ state }) => (isGone(state.error) ? false : refreshMs()),
+  });
+}
+
+/** The order for another cluster like the one of this name; "" asks nothing. */
+export function useCopy(path: ClusterPath) {
+  return useQuery({
+    queryKey: keys.copy(path),
+    queryFn: path.name === "" ? skipToken : ({ signal }) => getCopy(path, signal),
+    // The form starts from it once: what comes later must not change what was typed.
+    staleTime: Infinity,
+    gcTime: 0,
   });
 }
 

@@ -13,6 +13,7 @@ export const keys = {
   clusters: (tenant: string) => ["tenant", tenant, "clusters"] as const,
   cluster: ({ tenant, name }: ClusterPath) => ["tenant", tenant, "cluster", name] as const,
   deletedCluster: (tenant: string, id: string) => ["tenant", tenant, "deleted-cluster", id] as const,
+  copy: (path: ClusterPath) => [...keys.cluster(path), "copy"] as const,
   events: (path: ClusterPath) => [...keys.cluster(path), "events"] as const,
   reservations: (path: ClusterPath) => [...keys.cluster(path), "reservations"] as const,
   credentials: (path: ClusterPath) => [...keys.cluster(path), "credentials"] as const,

@@ -1,5 +1,6 @@
 import { useState } from "react";
 import { useTranslation } from "react-i18next";
+import { Link } from "react-router";
 
 import { isOpen } from "../../api/operations";
 import type { Cluster, Engine } from "../../api/types";
@@ -33,10 +34,13 @@ export function Settings({ cluster, engine, mayChange }: Props) {
     <section className="card" aria-labelledby="settings-title">
       <div className="card__head">
         <h2 id="settings-title">{t("cluster.settings")}</h2>
-        {mayChange && engine && targets.data && !cluster.paused && (
+        {mayChange && engine && targets.data && (
           <span className="card__actions">
-            <PauseButton cluster={cluster} />
-            {!isBusy && <ChangeButtons onRestart={() => setIsRestarting(true)} onChange={() => setIsChanging(true)} />}
+            <Link className="button" to={`/t/${cluster.tenant}/order?like=${cluster.name}`}>
+              {t("cluster.orderLike")}
+            </Link>
+            {!cluster.paused && <PauseButton cluster={cluster} />}
+            {!cluster.paused && !isBusy && <ChangeButtons onRestart={() => setIsRestarting(true)} onChange={() => setIsChanging(true)} />}
           </span>
         )}
         {isRestarting && <RestartDialog cluster={cluster} onClose={() => setIsRestarting(false)} />}

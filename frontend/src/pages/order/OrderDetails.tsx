@@ -3,7 +3,7 @@ import { useTranslation } from "react-i18next";
 import { useNavigate } from "react-router";
 
 import { ApiProblem } from "../../api/problem";
-import type { Engine, Field, Plan, Target } from "../../api/types";
+import type { CopiedOrder, Engine, Field, Plan, Target } from "../../api/types";
 import { type Fault, FaultSummary } from "../../components/FaultSummary";
 import { FormRow } from "../../components/FormRow";
 import { useFieldValue } from "../../components/fieldValue";
@@ -11,7 +11,7 @@ import { Said } from "../../components/Said";
 import { useCreateCluster } from "../../hooks/clusters";
 import { canChange, useTenant } from "../tenant";
 import {
-  controlId, draftOf, emptyForm, idOf, isChanged, orderOf, type OrderForm, parse, type Raw, specPointer, targetsFor,
+  controlId, copiedForm, draftOf, emptyForm, idOf, isChanged, orderOf, type OrderForm, parse, type Raw, specPointer, targetsFor,
 } from "../spec/form";
 import { FieldGroup, groupsOf } from "../spec/FieldGroup";
 import { QuotaPanel } from "./QuotaPanel";
@@ -21,17 +21,21 @@ interface Props {
   engine: Engine;
   plan: Plan | null;
   targets: readonly Target[];
+  /** The order of another cluster to start from. */
+  copy: CopiedOrder | null;
 }
 
 const OWN_POINTERS = ["/name", "/version", "/target", "/description"];
 
 /** The form below engine and plan, and the order as it stands beside it. */
-export function OrderDetails({ engine, plan, targets }: Props) {
+export function OrderDetails({ engine, plan, targets, copy }: Props) {
   const { t } = useTranslation();
   const tenant = useTenant();
   const navigate = useNavigate();
   const create = useCreateCluster(tenant.slug);
-  const [form, setForm] = useState<OrderForm>(() => emptyForm(engine, plan, targets));
+  const [form, setForm] = useState<OrderForm>(() =>
+    copy ? copiedForm(copy, engine, plan, targets) : emptyForm(engine, plan, targets),
+  );
   const [faults, setFaults] = useState<readonly Fault[]>([]);
   const [attempt, setAttempt] = useState(0);
 
@@ -54,7 +58,7 @@ export function OrderDetails({ engine, plan, targets }: Props) {
       return;
     }
     setFaults([]);
-    create.mutate(outcome.order, {
+    create.mutate({ ...outcome.order, ...(copy && { labels: copy.labels }) }, {
       onSuccess: ({ cluster }) => void navigate(`/t/${tenant.slug}/clusters/${cluster.name}`),
       onError: (error) => {
         const fields = error instanceof ApiProblem ? error.fields : [];

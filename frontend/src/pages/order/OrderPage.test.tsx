@@ -94,3 +94,26 @@ test("a viewer cannot order and is told whom to ask", async () => {
   expect(await screen.findByText(/Ask an owner of the tenant for the role developer/)).toBeVisible();
   expect(await screen.findByRole("button", { name: "Order" })).toBeDisabled();
 });
+
+test("an order like another starts from its values, wants a new name, and says what was left out", async () => {
+  const original = {
+    engine: "redis", plan: "small", version: redis.versions[0], target: "sandbox", description: "For tests.", labels: { team: "a" },
+    spec: { ...cluster().spec, shards: 5 },
+  };
+  const leftOut = [{ pointer: "/version", message: "Redis 6 is no longer offered." }];
+  const calls = openPage("/t/demo/order?like=orders", {
+    ...CATALOGUE,
+    "GET /tenants/demo/clusters/orders/order": () => ({ body: { order: original, left_out: leftOut } }),
+    [POST]: () => problem(422, "invalid", "Wrong."),
+  });
+  expect(await screen.findByText(/Filled in like orders/)).toBeVisible();
+  expect(screen.getByText("Redis 6 is no longer offered.")).toBeVisible();
+  expect(await screen.findByRole("spinbutton", { name: "Shards" })).toHaveValue(5);
+  expect(screen.getByLabelText("Name")).toHaveValue("");
+  await order("more");
+  await screen.findByRole("alert");
+  const sent = calls.find(({ method, path }) => `${method} ${path}` === POST);
+  expect(sent?.body).toMatchObject({
+    name: "more", plan: "small", target: "sandbox", description: "For tests.", labels: { team: "a" }, spec: { shards: 5 },
+  });
+});

@@ -1,12 +1,13 @@
 import { useTranslation } from "react-i18next";
 import { Link, useSearchParams } from "react-router";
 
-import type { Engine, Plan, Target } from "../../api/types";
+import type { CopiedOrder, Engine, Plan, Target } from "../../api/types";
 import { Loading } from "../../components/Loading";
 import { ProblemNotice } from "../../components/ProblemNotice";
 import { useFieldValue } from "../../components/fieldValue";
 import { Said } from "../../components/Said";
 import { useEngines, usePlans, useTargets } from "../../hooks/catalogue";
+import { useCopy } from "../../hooks/clusters";
 import { canChange, useTenant } from "../tenant";
 import { useTitle } from "../useTitle";
 import { Cards } from "./Cards";
@@ -24,13 +25,16 @@ export function OrderPage() {
   const [address, setAddress] = useSearchParams();
   const engines = useEngines();
   const targets = useTargets();
-  const asked = address.get("engine");
+  const like = address.get("like") ?? "";
+  const copy = useCopy({ tenant: tenant.slug, name: like });
+  const original = copy.data?.order ?? null;
+  const asked = address.get("engine") ?? original?.engine;
   // One engine is no choice.
   const engine = engines.data?.length === 1 ? engines.data[0] : engines.data?.find(({ name }) => name === asked);
   const plans = usePlans(engine?.name);
 
-  const failed = [engines, targets, plans].find((query) => query.isError && query.data === undefined);
-  const chosenPlan = address.get("plan") ?? (plans.data?.length === 0 ? NO_PLAN : undefined);
+  const failed = [engines, targets, plans, copy].find((query) => query.isError && query.data === undefined);
+  const chosenPlan = address.get("plan") ?? (original ? (original.plan ?? NO_PLAN) : undefined) ?? (plans.data?.length === 0 ? NO_PLAN : undefined);
   const plan = plans.data?.find(({ name }) => name === chosenPlan) ?? null;
   const isPlanChosen = plan !== null || chosenPlan === NO_PLAN;
 
@@ -42,7 +46,17 @@ export function OrderPage() {
       <h1>{t("order.title")}</h1>
       {!canChange(tenant) && !tenant.suspended && <p className="notice notice--warn">{t("order.viewer")}</p>}
       {failed && <ProblemNotice error={failed.error} onRetry={() => void failed.refetch()} />}
-      {engines.isPending && <Loading />}
+      {copy.data && (
+        <div className="notice" role="status">
+          <p>{t("order.like", { name: like })}</p>
+          {copy.data.left_out.map(({ pointer, message }) => (
+            <p key={pointer}>
+              <Said>{message}</Said>
+            </p>
+          ))}
+        </div>
+      )}
+      {(engines.isPending || copy.isLoading) && <Loading />}
       {engines.data?.length === 0 && (
         <div className="empty">
           <h2>{t("order.noEngines")}</h2>
@@ -61,16 +75,18 @@ export function OrderPage() {
           onChoose={(name) => setAddress({ engine: engine.name, plan: name }, { replace: true })}
         />
       )}
-      {engine && plans.data && isPlanChosen && targets.data && (
-        <Details engine={engine} plan={plan} targets={targets.data} />
+      {engine && plans.data && isPlanChosen && targets.data && (like === "" || copy.data) && (
+        <Details engine={engine} plan={plan} targets={targets.data} copy={original} />
       )}
     </>
   );
 }
 
 /** A fresh form for each engine and plan: other fields, other values to start from. */
-function Details({ engine, plan, targets }: { engine: Engine; plan: Plan | null; targets: Target[] }) {
-  return <OrderDetails key={`${engine.name} ${plan?.name ?? ""}`} engine={engine} plan={plan} targets={targets} />;
+function Details({ engine, plan, targets, copy }: {
+  engine: Engine; plan: Plan | null; targets: Target[]; copy: CopiedOrder | null;
+}) {
+  return <OrderDetails key={`${engine.name} ${plan?.name ?? ""}`} engine={engine} plan={plan} targets={targets} copy={copy} />;
 }
 
 function EngineCards({ engines, chosen, onChoose }: {

@@ -1,5 +1,5 @@
 // The order form without its looks: from field descriptions to raw values, faults and the order. Pure.
-import type { ClusterOrder, Engine, Field, ForecastDraft, Plan, Target } from "../../api/types";
+import type { ClusterOrder, CopiedOrder, Engine, Field, ForecastDraft, Plan, Target } from "../../api/types";
 import { textOf } from "../../components/fieldValue";
 
 export interface Entry {
@@ -76,6 +76,19 @@ export function emptyForm(engine: Engine, plan: Plan | null, targets: readonly T
     target: usable.length === 1 ? (usable[0]?.name ?? "") : "",
     description: "",
     spec: Object.fromEntries(engine.fields.map((field) => [field.key, rawOf(field, baseValue(field, plan))])),
+  };
+}
+
+/** A form that starts from a copied order; the name has to be a new one. */
+export function copiedForm(copy: CopiedOrder, engine: Engine, plan: Plan | null, targets: readonly Target[]): OrderForm {
+  const fresh = emptyForm(engine, plan, targets);
+  const values: Record<string, unknown> = copy.spec;
+  return {
+    ...fresh,
+    version: copy.version,
+    target: targetsFor(plan, targets).some(({ name }) => name === copy.target) ? (copy.target ?? "") : fresh.target,
+    description: copy.description,
+    spec: Object.fromEntries(engine.fields.map((field) => [field.key, field.key in values ? rawOf(field, values[field.key]) : (fresh.spec[field.key] ?? "")])),
   };
 }
 

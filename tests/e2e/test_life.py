@@ -1,4 +1,4 @@
-"""A paused cluster on a real target: what is done to it by hand stays until it is resumed, and is shown meanwhile."""
+"""The rest of a cluster's life on a real target: paused and resumed, ordered again."""
 
 from __future__ import annotations
 
@@ -47,3 +47,14 @@ def test_a_workload_taken_away_by_hand_comes_back_only_when_the_cluster_is_resum
     assert condition(placed, "Paused") == "False"
     reasons = [event["reason"] for event in placed.api.request("GET", f"{placed.path}/events?limit=100")["items"]]
     assert {"Paused", "Resumed"} <= set(reasons)
+
+
+def test_another_like_it_is_ordered_and_has_its_own_password(stack: Stack, order: OrderCluster) -> None:
+    placed = order(plan="redis-dev", spec={"config": {"hz": 20}})
+    copy = placed.api.request("GET", f"{placed.path}/order")
+    assert copy["left_out"] == []
+    wish = copy["order"]
+    other = order(wish["engine"], plan=wish["plan"], spec=wish["spec"])
+    assert other.operation["state"] == "succeeded", other.operation["error"]
+    assert other.read()["spec"] == placed.read()["spec"]
+    assert other.password() != placed.password()
