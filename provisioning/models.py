@@ -121,6 +121,14 @@ class ClusterQuerySet(models.QuerySet["Cluster"]):
         members = models.Q(tenant__in=Tenant.objects.visible_to(user))
         return self.filter(members | models.Q(pk__in=_shared_ids(user)))
 
+    def in_tenant(self, tenant: Tenant, user: User) -> ClusterQuerySet:
+        """Those of `visible_to` in one tenant. `tenant` must come from a query `with_role_of(user)`: whether the user
+        belongs to it was asked there, and need not be asked again.
+        """
+        clusters = self.filter(tenant=tenant)
+        belongs = user.is_superuser or tenant.my_role is not None
+        return clusters if belongs else clusters.filter(pk__in=_shared_ids(user))
+
     def shared_with(self, user: User) -> ClusterQuerySet:
         """Clusters with a grant for `user`."""
         return self.filter(pk__in=_shared_ids(user))
@@ -234,6 +242,7 @@ class OperationState(models.TextChoices):
 
 
 TERMINAL_STATES = (OperationState.SUCCEEDED, OperationState.FAILED, OperationState.CANCELED)
+OPEN_STATES = (OperationState.QUEUED, OperationState.RUNNING)
 
 
 class OperationQuerySet(models.QuerySet["Operation"]):
@@ -243,7 +252,7 @@ class OperationQuerySet(models.QuerySet["Operation"]):
 
     def open(self) -> OperationQuerySet:
         """Operations that have not ended."""
-        return self.exclude(state__in=TERMINAL_STATES)
+        return self.filter(state__in=OPEN_STATES)
 
 
 class Operation(models.Model):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+
 from django.contrib.auth.models import AbstractUser, AnonymousUser
 from django.core.validators import RegexValidator
 from django.db import models
@@ -273,9 +275,9 @@ class SignInCounter(models.Model):
 
 
 class ApiTokenQuerySet(models.QuerySet["ApiToken"]):
-    def usable(self) -> ApiTokenQuerySet:
+    def usable(self, now: datetime | None = None) -> ApiTokenQuerySet:
         """Neither revoked nor expired, and of a user who may sign in."""
-        return self.filter(revoked=None, expires__gt=timezone.now(), user__is_active=True)
+        return self.filter(revoked=None, expires__gt=now or timezone.now(), user__is_active=True)
 
     def service_tokens(self, tenant: Tenant) -> ApiTokenQuerySet:
         """The service tokens of a tenant, with their role in `service_role`."""

@@ -16,6 +16,7 @@ from django.db.models import Q
 from django.utils import timezone
 
 from tenants.models import ApiToken, Membership, Role, Tenant, User
+from tenants.prepared import Prepared
 
 PREFIX = "brt_"
 # Each includes the ones before it. Who belongs to a tenant, and platform administration, need "admin".
@@ -24,6 +25,12 @@ DEFAULT_DAYS = 90
 MAXIMUM_DAYS = 365
 # How exact `last_used` is: one write per token and minute, however many requests there are.
 LAST_USED_STEP = timedelta(minutes=1)
+
+
+# Every request by a token asks this.
+FIND = Prepared(
+    lambda digest, now: ApiToken.objects.usable(now).select_related("user").filter(sha256=digest)
+)  # fmt: skip
 
 
 def _digest(secret: str) -> str:
@@ -81,10 +88,10 @@ def find_token(secret: str) -> ApiToken | None:
 
     Notes the use in `last_used`, at most once a minute.
     """
-    token = ApiToken.objects.usable().select_related("user").filter(sha256=_digest(secret)).first()
+    now = timezone.now()
+    token = FIND.first(digest=_digest(secret), now=now)
     if token is None:
         return None
-    now = timezone.now()
     if token.last_used is None or token.last_used <= now - LAST_USED_STEP:
         stale = Q(last_used__isnull=True) | Q(last_used__lte=now - LAST_USED_STEP)
         ApiToken.objects.filter(stale, pk=token.pk).update(last_used=now)

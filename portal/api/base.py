@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
 from functools import cached_property
 from types import MappingProxyType
@@ -26,7 +27,24 @@ from provisioning.clusters.grants import may
 from provisioning.models import Cluster, ClusterQuerySet, Operation, OperationQuerySet
 from tenants.access import require_active, require_role
 from tenants.models import ApiToken, Role, Tenant, TenantQuerySet, User
+from tenants.prepared import Prepared
 from tenants.refusals import Forbidden, Missing
+
+
+@functools.cache
+def _tenant_query(superuser: bool, limited: bool) -> Prepared[Tenant, Tenant]:
+    """Nearly every request asks which tenant its address names: ApiView.tenants, by slug."""
+
+    def make(slug: str, user: int, limit: str | None = None) -> TenantQuerySet:
+        return _visible_tenants(User(pk=user, is_superuser=superuser), limit if limited else None).filter(slug=slug)
+
+    return Prepared(make)
+
+
+def _visible_tenants(user: User, limit: str | None) -> TenantQuerySet:
+    """The tenants `user` may see with a token that is limited to the tenant `limit`, or not limited."""
+    visible = Tenant.objects.visible_to(user).with_role_of(user)
+    return visible.filter(pk=limit) if limit else visible
 
 
 class ApiView(APIView):
@@ -82,14 +100,13 @@ class ApiView(APIView):
 
     def tenants(self) -> TenantQuerySet:
         """The tenants this call may see: the user's, and of those the token's if it is limited to one."""
-        visible = Tenant.objects.visible_to(self.user).with_role_of(self.user)
-        return visible.filter(pk=self.token.tenant_id) if self.token and self.token.tenant_id else visible
+        return _visible_tenants(self.user, self.token.tenant_id if self.token else None)
 
     def clusters(self) -> ClusterQuerySet:
         """The clusters this call may see, in the addressed tenant if there is one."""
-        visible = Cluster.objects.visible_to(self.user)
         if "tenant" in self.kwargs:
-            return visible.filter(tenant=self.tenant)
+            return Cluster.objects.in_tenant(self.tenant, self.user)
+        visible = Cluster.objects.visible_to(self.user)
         return visible.filter(tenant=self.token.tenant_id) if self.token and self.token.tenant_id else visible
 
     def operations(self) -> OperationQuerySet:
@@ -103,9 +120,11 @@ class ApiView(APIView):
     def tenant(self) -> Tenant:
         """The tenant in the address. Raises Missing."""
         slug = self.kwargs["tenant"]
-        tenant = self.tenants().filter(slug=slug).first()
+        limit = self.token.tenant_id if self.token else None
+        tenant = _tenant_query(bool(self.user.is_superuser), limit is not None).first(
+            slug=slug, user=self.user.pk, **({"limit": limit} if limit else {})
+        )
         if tenant is None and self.guest_rights:
-            limit = self.token.tenant_id if self.token else None
             shared = Cluster.objects.shared_with(self.user).present().filter(name=self.kwargs["name"])
             hosts = Tenant.objects.with_role_of(self.user).filter(slug=slug, pk__in=shared.values("tenant"))
             tenant = (hosts.filter(pk=limit) if limit else hosts).first()

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+import functools
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
-from django.db.models import Model, Prefetch
+import orjson
+from django.db.models import FilteredRelation, Model, Prefetch, Q, QuerySet
 from drf_spectacular.utils import PolymorphicProxySerializer, extend_schema_field
 from rest_framework import serializers
 from rest_framework.request import Request
@@ -14,9 +17,11 @@ from portal import logs
 from portal.api.base import ApiView
 from portal.api.etags import etag, expected_revision
 from portal.api.operations import OperationOut, OperationPage, OperationsQuery, operations_page
-from portal.api.pagination import PageQuery, page
+from portal.api.pagination import PageQuery, after, following, ordering, page, position
 from portal.api.parsers import JsonParser, MergePatchParser
 from portal.api.rehearsals import RehearsalOut, rehearsed
+from portal.api.remembered import CLUSTERS, row_version
+from portal.api.renderers import dumps
 from portal.api.schema import ETAG, IDEMPOTENCY_KEY, IF_MATCH, LOCATION, REPLAYED, described
 from portal.api.serializers import Body, DryRunQuery, Query, Text, read_body, read_query, wire, wire_list
 from portal.idempotency import idempotent
@@ -30,7 +35,8 @@ from provisioning.clusters.services import (
     rebalance_cluster,
     restart_cluster,
 )
-from provisioning.models import Cluster, ClusterQuerySet, Operation, Phase
+from provisioning.models import OPEN_STATES, Cluster, ClusterQuerySet, Operation, Phase
+from tenants.prepared import Prepared
 from tenants.refusals import FieldError, Missing
 
 ENDPOINT_SCOPES = [(scope, scope) for scope in ("cluster", "external")]
@@ -244,15 +250,112 @@ class EventPage(serializers.Serializer[Any]):
     next = serializers.CharField(allow_null=True)
 
 
-def complete(clusters: ClusterQuerySet) -> ClusterQuerySet:
-    """With everything the wire form needs, and no more, in a constant number of queries."""
+def complete(clusters: ClusterQuerySet, *, versions: bool = False) -> ClusterQuerySet:
+    """With everything the wire form needs, and no more, in a constant number of queries.
+
+    `versions`: each cluster and its operation also with the version of its own row, as `row`.
+    """
     # The prefetch gives each operation the cluster it was fetched for: no need to read that again.
     operations = Operation.objects.open().select_related("actor").only(*OPERATION_SHOWN, "actor__username")
+    if versions:
+        clusters = clusters.annotate(row=row_version(Cluster._meta.db_table))
+        operations = operations.annotate(row=row_version(Operation._meta.db_table))
     return (
         clusters.select_related("tenant", "created_by")
         .only(*CLUSTER_SHOWN, "tenant__slug", "created_by__username")
         .prefetch_related(Prefetch("operations", queryset=operations, to_attr="open_operations"))
     )
+
+
+class Line(NamedTuple):
+    """What a list reads of a cluster: enough to know whether its wire form was written before."""
+
+    id: str
+    name: str
+    revision: int
+    # Of all that the wire form is made from: the cluster's row, its open operation's, and the two people's names.
+    version: tuple[str | None, ...]
+
+
+def lines(clusters: ClusterQuerySet) -> QuerySet[Cluster, Any]:
+    """The lines of clusters, as tuples for `Line`: one query, no joins but by primary or unique keys."""
+    under_way = FilteredRelation("operations", condition=Q(operations__state__in=OPEN_STATES))
+    found: Any = clusters.annotate(under_way=under_way).annotate(
+        row=row_version(Cluster._meta.db_table), operation_row=row_version("under_way")
+    )
+    return found.values_list(  # type: ignore[no-any-return]
+        "id", "name", "revision", "row", "under_way__id", "operation_row", "created_by__username",
+        "under_way__actor__username",
+    )  # fmt: skip
+
+
+def as_line(row: Sequence[Any]) -> Line:
+    """A row of `lines`."""
+    return Line(row[0], row[1], row[2], tuple(row[3:]))
+
+
+class Shown(NamedTuple):
+    """A cluster's wire form, as `wire` makes it or written already, and its revision."""
+
+    form: Any
+    revision: int
+
+
+def _version(cluster: Cluster, operation: Operation | None) -> tuple[str | None, ...]:
+    """As in `Line`, of rows read by `complete(…, versions=True)`."""
+    by, actor = cluster.created_by, operation.actor if operation else None
+    return (
+        vars(cluster)["row"], operation.pk if operation else None, vars(operation)["row"] if operation else None,
+        by.username if by else None, actor.username if actor else None,
+    )  # fmt: skip
+
+
+def shown(found: Sequence[Line]) -> list[Shown]:
+    """The wire forms of lines, in their order, written anew for what has changed. What is gone meanwhile is left out.
+
+    What is written is what is read now, which may be newer than the line.
+    """
+    forms: dict[str, Shown | None] = {}
+    for line in found:
+        text = CLUSTERS.get(line.id, line.version)
+        forms[line.id] = Shown(orjson.Fragment(text), line.revision) if text is not None else None
+    fresh = [key for key, form in forms.items() if form is None]
+    if fresh:
+        for cluster in complete(Cluster.objects.filter(pk__in=fresh), versions=True):
+            form = wire(ClusterOut, cluster)
+            open_ones: list[Operation] = vars(cluster)["open_operations"]
+            try:
+                text = dumps(form)
+            except orjson.JSONEncodeError:
+                # A number beyond 64 bits: the renderer knows how to write it.
+                forms[cluster.pk] = Shown(form, cluster.revision)
+                continue
+            CLUSTERS.put(cluster.pk, _version(cluster, open_ones[0] if open_ones else None), text)
+            forms[cluster.pk] = Shown(orjson.Fragment(text), cluster.revision)
+    return [form for form in forms.values() if form is not None]
+
+
+@functools.lru_cache(maxsize=256)
+def _list_query(
+    deleted: bool, filters: tuple[str, ...], order: str, begun: bool, limit: int
+) -> Prepared[Cluster, Sequence[Any]]:
+    """The lines of a page of one tenant's clusters; `begun`: after a cursor."""
+
+    def make(tenant: str, value: str = "", key: str = "", **filtered: str) -> QuerySet[Cluster, Any]:
+        clusters = Cluster.objects.filter(tenant=tenant, **filtered)
+        if not deleted:
+            clusters = clusters.present()
+        if begun:
+            clusters = clusters.filter(after(order, value, key))
+        return lines(clusters).order_by(*ordering(order))[: limit + 1]
+
+    return Prepared(make)
+
+
+@functools.cache
+def _one_query() -> Prepared[Cluster, Sequence[Any]]:
+    """The line of a tenant's cluster."""
+    return Prepared(lambda tenant, name: lines(Cluster.objects.filter(tenant=tenant, name=name).present()))
 
 
 def show_cluster(view: ApiView, cluster_id: str) -> dict[str, Any]:
@@ -294,13 +397,30 @@ class ClustersView(ApiView):
                answers={200: ClusterPage}, problems=(404, 422))  # fmt: skip
     def get(self, request: Request, tenant: str) -> Response:
         query = read_query(ClusterQuery, request)
-        clusters = self.clusters() if query.get("phase") == Phase.DELETED else self.clusters().present()
-        for parameter, lookup in (("engine", "engine"), ("phase", "phase"), ("q", "name__startswith")):
-            if parameter in query:
-                clusters = clusters.filter(**{lookup: query[parameter]})
         # Ids grow with time, so they order by creation without ties.
         order = query["order"].replace("created", "id")
-        return page(request, complete(clusters), query, lambda rows: wire_list(ClusterOut, rows), order=order)
+        begin = position(query, order)
+        deleted, limit = query.get("phase") == Phase.DELETED, query["limit"]
+        filters = tuple(name for name in ("engine", "phase") if name in query)
+        if "q" in query:
+            # Django turns what a text begins with into a pattern, so it cannot be put in later.
+            clusters = self.clusters() if deleted else self.clusters().present()
+            clusters = clusters.filter(name__startswith=query["q"], **{name: query[name] for name in filters})
+            if begin is not None:
+                clusters = clusters.filter(after(order, *begin))
+            rows = list(lines(clusters).order_by(*ordering(order))[: limit + 1])
+        else:
+            values: dict[str, str] = {"tenant": self.tenant.pk}
+            values |= {name: str(query[name]) for name in filters}
+            if begin is not None:
+                values["key"] = str(begin[1])
+                if not order.endswith("id"):
+                    values["value"] = begin[0]
+            rows = _list_query(deleted, filters, order, begin is not None, limit).all(**values)
+        found = [as_line(row) for row in rows]
+        more, found = len(found) > limit, found[:limit]
+        next_page = following(order, found[-1].name, found[-1].id) if more else None
+        return Response({"items": [one.form for one in shown(found)], "next": next_page})
 
     @described("createCluster", tag="Clusters", summary="Order a cluster", request=ClusterOrder,
                answers={200: RehearsalOut, 202: AcceptedOut}, problems=(400, 403, 404, 409, 415, 422, 503),
@@ -324,7 +444,11 @@ class ClusterView(ApiView):
     @described("getCluster", tag="Clusters", summary="Show a cluster", answers={200: ClusterOut}, problems=(404,),
                parameters=[ETAG])  # fmt: skip
     def get(self, request: Request, tenant: str, name: str) -> Response:
-        return Response(show_cluster(self, self.cluster.id), headers={"ETag": etag(self.cluster.revision)})
+        # The base has settled that the caller may see this tenant, or this cluster of it.
+        rows = _one_query().all(tenant=self.tenant.pk, name=name)
+        for one in shown([as_line(row) for row in rows]):
+            return Response(one.form, headers={"ETag": etag(one.revision)})
+        raise Missing("not_found", f"There is no cluster {name} in {self.tenant.slug}.")
 
     @described("editCluster", tag="Clusters", summary="Change a cluster", request=ClusterPatch, query=ChangeQuery,
                rehearses=True, answers={200: EDITED, 202: AcceptedOut}, problems=(400, 403, 404, 409, 412, 415, 422),

@@ -8,7 +8,7 @@ from __future__ import annotations
 import base64
 import binascii
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from django.db.models import Model, Q, QuerySet
@@ -60,6 +60,32 @@ def _wrong_cursor(why: str) -> Exception:
     return invalid([FieldError("?cursor", "invalid", f"{why} Pass `next` of the page before, unchanged.")])
 
 
+def position(query: Mapping[str, Any], order: str) -> tuple[str, Any] | None:
+    """Where the page of a checked PageQuery begins: after this sort value and key; None for the first page.
+
+    Raises Invalid for a strange cursor.
+    """
+    return _decode(query["cursor"], order) if query["cursor"] else None
+
+
+def after(order: str, value: Any, key: Any) -> Q:
+    """The rows that come after a position in a list ordered by the field `order`, ties broken by the primary key."""
+    field, comparison = order.lstrip("-"), "lt" if order.startswith("-") else "gt"
+    later = Q(**{f"pk__{comparison}": key})
+    return later if field == "id" else Q(**{f"{field}__{comparison}": value}) | Q(**{field: value}) & later
+
+
+def ordering(order: str) -> list[str]:
+    """What `order_by` takes."""
+    sign, field = "-" if order.startswith("-") else "", order.lstrip("-")
+    return [f"{sign}pk"] if field == "id" else [f"{sign}{field}", f"{sign}pk"]
+
+
+def following(order: str, value: Any, key: Any) -> str:
+    """The cursor after a row with this sort value and key."""
+    return _encode(order, "" if order.lstrip("-") == "id" else str(value), key)
+
+
 def page(
     request: Request, rows: QuerySet[M], query: dict[str, Any], show: Callable[[list[M]], list[Any]],
     *, order: str = "id",
@@ -68,25 +94,17 @@ def page(
 
     `query` is a checked PageQuery. `show` turns the rows into their wire form. Raises Invalid for a strange cursor.
     """
-    descending, field = order.startswith("-"), order.lstrip("-")
-    sign, comparison = ("-", "lt") if descending else ("", "gt")
-    if query["cursor"]:
-        value, key = _decode(query["cursor"], order)
-        after = Q(**{f"pk__{comparison}": key})
-        if field != "id":
-            after = Q(**{f"{field}__{comparison}": value}) | Q(**{field: value}) & after
+    begin = position(query, order)
+    if begin is not None:
         try:
-            rows = rows.filter(after)
+            rows = rows.filter(after(order, *begin))
         except (ValueError, TypeError) as error:
             raise _wrong_cursor("It belongs to another list.") from error
-    ordering = [f"{sign}pk"] if field == "id" else [f"{sign}{field}", f"{sign}pk"]
-    found = list(rows.order_by(*ordering)[: query["limit"] + 1])
+    found = list(rows.order_by(*ordering(order))[: query["limit"] + 1])
     more, found = len(found) > query["limit"], found[: query["limit"]]
-    following = None
-    if more:
-        last = found[-1]
-        following = _encode(order, "" if field == "id" else str(getattr(last, field)), last.pk)
-    return Response({"items": show(found), "next": following})
+    field = "pk" if order.lstrip("-") == "id" else order.lstrip("-")
+    next_page = following(order, getattr(found[-1], field), found[-1].pk) if more else None
+    return Response({"items": show(found), "next": next_page})
 
 
 def page_of(
@@ -103,5 +121,5 @@ def page_of(
         value, tie = _decode(query["cursor"], order)
         found = [one for one in found if key(one) < (value, str(tie))]
     more, found = len(found) > query["limit"], found[: query["limit"]]
-    following = _encode(order, *key(found[-1])) if more else None
-    return Response({"items": show(found), "next": following})
+    next_page = _encode(order, *key(found[-1])) if more else None
+    return Response({"items": show(found), "next": next_page})

@@ -160,7 +160,7 @@ def test_counting_begins_again_when_redis_answers_again(monkeypatch: pytest.Monk
     counter = Counter(client_url())
     caller = f"token:{secrets.token_hex(8)}"
     with monkeypatch.context() as away:
-        away.setattr("limits.storage.RedisStorage.incr", _refuse)
+        away.setattr("redis.connection.ConnectionPool.get_connection", _refuse)
         assert counter.count("caller", caller, 3) is None
     count = counter.count("caller", caller, 3)
     assert count is not None
