@@ -413,14 +413,19 @@ def prune(
 
 
 def delete(
-    client: KubeClient, kind: str, namespace: str, name: str, *, uid: str | None = None, dry_run: bool = False
+    client: KubeClient, kind: str, namespace: str, name: str, *, uid: str | None = None, dry_run: bool = False,
+    grace_seconds: int | None = None,
 ) -> None:  # fmt: skip
-    """Delete one object, with what it owns; gone already is fine. With `uid`, only that very object."""
-    options = {"preconditions": {"uid": uid}} if uid else None
+    """Delete one object, with what it owns; gone already is fine. With `uid`, only that very object. `grace_seconds`:
+    of a pod, instead of its own.
+    """
+    options: dict[str, Any] = {"preconditions": {"uid": uid}} if uid else {}
+    if grace_seconds is not None:
+        options["gracePeriodSeconds"] = grace_seconds
     gone = (errors.Absent, errors.Taken) if uid else (errors.Absent,)
     with contextlib.suppress(*gone):
         query = {"propagationPolicy": "Background", **({"dryRun": "All"} if dry_run else {})}
-        client.request("DELETE", path_of(kind, namespace, name), options, query=query)
+        client.request("DELETE", path_of(kind, namespace, name), options or None, query=query)
 
 
 def owned_names(client: KubeClient, cluster: ClusterView, kinds: Sequence[str]) -> list[tuple[str, str]]:

@@ -44,6 +44,8 @@ STEADY_LOOK_SECONDS = 15.0
 APPLY_SECONDS = 60.0
 STATUS = {True: "True", False: "False", None: "Unknown"}
 EVENT_REPEATS_WITHIN = timedelta(minutes=10)
+# For a pod whose process reacts to nothing. Not 0: that would forget the pod before its node has ended it.
+HOPELESS_GRACE_SECONDS = 1
 # Kinds of operations that change a cluster which is there.
 CHANGES = ("update", "restart", rebalance.KIND)
 
@@ -449,6 +451,12 @@ def _obey(
         for kind, name in advance.retired:
             if kind == "PersistentVolumeClaim":
                 door.delete(client, kind, view.namespace, name)
+    if advance.hopeless is not None:
+        pod = advance.hopeless
+        text = f"{pod.name} has reacted to nobody for long, and its part is taken over: it is ended, and made anew."
+        claimed.event("HopelessEnded", text, warning=True, object=f"pod/{pod.name}", operation=operation)
+        claimed.write()
+        door.delete(client, "Pod", view.namespace, pod.name, uid=pod.uid, grace_seconds=HOPELESS_GRACE_SECONDS)
     if advance.restart is not None and view.changing:
         pod = advance.restart
         claimed.event("Restart", f"{pod.name} is restarted.", object=f"pod/{pod.name}", operation=operation)

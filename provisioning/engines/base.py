@@ -351,7 +351,8 @@ class Advance:
     `healthy` means the topology is exactly what the spec wishes. Otherwise `reason` is one sentence for people and
     `retry_after` says in how many seconds another look is useful (None: only when Kubernetes reports a change).
 
-    What the core is asked to do next: end `restart` (that very pod; its workload makes it anew), and remove `retired`,
+    What the core is asked to do next: end `restart` (that very pod; its workload makes it anew), while an operation
+    runs; end `hopeless` at any time, and without grace, since its process reacts to nothing; and remove `retired`,
     (kind, name) of workloads, budgets and volumes that are no longer wished and hold nothing any more. The core never
     makes a workload smaller before that. `outdated` names pods made from an older template than new ones would be.
     `spread` is None where it is not known, or the engine has nothing to say.
@@ -366,6 +367,7 @@ class Advance:
     retry_after: float | None = None
     blocked: Blocked | None = None
     restart: PodView | None = None
+    hopeless: PodView | None = None
     retired: tuple[tuple[str, str], ...] = ()
     outdated: tuple[str, ...] = ()
     spread: Spread | None = None

@@ -37,9 +37,12 @@ def test_a_frozen_master_is_told_as_such_and_its_successor_hands_over_on_request
                         for m in placed.read()["members"]),
             "its replica has taken over",
         )  # fmt: skip
-    finally:
+        eventually(lambda: placed.read()["phase"] == "ready", "it is ended, and comes back as a replica", seconds=180)
+    except BaseException:
         faults.thaw(embedded(stack), pod, "redis")
-    eventually(lambda: placed.read()["phase"] == "ready", "it comes back as a replica")
+        raise
+    events = placed.api.request("GET", f"{placed.path}/events?limit=100")["items"]
+    assert [one["object"] for one in events if one["reason"] == "HopelessEnded"] == [f"pod/{head['pod']}"]
     assert placed.read()["causes"] == []
     assert rules(placed) == {"replicas": True, "apart": True, "even": False}
     operation = placed.api.request("POST", f"{placed.path}/rebalance-masters")["operation"]

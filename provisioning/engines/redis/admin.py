@@ -113,6 +113,8 @@ class Peer:
     moving: tuple[tuple[int, bool, str], ...] = ()
     # A ping it has not answered yet is on its way.
     pinged: bool = False
+    # When it last answered one, in milliseconds by the clock of the node that lists it; 0: never, or itself.
+    heard: int = 0
 
     @property
     def failed(self) -> bool:
@@ -151,7 +153,9 @@ def parse_nodes(text: str) -> list[Peer]:
         flags = frozenset(words[2].split(","))
         linked, pinged = words[7] == "connected", words[4] != "0"
         peers.append(
-            Peer(words[0], ip, flags, master, int(words[6]), linked, tuple(slots), tuple(moving), pinged),
+            Peer(
+                words[0], ip, flags, master, int(words[6]), linked, tuple(slots), tuple(moving), pinged, int(words[5])
+            ),
         )
     return peers
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 
 from provisioning.engines.base import LABEL_SHARD, Cause, PodView, World
 from provisioning.engines.redis.sight import Node, Sight, is_wished, ordinal_of, redis_pods
+from provisioning.engines.redis.upkeep import FROZEN_SECONDS
 
 # Consequences of what an operation does by itself: restarts, new members.
 EXPECTED = frozenset({"all-pods-down", "shard-down", "master-down", "replica-down", "addresses-changed", "copying"})
@@ -126,8 +127,9 @@ def _foreign(case: _Case) -> Iterable[Cause]:
         yield Cause(
             "foreign-node",
             f"{node.pod.name} knows the node {peer.id[:8]} at {peer.ip}, which lives and is not of this cluster.",
-            "Berth does nothing here until it is gone. Find whose pod has that address; have both sides forget each "
-            "other (CLUSTER FORGET on every node). ipreserve keeps addresses from changing hands.",
+            "Berth has every member forget it, unless it has taken slots or members of this cluster: then nothing is "
+            "done until both sides have forgotten each other (CLUSTER FORGET on every node). Find whose pod has that "
+            "address. ipreserve keeps addresses from changing hands.",
             f"pod/{node.pod.name}",
         )
         return
@@ -224,8 +226,10 @@ def _frozen(case: _Case) -> Iterable[Cause]:
         after = f"A replica takes over after {case.timeout}; " if case.led(pod) else ""
         yield Cause(
             "process-frozen", f"{case.named(pod)} has a process that does not react, on {case.node(pod)}.",
-            f"{after}it is frozen, or busy for long: see its node's load and its slow log. Delete the pod if it stays "
-            "so: it comes back as a replica.",
+            f"{after}it is frozen, or busy for long: see its node's load and its slow log. "
+            f"If it stays so, Berth ends it {FROZEN_SECONDS} s later, and it comes back as a replica."
+            if case.sight.cluster.spec["replicasPerShard"] else
+            "It is frozen, or busy for long: see its node's load and its slow log. Delete the pod if it stays so.",
             f"pod/{pod}",
         )  # fmt: skip
 

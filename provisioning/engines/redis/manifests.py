@@ -24,11 +24,14 @@ EXPORTER_PORT = 9121
 EXPORTER_IMAGE = "quay.io/oliver006/redis_exporter:v1.45.0"
 USER = 999
 
-# A master whose memory was not on its disk (no append-only file) must not come back before a replica leads: inside the
-# node timeout it would still be the master, empty or old, and its replicas would copy that. So it has the replica that
-# has the most take over by force (nobody else can agree to it), and starts when that one leads: as its replica. Only a
-# replica that had copied from it is asked. One that does not answer is waited for as long as the others need to take
-# over by themselves.
+# A master that was ended without handing over must not come back before a replica leads: inside the node timeout it
+# would still be the master, and its replicas would copy what it has. That is nothing (its disk was lost), an old
+# snapshot, or an append-only file that may lack what replicas have confirmed (measured: while a sync to disk takes
+# long, Redis answers for up to 2 s what it has not written). So it has the replica that has the most take over by force
+# (nobody else can agree to it), and starts when that one leads: as its replica. Only a replica that had copied from it
+# is asked; beside an append-only file, only one that did so until the end, and for 5 s at most. Without such a file,
+# one that does not answer is waited for as long as the others need to take over by themselves. Whose disk was lost
+# learns from the others that they know a master at its address.
 START = """#!/bin/sh
 # The password goes from the mounted Secret into a file in memory: never onto a command line.
 set -eu
@@ -39,15 +42,38 @@ printf 'requirepass %s\\nmasterauth %s\\n' "$password" "$password" > /run/redis/
 ask() { host=$1; shift; REDISCLI_AUTH=$password timeout 2 redis-cli --no-auth-warning -h "$host" "$@" < /dev/null; }
 
 await_heir() {
-  me=; asked=0; until=$(($(date +%s) + 20)); cr=$(printf '\\r')
-  while read -r key value; do
-    if [ "$key $value" = "appendonly yes" ]; then return 0; fi
-    if [ "$key" = cluster-node-timeout ]; then until=$(($(date +%s) + value / 1000 + 5)); fi
-  done < /etc/redis/redis.conf
-  while read -r id address flags rest; do
-    case "$flags" in myself,master*) me=$id ;; esac
-  done < /data/nodes.conf
+  me=; asked=0; written=0; wait=20; cr=$(printf '\\r')
+  if [ -s /data/nodes.conf ]; then
+    members=$(cat /data/nodes.conf)
+    while read -r id address flags rest; do
+      case "$flags" in myself,master*) me=$id ;; esac
+    done < /data/nodes.conf
+  else
+    members=
+    for peer in @PEERS@; do
+      if members=$(ask "$peer" cluster nodes 2> /dev/null); then break; fi
+    done
+    while read -r id address flags master ping pong epoch link slots; do
+      case "$flags" in *myself*) continue ;; *master*) ;; *) continue ;; esac
+      host=${address%@*}; host=${host%:*}
+      if [ "$host" = "$POD_IP" ] && [ -n "$slots" ]; then me=$id; fi
+    done <<MEMBERS
+$members
+MEMBERS
+  fi
   if [ -z "$me" ]; then return 0; fi
+  while read -r key value; do
+    if [ "$key" = cluster-node-timeout ]; then wait=$((value / 1000 + 5)); fi
+    if [ "$key $value" = "appendonly yes" ]; then
+      for file in /data/appendonlydir/*; do
+        if [ ! -s "$file" ]; then continue; fi
+        at=$(date -r "$file" +%s)
+        if [ "$at" -gt "$written" ]; then written=$at; fi
+      done
+    fi
+  done < /etc/redis/redis.conf
+  if [ "$written" -gt 0 ]; then wait=5; fi
+  until=$(($(date +%s) + wait))
   while [ "$(date +%s)" -lt "$until" ]; do
     unsure=no; best=; most=-1
     while read -r id address flags master rest; do
@@ -62,24 +88,28 @@ await_heir() {
         case "$key=$value" in
           master_link_status=up) linked=yes ;;
           master_link_down_since_seconds=-1) ;;
-          master_link_down_since_seconds=*) linked=yes ;;
+          master_link_down_since_seconds=*)
+            if [ $(($(date +%s) - value + 1)) -ge "$written" ]; then linked=yes; fi ;;
           slave_repl_offset=*) offset=$value ;;
         esac
       done <<INFO
 $(ask "$host" info replication)
 INFO
       if [ "$linked" = yes ] && [ "$offset" -gt "$most" ]; then best=$host; most=$offset; fi
-    done < /data/nodes.conf
-    if [ -z "$best" ] && [ "$unsure" = no ]; then return 0; fi
-    if [ -n "$best" ] && [ $((asked % 4)) = 0 ]; then
-      echo "this master's memory was not on its disk: $best takes over before it starts"
+    done <<MEMBERS
+$members
+MEMBERS
+    if [ -z "$best" ]; then
+      if [ "$unsure" = no ] || [ "$written" -gt 0 ]; then return 0; fi
+    elif [ $((asked % 4)) = 0 ]; then
+      echo "$best takes over from this master before it starts"
       ask "$best" cluster failover force || true
     fi
-    asked=$((asked + 1)); sleep 0.5
+    asked=$((asked + 1)); sleep 0.2
   done
 }
 
-if [ -s /data/nodes.conf ]; then await_heir || true; fi
+await_heir || true
 exec redis-server /etc/redis/redis.conf --cluster-announce-ip "$POD_IP"
 """
 
@@ -121,6 +151,11 @@ def scrapes(cluster: ClusterView, members: Collection[str]) -> list[Scrape]:
     domain = f"{cluster.name}-nodes.{cluster.namespace}.svc.cluster.local"
     pods = sorted({*rules.pod_names(cluster.name, cluster.spec), *members})
     return [Scrape(pod, f"{pod}.{domain}", EXPORTER_PORT, pod.rsplit("-", 2)[1][1:]) for pod in pods]
+
+
+def start_script(cluster: ClusterView) -> str:
+    """What a pod runs first. Others are asked by their common name: a lost disk leaves no address behind."""
+    return START.replace("@PEERS@", f"{cluster.name}-nodes {cluster.name}")
 
 
 def redis_conf(cluster: ClusterView) -> str:
@@ -278,7 +313,7 @@ def render(cluster: ClusterView) -> list[Manifest]:
     every = [*client, {"name": "bus", "port": BUS_PORT, "targetPort": "bus"}]
     if cluster.spec["exporter"]:
         every.append({"name": "metrics", "port": EXPORTER_PORT, "targetPort": "metrics"})
-    files = {"redis.conf": redis_conf(cluster), "start.sh": START, "stop.sh": STOP}
+    files = {"redis.conf": redis_conf(cluster), "start.sh": start_script(cluster), "stop.sh": STOP}
     shards = range(cluster.spec["shards"])
     return [
         _object("v1", "ConfigMap", f"{cluster.name}-config", {"data": files}),

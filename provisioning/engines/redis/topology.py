@@ -1,7 +1,8 @@
 """Forms and heals a Redis Cluster with plain commands. Level-triggered: every call looks anew and takes what is next.
 
 1. Connect to every pod that runs; read CLUSTER NODES, CLUSTER INFO and INFO replication of each.
-2. A node that belongs to somebody else's cluster is never met: nothing is done, and the reason says so.
+2. A node that belongs to somebody else's cluster is never met; one that met ours is forgotten, as long as it has taken
+   nothing. Otherwise nothing is done, and the reason says so.
 3. All fresh: distinct epochs, then each shard's slots to the pod chosen as its first master.
 4. MEET wherever one node does not know another, or knows it under an old address (all pods may have new ones).
 5. REPLICATE for every member of a shard that is not its master or follows another; FORGET ids that are nobody's.
@@ -36,6 +37,7 @@ from provisioning.engines.base import (
 )
 from provisioning.engines.redis import settings, spread
 from provisioning.engines.redis import spec as rules
+from provisioning.engines.redis.admin import Peer
 from provisioning.engines.redis.diagnosis import diagnose
 from provisioning.engines.redis.manifests import PORT
 from provisioning.engines.redis.placement import SLOTS, choose_masters, slot_range
@@ -43,6 +45,7 @@ from provisioning.engines.redis.sight import PARALLEL, Node, Sight, connected, p
 from provisioning.engines.redis.upkeep import (
     FORMING_TIMEOUT_MS,
     Care,
+    frozen_for_good,
     look_after,
     outdated_members,
     ready_gate,
@@ -97,7 +100,10 @@ def advance(cluster: ClusterView, world: World, link: Link) -> Advance:
         outcome = _advance(sight, world, link)
         causes = (() if outcome.healthy else diagnose(sight, world)) or first
         outdated = tuple(pod.name for pod in outdated_pods(world))
-        return replace(outcome, outdated=outdated, spread=spread.seen(sight, world), causes=causes)
+        return replace(
+            outcome, outdated=outdated, spread=spread.seen(sight, world), causes=causes,
+            hopeless=frozen_for_good(sight, world),
+        )  # fmt: skip
 
 
 def observe(cluster: ClusterView, world: World, link: Link) -> Advance:
@@ -119,7 +125,8 @@ def _advance(sight: Sight, world: World, link: Link) -> Advance:
         foreign = sight.foreign() if not sight.missing else []
         if foreign:
             node, peer = foreign[0]
-            reason = f"{node.pod.name} knows {peer.id[:8]} at {peer.ip}, which is not of this cluster: nothing is done"
+            what = "it is forgotten" if _forget_strangers(sight, foreign, link) else "nothing is done"
+            reason = f"{node.pod.name} knows {peer.id[:8]} at {peer.ip}, which is not of this cluster: {what}"
             return _report(formed, reason, 5.0)
         if not sight.nodes:
             return formed
@@ -280,6 +287,25 @@ def _forget_ghosts(sight: Sight, link: Link) -> bool:
         for node in sight.nodes:
             if ghost in node.peers and node.me.master != ghost:
                 acted |= send(node, link, "Forget", "CLUSTER", "FORGET", ghost)
+    return acted
+
+
+def _forget_strangers(sight: Sight, foreign: Sequence[tuple[Node, Peer]], link: Link) -> bool:
+    """Have all of ours forget nodes of somebody else's; whether that was sent.
+
+    A node that has forgotten another refuses what it says, and takes nobody else's word for it for a minute. Only
+    strangers that have taken nothing: who serves slots in the eyes of ours, or is followed by one, may hold data that
+    nobody else has, such as a pod that Kubernetes was told to forget while it ran on.
+    """
+    strangers = {peer.id for _, peer in foreign}
+    followed = {node.me.master for node in sight.everyone}
+    serving = {peer.id for node in sight.everyone for peer in node.peers.values() if peer.slots or peer.moving}
+    if strangers & (followed | serving):
+        return False
+    acted = False
+    for node in sight.everyone:
+        for stranger in sorted(strangers & node.peers.keys()):
+            acted |= send(node, link, "ForgetStranger", "CLUSTER", "FORGET", stranger)
     return acted
 
 

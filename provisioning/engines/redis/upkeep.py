@@ -38,6 +38,8 @@ from provisioning.engines.redis.sight import Node, Sight, is_wished, ordinal_of,
 MIB = 2**20
 # The node timeout while a cluster forms; below what a spec may wish. See topology._act.
 FORMING_TIMEOUT_MS = 500
+# A process that reacts to nobody for so long is ended, when another does its work.
+FROZEN_SECONDS = 60
 
 
 @dataclass
@@ -337,6 +339,33 @@ def _restart(sight: Sight, world: World, link: Link, care: Care) -> str:
         return restart_progress(sight, outdated, f"no replica is in step with {head.pod.name} yet")
     care.acted = take_over(heirs[0], link)
     return restart_progress(sight, outdated, f"{heirs[0].pod.name} takes over from {head.pod.name}")
+
+
+# --- frozen processes -------------------------------------------------------------------------------------------------
+
+
+def frozen_for_good(sight: Sight, world: World) -> PodView | None:
+    """A member that has reacted to nobody for FROZEN_SECONDS, though its node is well and another leads its shard.
+
+    Kubernetes does not see that: its probes connect, and the kernel takes connections for a frozen process. How long it
+    is silent the others tell, each by its own clock: since when it answers no ping, beside whom they heard last.
+    """
+    well = {node.name for node in world.nodes if node.ready}
+    for pod in redis_pods(world):
+        if sight.unheard.get(pod.name) != "silent" or pod.node not in well:
+            continue
+        head = sight.master(_shard(pod.labels))
+        if head is None or head.pod.name == pod.name:
+            continue
+        silent = []
+        for node in sight.nodes:
+            known = [peer for peer in node.peers.values() if peer.ip == pod.ip and peer.doubted]
+            if known:
+                silent.append(max(peer.heard for peer in node.peers.values()) - max(peer.heard for peer in known))
+        # Everybody who is heard has to say so.
+        if silent and len(silent) == len(sight.nodes) and min(silent) > FROZEN_SECONDS * 1000:
+            return pod
+    return None
 
 
 # --- evenness ---------------------------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import shutil
 import signal
@@ -31,6 +32,8 @@ from provisioning.engines.redis.manifests import PORT, START, redis_conf
 
 PASSWORD = "correcthorsebatterystaple"
 ENGINE = RedisEngine()
+# <sys/ptrace.h>, <linux/wait.h>
+PTRACE_SEIZE, PTRACE_INTERRUPT, WALL = 0x4206, 0x4207, 0x40000000
 
 
 def view(name: str = "orders", **spec: object) -> ClusterView:
@@ -71,6 +74,8 @@ class Fleet:
     numbers: int = 0
     # Kubernetes nodes that are not ready.
     lost: set[str] = field(default_factory=set)
+    # Pod to the thread that is held.
+    held: dict[str, int] = field(default_factory=dict)
 
     def start(self) -> None:
         """Make and start every server that is wished and not there, members of a shard on different nodes."""
@@ -155,7 +160,8 @@ class Fleet:
 
         (server.folder / "redis.conf").write_text(here(redis_conf(self.cluster)) + f"bind {server.address}\n")
         script = server.folder / "start.sh"
-        script.write_text(here(START))
+        peers = " ".join(one.address for one in self.servers if one is not server)
+        script.write_text(here(START).replace("@PEERS@", peers))
         assert shutil.which("redis-server") is not None, "redis-server is not installed"
         with (server.folder / "log").open("ab") as log:
             server.process = subprocess.Popen(
@@ -167,6 +173,10 @@ class Fleet:
         """SIGKILL."""
         assert server.process is not None
         server.process.kill()
+        thread = self.held.pop(server.pod, None)
+        if thread is not None:
+            # Who holds a thread must take note of its end; before that the process does not.
+            os.waitpid(thread, WALL)
         server.process.wait()
         server.process = None
 
@@ -179,6 +189,18 @@ class Fleet:
         """SIGCONT."""
         assert server.process is not None
         server.process.send_signal(signal.SIGCONT)
+
+    def stall_disk(self, server: Server) -> None:
+        """Its next sync of the append-only file does not end: the thread that does it is held by ptrace(2)."""
+        assert server.process is not None
+        tasks = Path(f"/proc/{server.process.pid}/task")
+        (thread,) = [int(one.name) for one in tasks.iterdir() if (one / "comm").read_text().strip() == "bio_aof_fsync"]
+        libc = ctypes.CDLL(None, use_errno=True)
+        for request in (PTRACE_SEIZE, PTRACE_INTERRUPT):
+            if libc.ptrace(request, thread, None, None) != 0:
+                raise OSError(ctypes.get_errno(), "ptrace")
+        os.waitpid(thread, WALL)
+        self.held[server.pod] = thread
 
     def wipe(self, server: Server) -> None:
         """Its disk is lost: every file, while the process is ended."""

@@ -12,14 +12,15 @@ import pytest
 from redis.cluster import RedisCluster
 
 from provisioning.engines.base import LABEL_COMPONENT, LABEL_SHARD, Cause, NodeView, PodView, VolumeView, World
-from provisioning.engines.redis.admin import Connection, Peer
+from provisioning.engines.redis.admin import Connection, Peer, parse_nodes
 from provisioning.engines.redis.diagnosis import diagnose
 from provisioning.engines.redis.manifests import PORT
 from provisioning.engines.redis.sight import Node, Sight
 from provisioning.engines.redis.tests.conftest import Start, networks
 from provisioning.engines.redis.tests.servers import ENGINE, PASSWORD, Fleet, Server, view
 from provisioning.engines.redis.tests.test_changes import client_of, masters
-from provisioning.engines.redis.tests.test_topology import server_pod
+from provisioning.engines.redis.tests.test_topology import known, server_pod
+from provisioning.engines.redis.upkeep import FROZEN_SECONDS, frozen_for_good
 
 
 def formed(start: Start) -> Fleet:
@@ -86,11 +87,10 @@ def test_a_master_that_lost_its_disk_is_replaced_without_waiting_for_the_node_ti
     assert (cause.code, cause.object) == ("disk-lost", f"pod/{victim.pod}")
     fleet.settle()
     assert masters(fleet)["0"] == heir.pod
-    # At the old address the replica may have copied the emptiness already: see docs/engines/redis.md, Limits.
     client = client_of(fleet)
     gone = [number for number in range(200) if client.get(f"key-{number}") is None]
     client.close()
-    assert keeps_address or gone == []
+    assert gone == []
 
 
 def test_every_pod_restarted_at_once(start: Start) -> None:
@@ -131,9 +131,8 @@ def test_a_network_split_by_freezing_says_what_the_rest_can_do(start: Start, cut
     fleet.settle()
 
 
-def test_a_foreign_node_is_named_and_nothing_is_done(start: Start) -> None:
+def test_a_stranger_that_has_taken_nothing_is_named_and_forgotten_by_all(start: Start) -> None:
     fleet, other = formed(start), start(view("other"))
-    other.settle()
     one, stranger = fleet.servers[0], other.servers[0]
     with Connection(fleet.connect(server_pod(fleet, one), PORT), PASSWORD) as connection:
         connection.call("CLUSTER", "MEET", stranger.address, PORT)
@@ -142,6 +141,28 @@ def test_a_foreign_node_is_named_and_nothing_is_done(start: Start) -> None:
         assert time.monotonic() < deadline, "the stranger is known"
         time.sleep(0.05)
     assert found[0].code == "foreign-node"
+    # It still knows them, and goes on calling: nobody of ours listens.
+    fleet.settle()
+    assert known(fleet) == {6}
+    assert "ForgetStranger" in {reason for reason, _ in fleet.events}
+
+
+def test_a_stranger_that_took_slots_is_named_and_nothing_is_done(start: Start) -> None:
+    fleet, other = formed(start), start(view("other"))
+    other.settle()
+    # Its epochs win.
+    for server in other.servers:
+        if server.pod in masters(other).values():
+            with Connection(other.connect(server_pod(other, server), PORT), PASSWORD) as connection:
+                connection.call("CLUSTER", "BUMPEPOCH")
+    theirs = {server.address for server in other.servers}
+    one, stranger = fleet.servers[0], other.servers[0]
+    with Connection(fleet.connect(server_pod(fleet, one), PORT), PASSWORD) as connection:
+        connection.call("CLUSTER", "MEET", stranger.address, PORT)
+        deadline = time.monotonic() + 20
+        while not any(peer.slots for peer in parse_nodes(connection.text("CLUSTER", "NODES")) if peer.ip in theirs):
+            assert time.monotonic() < deadline, "strangers have taken slots"
+            time.sleep(0.05)
     fleet.events.clear()
     assert codes(fleet) == ["foreign-node"]
     assert fleet.events == []
@@ -239,3 +260,41 @@ def test_members_that_react_and_take_each_other_for_failed_are_split() -> None:
 def test_nobody_reacts() -> None:
     sight, world = seen(dict.fromkeys(seen({})[0].ids, "silent"))
     assert first(sight, world) == "cluster-unreachable"
+
+
+def silent_for(sight: Sight, name: str, seconds: float, *, doubted: bool = True) -> None:
+    """All who are heard heard `name` so long before the others."""
+    for node in sight.nodes:
+        node.peers = {
+            key: replace(
+                peer, heard=1_000_000 - round(seconds * 1000) * (key == name),
+                flags=peer.flags | ({"fail"} if doubted and key == name else set()),
+            )
+            for key, peer in node.peers.items() if key != node.id or key == name
+        } | {node.id: node.peers[node.id]}  # fmt: skip
+
+
+def test_a_process_that_reacts_to_nobody_for_long_is_ended_when_another_leads_its_shard() -> None:
+    sight, world = seen({"orders-s0-1": "silent"})
+    assert frozen_for_good(sight, world) is None
+    silent_for(sight, "orders-s0-1", FROZEN_SECONDS + 1, doubted=False)
+    assert frozen_for_good(sight, world) is None, "somebody still believes in it"
+    silent_for(sight, "orders-s0-1", FROZEN_SECONDS - 1)
+    assert frozen_for_good(sight, world) is None
+    silent_for(sight, "orders-s0-1", FROZEN_SECONDS + 1)
+    found = frozen_for_good(sight, world)
+    assert (found and found.name) == "orders-s0-1"
+
+
+@pytest.mark.parametrize("name", ["orders-s0-0", "orders-s0-1"])
+def test_a_frozen_process_is_left_alone_when_nobody_else_leads_or_its_node_is_lost(name: str) -> None:
+    lost = "" if name == "orders-s0-0" else "n1"
+    sight, world = seen({name: "silent"}, lost=lost)
+    silent_for(sight, name, 10 * FROZEN_SECONDS)
+    assert frozen_for_good(sight, world) is None
+
+
+def test_a_process_that_is_cut_off_is_not_taken_for_a_frozen_one() -> None:
+    sight, world = seen({"orders-s0-1": "unreachable"})
+    silent_for(sight, "orders-s0-1", 10 * FROZEN_SECONDS)
+    assert frozen_for_good(sight, world) is None

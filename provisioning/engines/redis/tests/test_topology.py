@@ -8,7 +8,7 @@ import pytest
 from redis.cluster import RedisCluster
 
 from provisioning.engines.base import Cause, PodView
-from provisioning.engines.redis.admin import Connection, parse_nodes
+from provisioning.engines.redis.admin import Connection, RedisError, parse_nodes
 from provisioning.engines.redis.manifests import PORT
 from provisioning.engines.redis.tests.conftest import Start, networks
 from provisioning.engines.redis.tests.servers import ENGINE, PASSWORD, Crash, Fleet, Server, config, view
@@ -144,6 +144,36 @@ def test_a_master_whose_memory_was_not_on_disk_does_not_wipe_its_replicas_by_a_r
     fleet.settle()
     assert [number for number in range(300) if client.get(f"key-{number}") != str(number).encode()] == []
     client.close()
+
+
+def test_a_master_killed_while_its_disk_is_slow_does_not_take_back_what_a_replica_has_confirmed(start: Start) -> None:
+    """While a sync of the append-only file takes long, Redis answers for up to 2 s what it has not written."""
+    fleet = start(view(nodeTimeoutMs=15000))
+    fleet.settle()
+    members = ENGINE.advance(fleet.cluster, fleet.world(), fleet).members
+    victim = next(s for s in fleet.servers if s.pod == next(m.pod for m in members if m.role == "master"))
+    fleet.stall_disk(victim)
+    with Connection(fleet.connect(server_pod(fleet, victim), PORT), PASSWORD) as connection:
+        key = next(key for number in range(1000) if (key := f"key-{number}") and _is_served(connection, key))
+        number = 0
+        while "aof_pending_bio_fsync:1" not in connection.text("INFO", "persistence"):
+            number += 1
+            connection.call("SET", key, number)
+        connection.call("SET", key, "confirmed")
+        assert connection.call("WAIT", 1, 5000) == 1
+    fleet.kill(victim)
+    fleet.run(victim)
+    fleet.settle()
+    client = RedisCluster(host=fleet.servers[0].address, port=PORT, password=PASSWORD)
+    assert client.get(key) == b"confirmed"
+    client.close()
+
+
+def _is_served(connection: Connection, key: str) -> bool:
+    with contextlib.suppress(RedisError):
+        connection.call("SET", key, "")
+        return True
+    return False
 
 
 def test_a_shard_whose_members_all_restart_comes_back_with_what_was_saved_and_does_not_wait_for_itself(
