@@ -33,6 +33,10 @@ from provisioning.engines.base import (
 )
 
 LABEL_TENANT_ID = "berth.io/tenant-id"
+# The label of namespaces whose pods may read metrics.
+MONITORING = {"berth.io/monitoring": "true"}
+# Grows when network_policies() changes: namespaces that were made before get the new ones.
+POLICIES = {"berth.io/network-policies": "2"}
 # How ipreserve selects: StatefulSets' pods in namespaces with this label, unless the pod says no.
 RESERVED_NAMESPACE = {"ip-reserve": "enabled"}
 ANNOTATION_RESERVE = "ipreserve.berth.io/reserve"
@@ -129,11 +133,17 @@ def ensure_namespace(
     require_namespace(look, namespace=namespace, tenant_id=tenant_id)
     wished = namespace_manifest(namespace, tenant, tenant_id)
     labels = wished["metadata"]["labels"]
-    if found is None or not labels.items() <= found["metadata"].get("labels", {}).items():
-        client.apply(path_of("Namespace", "", namespace), wished)
+    there = {} if found is None else found["metadata"].get("labels", {})
+    path = path_of("Namespace", "", namespace)
     if found is None:
+        unguarded = {key: value for key, value in labels.items() if key not in POLICIES}
+        client.apply(path, {**wished, "metadata": {**wished["metadata"], "labels": unguarded}})
+    if not POLICIES.items() <= there.items():
         for policy in network_policies(namespace):
             client.apply(path_of("NetworkPolicy", namespace, policy["metadata"]["name"]), policy)
+    if not labels.items() <= there.items():
+        # Last: its label says that the policies are there, whoever is killed in between.
+        client.apply(path, wished)
     if not _is_enforced(look.quota, hard):
         _apply_quota(client, namespace, hard, with_limits=not look.quota)
     if found is None:
@@ -162,6 +172,7 @@ def namespace_manifest(namespace: str, tenant: str, tenant_id: str) -> Manifest:
         "pod-security.kubernetes.io/enforce": "restricted",
         "pod-security.kubernetes.io/enforce-version": "latest",
         **RESERVED_NAMESPACE,
+        **POLICIES,
     }
     return {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace, "labels": labels}}
 
@@ -259,7 +270,7 @@ def _await_service_account(client: KubeClient, namespace: str) -> None:
 
 
 def network_policies(namespace: str) -> list[Manifest]:
-    """Nobody reaches a tenant's pods but its own namespace and Berth's."""
+    """Nobody reaches a tenant's pods but its own namespace and Berth's, and Prometheus their metrics."""
     metadata = {"namespace": namespace, "labels": {LABEL_MANAGED_BY: MANAGED_BY}}
     peers = [
         {"podSelector": {}},
@@ -279,7 +290,18 @@ def network_policies(namespace: str) -> list[Manifest]:
             "metadata": {**metadata, "name": "berth-allow-tenant"},
             "spec": {"podSelector": {}, "policyTypes": ["Ingress"], "ingress": [{"from": peers}]},
         },
-    ]
+        {
+            "apiVersion": "networking.k8s.io/v1",
+            "kind": "NetworkPolicy",
+            "metadata": {**metadata, "name": "berth-allow-monitoring"},
+            "spec": {
+                "podSelector": {"matchLabels": {LABEL_MANAGED_BY: MANAGED_BY}},
+                "policyTypes": ["Ingress"],
+                "ingress": [{"from": [{"namespaceSelector": {"matchLabels": MONITORING}}],
+                             "ports": [{"port": "metrics", "protocol": "TCP"}]}],
+            },
+        },
+    ]  # fmt: skip
 
 
 def owner_manifest(cluster: ClusterView) -> Manifest:
