@@ -10,7 +10,6 @@ from __future__ import annotations
 import base64
 import contextlib
 import email.utils
-import json
 import logging
 import random
 import ssl
@@ -23,6 +22,7 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 from urllib.parse import urlencode
 
+import orjson
 import urllib3
 import yaml
 
@@ -117,12 +117,12 @@ class Kube:
         accept: str = JSON,
     ) -> JsonObject:  # fmt: skip
         """One request, decoded; `timeout` in seconds bounds connecting plus waiting. Raises ApiError, Unreachable."""
-        data = None if body is None else json.dumps(body, separators=(",", ":")).encode()
+        data = None if body is None else orjson.dumps(body)
         answer = self._open(method, path, data, query, content_type, timeout, accept=accept, stream=False)
         if answer.status >= 400:
             raise refusal(answer.status, answer.data, f"{method} {path}")
         try:
-            decoded = json.loads(answer.data)
+            decoded = orjson.loads(answer.data)
         except ValueError as error:
             raise errors.NotStored(f"{method} {path}: {answer.status} with a body that is not JSON") from error
         if not isinstance(decoded, dict):
@@ -196,7 +196,7 @@ class Kube:
             for chunk in answer.stream(1 << 16, decode_content=True):
                 *lines, rest = (rest + chunk).split(b"\n")
                 for line in lines:
-                    event: JsonObject = json.loads(line)
+                    event: JsonObject = orjson.loads(line)
                     if event["type"] == "ERROR":
                         raise refusal(event["object"].get("code", 500), b"", f"watch {path}")
                     yield event
@@ -209,7 +209,7 @@ class Kube:
 def refusal(status: int, body: bytes, what: str) -> errors.ApiError:
     """The error of a status."""
     try:
-        message = str(json.loads(body)["message"])[:MESSAGE_LIMIT]
+        message = str(orjson.loads(body)["message"])[:MESSAGE_LIMIT]
     except (ValueError, KeyError, TypeError):
         message = ""
     kind = {404: errors.NotFound, 409: errors.Conflict, 410: errors.Expired}.get(status, errors.ApiError)

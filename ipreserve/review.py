@@ -12,6 +12,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import orjson
+
 from ipreserve.records import Address, Claim, address
 
 PREFIX = "ipreserve.berth.io/"
@@ -132,7 +134,7 @@ Decision = Allow | Reserve | Ask
 def parse(body: bytes) -> Request:
     """Raises BadReview, which names the field."""
     try:
-        found = json.loads(body)
+        found = orjson.loads(body)
     except ValueError as error:
         raise BadReview("the body is not JSON") from error
     if not isinstance(found, dict) or found.get("kind") != "AdmissionReview":
