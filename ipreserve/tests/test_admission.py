@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import http.client
 import itertools
 import json
 import ssl
+import threading
 import urllib.error
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 
 import pytest
 
-from ipreserve import certs, errors, store
+from ipreserve import certs, errors, install, store
 from ipreserve.records import State, address
 from ipreserve.tests.waiting import eventually
-from ipreserve.tests.world import NAMESPACE, Service, World
+from ipreserve.tests.world import NAMESPACE, Service, World, insist
 
 
 def owners(world: World) -> dict[str, tuple[str, str]]:
@@ -207,6 +210,99 @@ def test_new_certificate_is_taken_up_while_an_open_connection_goes_on(world: Wor
 
     eventually(deleted, "the API server trusts the new authority")
     assert set(owners(world)) == {world.address(1)}
+
+
+class Secret:
+    """The webhook's certificates as somebody who may write them sees them."""
+
+    def __init__(self, world: World) -> None:
+        self._kube, self._path = world.kube, f"/api/v1/namespaces/{NAMESPACE}/secrets/{certs.SECRET}"
+
+    def read(self) -> dict[str, bytes]:
+        return {name: base64.b64decode(text) for name, text in self._kube.get(self._path)["data"].items()}
+
+    def change(self, to: dict[str, bytes]) -> None:
+        """Replace some entries."""
+
+        def write() -> None:
+            raw = self._kube.get(self._path)
+            changed = {name: base64.b64encode(one).decode() for name, one in to.items()}
+            self._kube.request("PUT", self._path, {**raw, "data": {**raw["data"], **changed}})
+
+        insist(write)
+
+
+def test_new_connections_and_deletions_go_on_while_server_certificate_and_authority_are_renewed(
+    world: World, serving: Service
+) -> None:
+    secret, now = Secret(world), datetime.fromtimestamp(world.kube.clock.now(), UTC)
+    done, failed, opened, deleted = threading.Event(), [], itertools.count(), itertools.count(1)
+
+    def bundle() -> bytes:
+        """What the API server trusts, as it was told."""
+        found = world.kube.get(f"{install.VALIDATING}/{install.CONFIGURATION}")
+        return base64.b64decode(found["webhooks"][0]["clientConfig"]["caBundle"])
+
+    def connect() -> None:
+        while not done.is_set():
+            trusting = ssl.create_default_context(cadata=bundle().decode())
+            try:
+                with contextlib.closing(http.client.HTTPSConnection("127.0.0.1", serving.port, context=trusting)) as c:
+                    c.connect()
+            except OSError as error:
+                failed.append(repr(error))
+                return
+            next(opened)
+
+    def delete() -> None:
+        while not done.is_set():
+            number = next(deleted)
+            if number > 250:
+                return
+            try:
+                world.pod(f"cache-{number}", world.address(number))
+                world.delete(f"cache-{number}")
+            except errors.IpreserveError as error:
+                failed.append(str(error))
+                return
+
+    def renewed(entry: str, before: bytes) -> bool:
+        assert failed == []
+        return secret.read().get(entry, b"") not in (b"", before)
+
+    def in_use() -> int:
+        return serving.said().count("certificate in use")
+
+    with ThreadPoolExecutor(4) as workers:
+        running = [workers.submit(one) for one in (connect, connect, delete, delete)]
+        try:
+            # 1. The server's certificate has lived two thirds of its life: a new one of the same authority.
+            before, used = secret.read(), in_use()
+            signer = certs.Pair(before[certs.CA], before[certs.CA_KEY])
+            old = certs.issue(signer, install.server_names(NAMESPACE, serving.url), now - certs.SERVER_LIFE * 0.7)
+            secret.change({certs.TLS: old.certificate, certs.TLS_KEY: old.key})
+            eventually(lambda: renewed(certs.TLS, old.certificate) and in_use() > used, "a new certificate is used")
+            assert secret.read()[certs.CA] == before[certs.CA]
+            # 2. The authority has: the next is announced first, and signs nothing yet.
+            aged = certs.make_authority(now - certs.AUTHORITY_LIFE * 0.7)
+            secret.change({certs.CA: aged.certificate + before[certs.CA], certs.CA_KEY: aged.key})
+            eventually(lambda: renewed(certs.NEXT, b""), "the next authority is announced")
+            coming, served = secret.read()[certs.NEXT], secret.read()[certs.TLS]
+            eventually(lambda: coming in bundle(), "the API server is told of the next authority")
+            assert secret.read()[certs.TLS] == served
+            # 3. Five minutes later it signs.
+            used = in_use()
+            secret.change({certs.NEXT_SINCE: (now - certs.ANNOUNCE * 2).isoformat().encode()})
+            eventually(lambda: renewed(certs.TLS, served) and in_use() > used, "the next authority has signed")
+            assert secret.read()[certs.CA].startswith(coming)
+            some = next(opened)
+            eventually(lambda: next(opened) > some + 20, "new connections are made with it")
+        finally:
+            done.set()
+        for one in running:
+            one.result()
+    assert failed == []
+    assert len(world.records()) == min(next(deleted), 251) - 1
 
 
 def sent(serving: Service, method: str, path: str, body: bytes | None) -> tuple[int, str]:
