@@ -21,18 +21,20 @@ import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
+from urllib.parse import urlsplit
 
-import aiohttp
+import uvloop
 
 from dev import per_request_webhook
-from ipreserve import certs, errors, install, kube, pool, records, store
+from ipreserve import certs, errors, install, kube, layout, records, store
 from ipreserve.kube import JsonObject, Kube
 from ipreserve.records import Address, Claim, Record, State
 from ipreserve.settings import Live
@@ -57,11 +59,15 @@ V1 = "/apis/crd.projectcalico.org/v1"
 
 @dataclass(frozen=True)
 class Burst:
-    """What came of many deletions. `seconds` are those of the allowed ones, sorted; `denied` counts by status."""
+    """What came of many deletions. `seconds` are those of the allowed ones, sorted; `denied` counts by status.
+
+    `cpu` are the seconds that each party worked meanwhile: together at most `took` times the machine's cores.
+    """
 
     seconds: list[float]
     denied: Counter[int]
     took: float
+    cpu: dict[str, float]
 
     @property
     def rate(self) -> float:
@@ -77,9 +83,13 @@ class Burst:
         total = len(self.seconds) + self.denied.total()
         denied = f"{self.denied.total()} of {total} denied" + (f" {dict(self.denied)}" if self.denied else "")
         return (
-            f"    {parallel:>4} parallel  {who:<22} {self.rate:7.1f}/s   p50 {self.at(0.5) * 1000:6.0f} ms   "
-            f"p99 {self.at(0.99) * 1000:6.0f} ms   {denied}   {more}"
-        ).rstrip()
+            (
+                f"    {parallel:>4} parallel  {who:<22} {self.rate:7.1f}/s   p50 {self.at(0.5) * 1000:6.0f} ms   "
+                f"p99 {self.at(0.99) * 1000:6.0f} ms   {denied}   {more}"
+            ).rstrip()
+            + f"   CPU of {self.took:.2f} s: "
+            + ", ".join(f"{who} {used:.2f}" for who, used in self.cpu.items())
+        )
 
 
 def say(line: str = "") -> None:
@@ -90,51 +100,127 @@ def say(line: str = "") -> None:
 # --- pods, made and deleted by many clients ------------------------------------------------------------------------
 
 
+class Line(asyncio.Protocol):
+    """One client's connection: HTTP/1.1, one request at a time, and no more of it than the API server's answers need.
+
+    The clients share this machine's cores with what is measured, so each of their microseconds is somebody's wait.
+    """
+
+    def __init__(self) -> None:
+        self._transport: asyncio.Transport | None = None
+        self._answer: asyncio.Future[int] | None = None
+        self._got = bytearray()
+        self._until: int | None = None
+        self._chunked = False
+        self.open = False
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Of asyncio."""
+        # uvloop's are of no class of asyncio's.
+        self._transport, self.open = cast(asyncio.Transport, transport), True
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Of asyncio."""
+        self.open = False
+        if self._answer is not None and not self._answer.done():
+            self._answer.set_exception(ConnectionError(f"the API server closed a connection: {exc}"))
+
+    def ask(self, request: bytes) -> asyncio.Future[int]:
+        """The status of the answer, when all of it has come."""
+        assert self._transport is not None
+        self._answer = asyncio.get_running_loop().create_future()
+        self._got.clear()
+        self._until, self._chunked = None, False
+        self._transport.write(request)
+        return self._answer
+
+    def data_received(self, data: bytes) -> None:
+        """Of asyncio."""
+        self._got += data
+        if self._until is None and not self._chunked:
+            end = self._got.find(b"\r\n\r\n")
+            if end < 0:
+                return
+            head = bytes(self._got[:end]).lower()
+            self._chunked = b"transfer-encoding: chunked" in head
+            if not self._chunked:
+                _, _, length = head.partition(b"content-length:")
+                self._until = end + 4 + int(length.partition(b"\r\n")[0])
+        complete = self._got.endswith(b"\r\n0\r\n\r\n") if self._chunked else len(self._got) == self._until
+        if complete and self._answer is not None and not self._answer.done():
+            self._answer.set_result(int(self._got[9:12]))
+
+    def close(self) -> None:
+        """Hang up."""
+        if self._transport is not None:
+            self._transport.close()
+
+
 class Crowd:
     """Clients on one event loop of their own; each has its own connection to the API server, opened before."""
 
     def __init__(self, door: Kube) -> None:
         self._door = door
+        where = urlsplit(door.server)
+        self._host, self._port = str(where.hostname), where.port or 443
         self._numbers = itertools.count(1)
-        self._loop = asyncio.new_event_loop()
+        # Whose CPU is told with each burst: process ids by party.
+        self.watched: dict[str, list[int]] = {"clients": [os.getpid()]}
+        self._lines: list[Line] = []
+        self._loop = uvloop.new_event_loop()
         threading.Thread(target=self._loop.run_forever, name="crowd", daemon=True).start()
-        self._session = self._do(self._open())
-
-    async def _open(self) -> aiohttp.ClientSession:
-        connector = aiohttp.TCPConnector(limit=0, ssl=self._door.context, keepalive_timeout=300)
-        return aiohttp.ClientSession(connector=connector, timeout=aiohttp.ClientTimeout(total=60))
 
     def _do(self, work: Any) -> Any:
         return asyncio.run_coroutine_threadsafe(work, self._loop).result()
 
     def close(self) -> None:
         """Close all connections."""
-        self._do(self._session.close())
+        for line in self._lines:
+            self._loop.call_soon_threadsafe(line.close)
         self._loop.call_soon_threadsafe(self._loop.stop)
 
-    async def _send(self, method: str, path: str, body: object, kind: str = "application/json") -> int:
-        async with self._session.request(
-            method, self._door.server + path, json=body, headers={"Content-Type": kind}
-        ) as answer:
-            await answer.read()
-            status: int = answer.status
-            return status
+    async def _line(self, number: int) -> Line:
+        """The connection of one client, open."""
+        while len(self._lines) <= number:
+            self._lines.append(Line())
+        if not self._lines[number].open:
+            _, self._lines[number] = await self._loop.create_connection(
+                Line, self._host, self._port, ssl=self._door.context
+            )
+        return self._lines[number]
 
-    async def _among(self, parallel: int, jobs: Sequence[Any]) -> None:
+    def _request(self, method: str, path: str, body: object, kind: str = "application/json") -> bytes:
+        content = b"" if body is None else json.dumps(body, separators=(",", ":")).encode()
+        head = (
+            f"{method} {path} HTTP/1.1\r\nHost: {self._host}:{self._port}\r\nAccept: application/json\r\n"
+            f"Content-Type: {kind}\r\nContent-Length: {len(content)}\r\n\r\n"
+        )
+        return head.encode() + content
+
+    async def _among(self, parallel: int, jobs: Sequence[Callable[[Line], Awaitable[None]]]) -> None:
+        """Every client takes the next job as soon as its last is done. All connections are open before."""
+        # So many at a time: a burst of handshakes would be refused by the listener's queue.
+        opening = asyncio.Semaphore(32)
+
+        async def opened(number: int) -> Line:
+            async with opening:
+                return await self._line(number)
+
+        lines = await asyncio.gather(*map(opened, range(parallel)))
         left = iter(jobs)
 
-        async def client() -> None:
+        async def client(line: Line) -> None:
             for job in left:
-                await job()
+                await job(line)
 
-        await asyncio.gather(*(client() for _ in range(parallel)))
+        await asyncio.gather(*map(client, lines))
 
     def pods(self, world: World, count: int) -> list[str]:
         """Make running pods of a StatefulSet, each with an address of its own; returns their paths."""
         numbers = [next(self._numbers) for _ in range(count)]
         paths = [world.pods(f"cache-{number}") for number in numbers]
 
-        async def make(number: int, path: str) -> None:
+        async def make(line: Line, number: int, path: str) -> None:
             name = f"cache-{number}"
             manifest = {
                 "metadata": {"name": name, "labels": {"statefulset.kubernetes.io/pod-name": name}},
@@ -146,13 +232,12 @@ class Crowd:
             }  # fmt: skip
             one = f"10.{64 + (number >> 16)}.{number >> 8 & 255}.{number & 255}"
             status = {"status": {"phase": "Running", "podIP": one, "podIPs": [{"ip": one}]}}
-            made = await self._send("POST", world.pods(), manifest)
-            reported = await self._send("PATCH", path + "/status", status, "application/merge-patch+json")
+            made = await line.ask(self._request("POST", world.pods(), manifest))
+            reported = await line.ask(self._request("PATCH", path + "/status", status, "application/merge-patch+json"))
             if (made, reported) != (201, 200):
                 sys.exit(f"A pod could not be made: {made}, {reported}.")
 
-        jobs = [lambda n=n, p=p: make(n, p) for n, p in zip(numbers, paths, strict=True)]
-        self._do(self._among(16, jobs))
+        self._do(self._among(16, [partial(make, number=n, path=p) for n, p in zip(numbers, paths, strict=True)]))
         return paths
 
     def delete(self, paths: Sequence[str], parallel: int) -> Burst:
@@ -160,25 +245,44 @@ class Crowd:
         seconds: list[float] = []
         denied: Counter[int] = Counter()
 
-        async def one(path: str) -> None:
+        async def one(line: Line, request: bytes) -> None:
             began = time.perf_counter()
-            status = await self._send("DELETE", path, {})
+            status = await line.ask(request)
             if status < 400:
                 seconds.append(time.perf_counter() - began)
             else:
                 denied[status] += 1
 
-        async def warm(_: int) -> None:
-            await self._send("GET", "/version", None)
+        async def warm(line: Line) -> None:
+            await line.ask(self._request("GET", "/version", None))
 
         # Every client's connection is open before the clock starts.
-        self._do(asyncio.wait_for(self._gather([warm(number) for number in range(parallel)]), 60))
+        self._do(self._among(parallel, [warm] * parallel))
+        requests = [self._request("DELETE", path, {}) for path in paths]
+        before = {who: _cpu(pids) for who, pids in self.watched.items()}
         began = time.perf_counter()
-        self._do(self._among(parallel, [lambda p=p: one(p) for p in paths]))
-        return Burst(sorted(seconds), denied, time.perf_counter() - began)
+        self._do(self._among(parallel, [partial(one, request=request) for request in requests]))
+        took = time.perf_counter() - began
+        cpu = {who: _cpu(pids) - before[who] for who, pids in self.watched.items()}
+        return Burst(sorted(seconds), denied, took, cpu)
 
-    async def _gather(self, work: Sequence[Any]) -> None:
-        await asyncio.gather(*work)
+    @contextmanager
+    def watching(self, who: str, pid: int) -> Iterator[None]:
+        """Also tell the CPU of this process."""
+        self.watched[who] = [pid]
+        try:
+            yield
+        finally:
+            del self.watched[who]
+
+
+def _cpu(pids: Sequence[int]) -> float:
+    """Seconds that these processes have worked."""
+    ticks = 0
+    for pid in pids:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        ticks += int(fields[11]) + int(fields[12])
+    return ticks / os.sysconf("SC_CLK_TCK")
 
 
 def clear(world: World) -> None:
@@ -247,15 +351,15 @@ def fill(world: World, found: Held) -> int:
             list(workers.map(lambda one, kind=kind: ensure(world.kube, f"{V1}/{kind}", one), manifests))
     now = world.kube.clock.now()
     parts: dict[int, dict[Address, Record]] = {}
-    shards, largest = pool.shards_for(len(found.addresses), 1), pool.SHARD_BYTES + 1
-    while largest > pool.SHARD_BYTES:
+    shards, largest = layout.shards_for(len(found.addresses), 1), layout.SHARD_BYTES + 1
+    while largest > layout.SHARD_BYTES:
         parts = {index: {} for index in range(shards)}
         for number, one in enumerate(found.addresses):
-            parts[pool.shard_of(one, shards)][one] = held_record(number, now)
+            parts[layout.shard_of(one, shards)][one] = held_record(number, now)
         largest = max(sum(map(len, records.write(records.Ledger(records=part)).values())) for part in parts.values())
-        if largest > pool.SHARD_BYTES:
-            shards = pool.shards_for(len(found.addresses), shards, largest=largest)
-    aggregate = len(found.addresses) > pool.AGGREGATE_FROM
+        if largest > layout.SHARD_BYTES:
+            shards = layout.shards_for(len(found.addresses), shards, largest=largest)
+    aggregate = len(found.addresses) > layout.AGGREGATE_FROM
     target = world.store()
     for index, part in parts.items():
         target.write_barred(store.Barred(index), part, aggregate=aggregate)
@@ -290,8 +394,8 @@ def _policy(world: World, name: str) -> str:
 
 
 @contextmanager
-def one_pair_asked(world: World, admin: Path, folder: Path) -> Iterator[None]:
-    """The one that patches per request, with the same selection of pods, with as many addresses at rest."""
+def one_pair_asked(world: World, admin: Path, folder: Path) -> Iterator[int]:
+    """The one that patches per request, with the same selection of pods, with as many addresses at rest: its pid."""
     name, path = per_request_webhook.NAME, f"{V1}/ipreservations"
     now = world.kube.clock.now()
     first = held(HELD_FROM_THE_START).addresses
@@ -320,7 +424,7 @@ def one_pair_asked(world: World, admin: Path, folder: Path) -> Iterator[None]:
     try:
         eventually(lambda: _answers(port), "the other webhook serves")
         world.kube.request("POST", install.VALIDATING, configuration)
-        yield
+        yield process.pid
     finally:
         for one in (f"{install.VALIDATING}/{name}", f"{path}/{name}", f"{configmaps}/{name}"):
             _forget(world.kube, one)
@@ -357,14 +461,14 @@ def side_by_side(world: World, crowd: Crowd, kubeconfig: Path, admin: Path, para
             clear(world)
             say(alone.row(parallel, "nobody asked"))
             fill(world, held(HELD_FROM_THE_START))
-            with ipreserve_asked(world, kubeconfig, folder):
+            with ipreserve_asked(world, kubeconfig, folder) as asked, crowd.watching("webhook", asked.process.pid):
                 paths = crowd.pods(world, count + parallel)
                 crowd.delete(paths[count:], parallel)
                 ours = crowd.delete(paths[:count], parallel)
                 missing = _unrecorded(world, count + parallel)
             clear(world)
             say(ours.row(parallel, "ipreserve", missing))
-            with one_pair_asked(world, admin, folder):
+            with one_pair_asked(world, admin, folder) as pid, crowd.watching("webhook", pid):
                 paths = crowd.pods(world, count + parallel)
                 # Only 32 to warm up: more of them would still be at work when the clock starts.
                 crowd.delete(paths[count:][:32], min(parallel, 32))
@@ -398,7 +502,8 @@ def many_held(
             total = DELETIONS.get(parallel, 2 * parallel)
             paths = crowd.pods(world, total + parallel)
             crowd.delete(paths[total:], parallel)
-            say(crowd.delete(paths[:total], parallel).row(parallel, "ipreserve"))
+            with crowd.watching("webhook", asked.process.pid):
+                say(crowd.delete(paths[:total], parallel).row(parallel, "ipreserve"))
         say(f"    webhook's memory {_memory(asked.process.pid):.0f} MiB")
     clear(world)
     process = Service("sweeper", sweeper, Path(os.devnull), max_count=10 * count, hold=HOLD_SECONDS, period=1)
@@ -423,7 +528,7 @@ def sweeps(world: World, swept: Sweeper, crowd: Crowd, found: Held) -> None:
     fresh = [Address(f"10.127.{number // 256}.{number % 256}") for number in range(400)]
     parts: dict[int, list[Address]] = {}
     for one in fresh:
-        parts.setdefault(pool.shard_of(one, shards), []).append(one)
+        parts.setdefault(layout.shard_of(one, shards), []).append(one)
     for index, part in parts.items():
         before = target.read_barred(index)
         target.write_barred(before, before.addresses | set(part), aggregate=True)
@@ -488,6 +593,7 @@ def run(sandbox: Sandbox, given: argparse.Namespace) -> None:
     crds.install(Client(admin), given.release)
     ensure(door, "/api/v1/nodes", {"metadata": {"name": "n1"}})
     world, crowd = World(door), Crowd(door)
+    crowd.watched["control plane"] = [one.pid for one in sandbox.record.read().values()]
     with tempfile.TemporaryDirectory(prefix="bench-ip-") as name:
         webhook = kubeconfig_of(door, admin, "ipreserve-webhook", Path(name) / "webhook")
         sweeper = kubeconfig_of(door, admin, "ipreserve-sweeper", Path(name) / "sweeper")

@@ -61,7 +61,7 @@ def _advise(one: sweeper.Sweeper) -> int:
     calico = one.calico()
     spec: dict[str, Any] = kube.ipam_configuration(one.kube, calico)
     path = kube.ipam_path(one.kube, calico, "ippools")
-    ranges = tuple(sweeper.range_row(item) for item in one.kube.list(path)[0]) if path is not None else ()
+    ranges = sweeper.ranges(one.kube.list(path)[0]) if path is not None else ()
     nodes, _ = one.kube.list("/api/v1/nodes")
     ipam = pool.Ipam(
         blocks=(), pools=ranges, strict=bool(spec.get("strictAffinity")),

@@ -5,26 +5,20 @@ The sweeper takes the picture, asks `decide`, and writes what it says. Nothing h
 
 from __future__ import annotations
 
-import hashlib
+import heapq
 import ipaddress
 import math
-from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from bisect import bisect_left
+from collections import Counter, defaultdict
+from collections.abc import Callable, Collection, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
+from functools import cached_property
+from itertools import islice
 from typing import NamedTuple
 
-from ipreserve.records import REMEMBERED, Address, End, Record, State, canonical, order, parse_duration, unknown
+from ipreserve.book import Book, Resting, freed_at, place_of
+from ipreserve.records import UNKNOWN, Address, End, Record, State, order, parse_duration, unknown
 
-# One ledger and one IPReservation are enough below this; the price of a write grows with its length.
-SHARD_SIZE = 2000
-SHARD_BYTES = 700_000
-FIRST_SPLIT = 16
-# From here on the list is written as ranges: Calico walks all of it for every pod that starts.
-AGGREGATE_FROM = 5000
-LARGEST_RANGE = 256
-# Neighbours share a shard, so that the addresses of one lost node still join into ranges.
-SHARD_BITS = 4
 COUNT_FACTOR = 1.2
 DEFAULT_MAX_PODS = 110
 # Calico's own limit when nothing is set, and it does not borrow once it is reached.
@@ -34,11 +28,15 @@ POLICIES = ("reserve", "short", "skip")
 
 @dataclass(frozen=True, kw_only=True)
 class Rules:
-    """Times in seconds. `max_count` is the most addresses that rest at once."""
+    """Times in seconds. `max_count` is the most addresses that rest at once, `max_per_namespace` of one namespace's.
+
+    0 per namespace means no such limit.
+    """
 
     hold: float = 3600.0
     short_hold: float = 120.0
     max_count: int = math.ceil(COUNT_FACTOR * DEFAULT_MAX_PODS)
+    max_per_namespace: int = 0
     cancel_after: float = 60.0
 
 
@@ -71,6 +69,11 @@ class Block:
     host: str
     allocated: frozenset[Address]
     queue: tuple[Address, ...]
+
+    @cached_property
+    def free(self) -> frozenset[Address]:
+        """The same without an order. Made once: a block is the same object until it changes."""
+        return frozenset(self.queue)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,8 +118,7 @@ class Picture:
     """
 
     now: float
-    records: Mapping[Address, Record]
-    barred: frozenset[Address]
+    book: Book
     pods: Sequence[Pod]
     ipam: Ipam | None
     workloads: Mapping[tuple[str, str], Workload] | None = field(default_factory=dict)
@@ -128,7 +130,8 @@ class Picture:
 class Plan:
     """What to write. `records` holds only those that change; a record that ends is in state releasing, with its end.
 
-    `protect` are recorded addresses that are not barred. `ended` is in the order of release, oldest first.
+    `protect` are recorded addresses that are not barred. `ended` is in the order of release, oldest first. `crowds` are
+    the namespaces that had more at rest than their limit, and how many more.
     """
 
     records: Mapping[Address, Record]
@@ -139,66 +142,7 @@ class Plan:
     swaps: tuple[Address, ...]
     held: int
     shortage: Mapping[str, int]
-
-
-# --- sets and shards ------------------------------------------------------------------------------------------------
-
-
-@lru_cache(maxsize=REMEMBERED)
-def shard_of(one: Address, shards: int) -> int:
-    """The shard of an address, by a hash of its 16 neighbours' common prefix."""
-    if shards == 1:
-        return 0
-    version, number, _ = order(one)
-    prefix = (number >> SHARD_BITS << SHARD_BITS).to_bytes(4 if version == 4 else 16, "big")
-    # Not a checksum: those are linear, and regular addresses would meet in a few shards.
-    return int.from_bytes(hashlib.blake2b(prefix, digest_size=4).digest(), "big") % shards
-
-
-def shards_for(entries: int, now: int, *, largest: int = 0) -> int:
-    """How many shards hold so many addresses: 1, 16, 32, 64 …; never fewer than there are now.
-
-    `largest` is the size of the largest ledger in bytes: long names fill a ConfigMap (1 MiB) before the count does.
-    """
-
-    def more(than: int) -> int:
-        return FIRST_SPLIT if than == 1 else than * 2
-
-    wanted = 1
-    while entries > SHARD_SIZE * wanted:
-        wanted = more(wanted)
-    return max(wanted, more(now) if largest > SHARD_BYTES else now)
-
-
-def render(addresses: Iterable[Address], *, ranges: Iterable[str] = (), aggregate: bool = False) -> list[str]:
-    """The list for Calico: canonical, unique, sorted; whole ranges where `aggregate` is set."""
-    if not aggregate:
-        return sorted({canonical(one) for one in addresses} | set(ranges), key=order)
-    numbers: dict[int, set[int]] = {4: set(), 6: set()}
-    for one in addresses:
-        version, number, _ = order(one)
-        numbers[version].add(number)
-    return sorted({*_joined(numbers[4], 4), *_joined(numbers[6], 6), *ranges}, key=order)
-
-
-def _joined(numbers: set[int], version: int) -> Iterator[str]:
-    """The fewest CIDRs that hold exactly these; none longer than what a reader is sure to take apart again."""
-    bits, make = (32, ipaddress.IPv4Address) if version == 4 else (128, ipaddress.IPv6Address)
-    left = sorted(numbers)
-    start = 0
-    while start < len(left):
-        first = left[start]
-        size = 1
-        # Twice as many, if the first one is at such a boundary and the last one of them is there.
-        while (
-            size < LARGEST_RANGE
-            and first % (2 * size) == 0
-            and start + 2 * size <= len(left)
-            and left[start + 2 * size - 1] == first + 2 * size - 1
-        ):
-            size *= 2
-        yield f"{make(first)}/{bits - size.bit_length() + 1}"
-        start += size
+    crowds: Mapping[str, int] = field(default_factory=dict)
 
 
 def max_count(pods_per_node: Iterable[int]) -> int:
@@ -258,13 +202,15 @@ def ordinal(pod: str) -> int:
 def decide(picture: Picture, rules: Rules) -> Plan:
     """What to write now.
 
-    1. Each record moves along its states, by the pods and by Calico's blocks.
+    1. Each record moves along its states, by the pods and by Calico's blocks. One that rests stays as it is while no
+       pod has its address, so those are not looked at.
     2. What is barred without a record gets one, the second time it is seen: the first time it may be on its way.
-    3. Holds end by time, then by count, then because a pool or a node would run dry; oldest freed first.
+    3. Holds end by time, then by their namespace's limit, then by count, then because a pool or a node would run dry;
+       oldest freed first.
     4. What is recorded and not barred is barred again.
     An address in use is never released, nor one that a live pod asks for by name.
     """
-    now = picture.now
+    now, book = picture.now, picture.book
     by_uid = {pod.uid: pod for pod in picture.pods}
     users: dict[Address, Pod] = {}
     for pod in sorted(picture.pods, key=lambda one: one.created):
@@ -276,11 +222,12 @@ def decide(picture: Picture, rules: Rules) -> Plan:
 
     after: dict[Address, Record] = {}
     swaps: list[Address] = []
-    for one, record in picture.records.items():
+    for one in sorted(book.moving | book.ahead | (book.resting.keys() & users.keys()), key=order):
+        record = book.records[one]
         after[one] = _step(one, _clamped(record, now), by_uid, users, allocated, picture, rules)
         if after[one].swapped and not record.swapped:
             swaps.append(one)
-    adopted = {one for one in picture.barred - set(picture.records) if one in picture.unrecorded}
+    adopted = book.unrecorded & picture.unrecorded
     for one in sorted(adopted, key=order):
         user = users.get(one)
         found = unknown(at=now)
@@ -289,19 +236,19 @@ def decide(picture: Picture, rules: Rules) -> Plan:
                 found, namespace=user.namespace, pod=user.name, node=user.node, uid=user.uid, owner=user.owner
             )
         after[one] = _step(one, found, by_uid, users, allocated, picture, rules)
-    busy = set(users) | (allocated or set()) | asked
-    held = {one: r for one, r in after.items() if r.state is State.FREED and one not in busy}
-    queue = sorted(held, key=lambda one: (_freed(held[one]), held[one].seq, order(one)))
+
+    held = _Held(book, after, (users.keys(), allocated or (), asked))
 
     def end(which: Address, why: End) -> None:
-        after[which] = replace(after[which], state=State.RELEASING, end=why)
-        del held[which]
+        after[which] = replace(held[which], state=State.RELEASING, end=why)
+        held.end(which)
 
-    for one in queue:
-        hold = held[one].hold
-        if now - _freed(held[one]) >= (rules.hold if hold is None else hold):
-            end(one, End.SKIPPED if hold == 0.0 else End.EXPIRED)
-    for one in [one for one in queue if one in held][: max(0, len(held) - rules.max_count)]:
+    for one in held.due(now, rules.hold):
+        end(one, End.SKIPPED if held[one].hold == 0.0 else End.EXPIRED)
+    crowds = held.crowds(rules.max_per_namespace)
+    for one in held.of_namespaces(crowds):
+        end(one, End.QUOTA)
+    for one in list(islice(held, max(0, len(held) - rules.max_count))):
         end(one, End.CROWDED)
     shortage: dict[str, int] = {}
     if picture.ipam is not None:
@@ -309,8 +256,8 @@ def decide(picture: Picture, rules: Rules) -> Plan:
         for pod in picture.pods:
             if pod.node and not pod.addresses and not pod.ended and not pod.deleting:
                 waiting[pod.node] += 1
-        barred_now = (picture.barred | set(after)) - {o for o, r in after.items() if r.state is State.RELEASING}
-        victims, shortage = relieve(picture.ipam, [one for one in queue if one in held], barred_now, waiting)
+        going = {one for one, record in after.items() if record.state is State.RELEASING}
+        victims, shortage = relieve(picture.ipam, held, _Barred(book, going), waiting)
         for one in victims:
             end(one, End.PRESSURE)
 
@@ -318,25 +265,129 @@ def decide(picture: Picture, rules: Rules) -> Plan:
     changed = {
         one: record
         for one, record in after.items()
-        if (before := picture.records.get(one)) is not record and before != record
+        if (before := book.records.get(one)) is not record and before != record
     }
     ended = [one for one, record in after.items() if record.state is State.RELEASING]
-    place = {one: number for number, one in enumerate(queue)}
-    ended.sort(key=lambda one: (place.get(one, -1), order(one)))
+    ended.sort(key=lambda one: (held.ended.get(one, _BEFORE_ALL), order(one)))
     return Plan(
         records=changed,
-        protect=frozenset(o for o, r in after.items() if r.state is not State.RELEASING) - picture.barred,
+        protect=frozenset(
+            one for one in book.unprotected if after.get(one, book.records[one]).state is not State.RELEASING
+        ),
         ended=tuple(ended),
         adopted=frozenset(adopted),
-        unrecorded=frozenset(picture.barred - set(picture.records) - adopted),
+        unrecorded=frozenset(book.unrecorded - adopted),
         swaps=tuple(swaps),
         held=len(held),
         shortage=shortage,
+        crowds=crowds,
     )
 
 
-def _freed(record: Record) -> float:
-    return record.freed if record.freed is not None else record.last
+# Of records that end without having rested: a claim that came to nothing, a release that was cut short.
+_BEFORE_ALL = Resting(-math.inf, 0, (0, 0, 0), Address(""))
+
+
+class _Held:
+    """Addresses at rest that nobody has or asks for: those of the book, as far as `after` does not say otherwise.
+
+    Iterating is in the order of release, and leaves out what has been ended meanwhile.
+    """
+
+    def __init__(self, book: Book, after: Mapping[Address, Record], busy: Iterable[Collection[Address]]) -> None:
+        self._book, self._after = book, after
+        self._left_out = set(book.resting.keys() & after.keys())
+        rests = {one: record for one, record in after.items() if record.state is State.FREED}
+        for among in busy:
+            self._left_out.update(book.resting.keys() & among)
+            for one in rests.keys() & among:
+                del rests[one]
+        self._fresh = sorted(place_of(one, record) for one, record in rests.items())
+        self._count = len(book.resting) - len(self._left_out) + len(rests)
+        self._rests = rests
+        self.ended: dict[Address, Resting] = {}
+
+    def __len__(self) -> int:
+        return self._count - len(self.ended)
+
+    def __getitem__(self, one: Address) -> Record:
+        return self._rests[one] if one in self._rests else self._book.resting[one]
+
+    def __contains__(self, one: object) -> bool:
+        if one in self.ended:
+            return False
+        return one in self._rests or (one in self._book.resting and one not in self._left_out)
+
+    def __iter__(self) -> Iterator[Address]:
+        kept = (place for place in self._book.queue.items if place.address not in self._left_out)
+        for place in heapq.merge(kept, self._fresh):
+            if place.address not in self.ended:
+                yield place.address
+
+    def end(self, one: Address) -> None:
+        """It rests no longer."""
+        self.ended[one] = place_of(one, self[one])
+
+    def due(self, now: float, hold: float) -> list[Address]:
+        """Whose time has passed, oldest freed first. `hold` is for those without a length of their own."""
+        book = self._book
+        # Sums are not exact, so the list is only where to look.
+        near = book.due.items[: bisect_left(book.due.items, (now + 1.0,))]
+        found: set[Address] = {one.address for one in near} | book.undated
+        found.update(self._rests)
+
+        def has_passed(one: Address) -> bool:
+            own = self[one].hold
+            return now - freed_at(self[one]) >= (hold if own is None else own)
+
+        return sorted((one for one in found if one in self and has_passed(one)), key=self._place)
+
+    def _place(self, one: Address) -> Resting:
+        return place_of(one, self[one])
+
+    def crowds(self, most: int) -> dict[str, int]:
+        """By how many each namespace has more at rest than so many; empty where that is 0. Nobody's do not count."""
+        if most == 0:
+            return {}
+        counted = Counter(self._book.by_namespace)
+        counted.subtract(Counter(self._book.resting[one].namespace for one in self._left_out))
+        counted.update(Counter(record.namespace for record in self._rests.values()))
+        counted.subtract(Counter(self[one].namespace for one in self.ended))
+        return {name: count - most for name, count in sorted(counted.items()) if count > most and name != UNKNOWN}
+
+    def of_namespaces(self, wanted: Mapping[str, int]) -> list[Address]:
+        """The oldest of each of these namespaces, so many of each."""
+        left = dict(wanted)
+        found: list[Address] = []
+        for one in self if left else ():
+            namespace = self[one].namespace
+            if left.get(namespace, 0):
+                found.append(one)
+                left[namespace] -= 1
+        return found
+
+
+class _Barred:
+    """What stays barred: all of the book but `going`. Counts of ranges come from a sorted list of numbers."""
+
+    def __init__(self, book: Book, going: set[Address]) -> None:
+        self._numbers = {version: list(numbers.items) for version, numbers in book.numbers.items()}
+        self.addresses: set[Address] = book.records.keys() | book.barred
+        self.open(going)
+
+    def open(self, which: Iterable[Address]) -> None:
+        """These are barred no longer."""
+        inside = self.addresses.intersection(which)
+        self.addresses -= inside
+        for one in inside:
+            version, number, _ = order(one)
+            numbers = self._numbers[version]
+            del numbers[bisect_left(numbers, number)]
+
+    def within(self, span: _Span) -> int:
+        """How many are in a range."""
+        numbers = self._numbers[span.version]
+        return bisect_left(numbers, span.first + span.size) - bisect_left(numbers, span.first)
 
 
 def _clamped(record: Record, now: float) -> Record:
@@ -361,7 +412,7 @@ def _step(
         if user is None or record.end in (End.CANCELLED, End.RETURNED):
             return record
         # A release that was cut short goes on, unless somebody got the address meanwhile.
-        record = replace(record, state=State.FREED, freed=_freed(record), end=None)
+        record = replace(record, state=State.FREED, freed=freed_at(record), end=None)
     if not record.uid and user is not None and (user.namespace, user.name) == (record.namespace, record.pod):
         # Another tool wrote this one, without the pod's uid.
         record = replace(record, uid=user.uid, owner=user.owner)
@@ -402,52 +453,47 @@ def margin(size: int) -> int:
 
 
 def relieve(
-    ipam: Ipam, queue: Sequence[Address], barred: Iterable[Address], waiting: Mapping[str, int]
+    ipam: Ipam, queue: Iterable[Address], barred: _Barred, waiting: Mapping[str, int]
 ) -> tuple[list[Address], dict[str, int]]:
     """Which holds to end, oldest first, so that pools and nodes do not run dry; and what each lacked.
 
     A node can use: what is free and not barred in its own blocks, whole blocks that it may still claim (the limit per
     host counts), and what is free in others' blocks, unless borrowing is off or the limit is reached: Calico then
-    fails without trying to borrow. `waiting` are pods per node that have no address yet.
+    fails without trying to borrow. `waiting` are pods per node that have no address yet. `queue` can be walked again
+    and again; what is chosen is opened in `barred`.
     """
-    blocked = set(barred)
-    left = list(queue)
-    victims: list[Address] = []
+    victims: dict[Address, None] = {}
     shortage: dict[str, int] = {}
-    queues = {block.cidr: frozenset(block.queue) for block in ipam.blocks}
 
-    def take(which: Iterable[Address], missing: int, place: str) -> bool:
-        if missing <= 0:
-            return False
-        inside = set(which)
-        chosen = [one for one in left if one in inside][:missing]
+    def take(is_inside: Callable[[Address], bool], missing: int, place: str) -> bool:
+        chosen = list(islice((one for one in queue if one not in victims and is_inside(one)), missing))
         shortage[place] = missing
-        gone = set(chosen)
-        left[:] = [one for one in left if one not in gone]
-        blocked.difference_update(gone)
-        victims.extend(chosen)
+        barred.open(chosen)
+        victims.update(dict.fromkeys(chosen))
         return bool(chosen)
 
     for version in (4, 6):
-        pools = [pool.cidr for pool in ipam.pools if not pool.disabled and _span(pool.cidr).version == version]
-        if not pools:
+        spans = [_span(pool.cidr) for pool in ipam.pools if not pool.disabled and _span(pool.cidr).version == version]
+        if not spans:
             continue
-        spans = [_span(pool) for pool in pools]
         size = sum(span.size for span in spans)
-        taken = {one for block in ipam.blocks for one in block.allocated if _in_any(one, spans)}
-        resting = sum(1 for one in blocked if one not in taken and _in_any(one, spans))
+        within = [block.allocated for block in ipam.blocks if _in_any(block.cidr, spans)]
+        taken: frozenset[Address] = frozenset().union(*within) if within else frozenset()
+        resting = sum(map(barred.within, spans)) - len(barred.addresses & taken)
         needed = sum(waiting.values()) + margin(size)
         missing = needed - (size - len(taken) - resting)
-        take((one for one in left if _in_any(one, spans)), missing, f"pools of IPv{version}")
+        if missing > 0:
+            take(lambda one, spans=spans: _in_any(one, spans), missing, f"pools of IPv{version}")  # type: ignore[misc]
 
     def count() -> tuple[dict[str, int], list[_Unclaimed]]:
         """Free addresses by block, and in what nobody has claimed: the same for all nodes until a hold ends."""
-        return {cidr: len(free - blocked) for cidr, free in queues.items()}, _unclaimed(ipam, blocked)
+        return {one.cidr: len(one.free - barred.addresses) for one in ipam.blocks}, _unclaimed(ipam, barred)
 
     free, unclaimed = count()
     by_host: dict[str, list[Block]] = defaultdict(list)
     for block in ipam.blocks:
         by_host[block.host].append(block)
+    all_free = sum(free.values())
     hosts = sorted({host for host in by_host if host} | {node for node, n in waiting.items() if n})
     for host in hosts:
         own = by_host.get(host, [])
@@ -457,14 +503,16 @@ def relieve(
         if more > 0:
             usable += sum(max(0, min(one.free, more * one.block)) for one in unclaimed)
             if not ipam.strict:
-                usable += sum(free.values()) - mine
-        needed = waiting.get(host, 0) + (margin(size) if own else 0)
-        candidates: set[Address] = set().union(*(queues[block.cidr] for block in own)) if own else set()
-        if not own and not ipam.strict:
-            candidates = set(left)
-        if take(candidates, needed - usable, f"node {host}"):
+                usable += all_free - mine
+        missing = waiting.get(host, 0) + (margin(size) if own else 0) - usable
+        if missing <= 0:
+            continue
+        mine_to_use = frozenset().union(*(block.free for block in own)) if own else frozenset()
+        anywhere = not own and not ipam.strict
+        if take(lambda one, a=anywhere, m=mine_to_use: a or one in m, missing, f"node {host}"):  # type: ignore[misc]
             free, unclaimed = count()
-    return victims, shortage
+            all_free = sum(free.values())
+    return list(victims), shortage
 
 
 class _Span(NamedTuple):
@@ -491,28 +539,23 @@ class _Unclaimed(NamedTuple):
     block: int
 
 
-def _unclaimed(ipam: Ipam, blocked: set[Address]) -> list[_Unclaimed]:
-    claimed = {_span(block.cidr)[:2] for block in ipam.blocks}
+def _unclaimed(ipam: Ipam, barred: _Barred) -> list[_Unclaimed]:
     found: list[_Unclaimed] = []
     for pool in ipam.pools:
         if pool.disabled:
             continue
         span = _span(pool.cidr)
         size = 1 << ((32 if span.version == 4 else 128) - pool.block)
-        used = sum(1 for block in ipam.blocks if _in_any(block.cidr, (span,)))
-        barred = 0
-        for one in blocked:
-            version, number, _ = order(one)
-            inside = version == span.version and span.first <= number < span.first + span.size
-            barred += inside and (version, number // size * size) not in claimed
-        found.append(_Unclaimed((max(1, span.size // size) - used) * size - barred, size))
+        claimed = [block.cidr for block in ipam.blocks if _in_any(block.cidr, (span,))]
+        resting = barred.within(span) - sum(barred.within(_span(cidr)) for cidr in claimed)
+        found.append(_Unclaimed((max(1, span.size // size) - len(claimed)) * size - resting, size))
     return found
 
 
 # --- what it was good for -------------------------------------------------------------------------------------------
 
 
-def spared(before: Ipam | None, now: Ipam | None, held: Iterable[Address]) -> frozenset[Address]:
+def spared(before: Ipam | None, now: Ipam | None, held: Container[Address]) -> frozenset[Address]:
     """Held addresses that Calico passed over: something behind them in their block's queue was given out instead.
 
     Without the hold, the pod that got the later address would have got this one: a swap that did not happen.
@@ -520,13 +563,12 @@ def spared(before: Ipam | None, now: Ipam | None, held: Iterable[Address]) -> fr
     if before is None or now is None:
         return frozenset()
     given = {block.cidr: block.allocated for block in now.blocks}
-    holds = set(held)
     found: set[Address] = set()
     for block in before.blocks:
         fresh = given.get(block.cidr, frozenset()) - block.allocated
         places = [number for number, one in enumerate(block.queue) if one in fresh]
         if places:
-            found.update(one for one in block.queue[: max(places)] if one in holds and one not in fresh)
+            found.update(one for one in block.queue[: max(places)] if one in held and one not in fresh)
     return frozenset(found)
 
 

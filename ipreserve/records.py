@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import ipaddress
-import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
@@ -16,6 +15,8 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from functools import lru_cache
 from typing import Any, NewType
+
+import orjson
 
 Address = NewType("Address", str)
 """An IPv4 or IPv6 address in its shortest text."""
@@ -53,6 +54,7 @@ class End(StrEnum):
 
     EXPIRED = "expired"
     CROWDED = "crowded"
+    QUOTA = "quota"
     PRESSURE = "pressure"
     CANCELLED = "cancelled"
     RETURNED = "returned"
@@ -238,13 +240,13 @@ def to_json(record: Record) -> str:
         "freed": None if record.freed is None else iso(record.freed), "hold": record.hold, "end": record.end,
         "swapped": record.swapped or None, "spared": record.spared or None, "policy": dict(record.policy) or None,
     }  # fmt: skip
-    return json.dumps({name: value for name, value in found.items() if value is not None}, separators=(",", ":"))
+    return orjson.dumps({name: value for name, value in found.items() if value is not None}).decode()
 
 
 def from_json(text: str) -> Record:
     """Raises BadRecord, which says what is wrong."""
     try:
-        found = json.loads(text)
+        found = orjson.loads(text)
     except ValueError as error:
         raise BadRecord("not JSON") from error
     if not isinstance(found, dict) or found.get("v") != VERSION:
@@ -275,8 +277,16 @@ def from_json(text: str) -> Record:
         raise BadRecord(str(error)) from error
 
 
-def read(data: Mapping[str, str]) -> Ledger:
-    """The ledger in a ConfigMap. Never raises: what cannot be read is in `bad` and `broken`."""
+def read(
+    data: Mapping[str, str], *, before: Ledger | None = None, texts: Mapping[str, str] | None = None
+) -> Ledger:  # fmt: skip
+    """The ledger in a ConfigMap. Never raises: what cannot be read is in `bad` and `broken`.
+
+    `before` and `texts` are what was read the last time: the record of a text that is still the same is taken over,
+    so that a reader of thousands parses what changed, and finds the very same object where nothing did.
+    """
+    was, old = texts or {}, before or Ledger()
+    known = {one: record for one, record in old.records.items() if one not in old.broken}
     records: dict[Address, Record] = {}
     bad = {name: text for name, text in data.items() if name.endswith(BAD)}
     broken: dict[Address, str] = {}
@@ -288,6 +298,9 @@ def read(data: Mapping[str, str]) -> Ledger:
         found = address_of_key(name)
         if found is None:
             bad.update({one: data[one] for one in (name, name + MORE) if one in data})
+            continue
+        if full is not None and full == was.get(name + MORE) and key(found) == name and found in known:
+            records[found] = known[found]
             continue
         try:
             records[found] = from_json(raw) if full is not None else from_legacy(raw)

@@ -42,6 +42,7 @@ class Settings:
     hold: float = 3600.0
     short_hold: float = 120.0
     max_count: int = 0
+    max_per_namespace: int = 0
     cancel_after: float = 60.0
     identity: str = ""
 
@@ -57,6 +58,7 @@ class Live:
     hold: float | None = None
     short_hold: float | None = None
     max_count: int | None = None
+    max_per_namespace: int | None = None
     cancel_after: float | None = None
     namespaces: Selector = PROTECTED
     pods: Selector = STATEFUL_PODS
@@ -88,9 +90,12 @@ def reload(data: Mapping[str, str], before: Live) -> Reloaded:
     take("short-hold", "short_hold", parse_duration)
     take("cancel-after", "cancel_after", parse_duration)
     take("max-count", "max_count", _count)
+    take("max-per-namespace", "max_per_namespace", _count)
     take("namespace-selector", "namespaces", _selector)
     take("pod-selector", "pods", _selector)
-    known = {"hold", "short-hold", "cancel-after", "max-count", "namespace-selector", "pod-selector"}
+    known = {
+        "hold", "short-hold", "cancel-after", "max-count", "max-per-namespace", "namespace-selector", "pod-selector"
+    }  # fmt: skip
     problems += [f"ip-reserve-config: {name}: no such setting" for name in sorted(set(data) - known)]
     return Reloaded(Live(**found), tuple(problems))
 
@@ -130,7 +135,7 @@ FLAGS = (
     ("kubeconfig", "PATH"), ("namespace", "NAME"), ("calico-api", "|".join(CALICO_APIS)), ("listen", "HOST:PORT"),
     ("url", "URL"), ("metrics", "HOST:PORT"), ("deadline", "SECONDS"), ("gather-ms", "MS"), ("deny-seconds", "SECONDS"),
     ("period", "SECONDS"), ("hold", "SECONDS"), ("short-hold", "SECONDS"), ("max-count", "N"),
-    ("cancel-after", "SECONDS"), ("identity", "NAME"),
+    ("max-per-namespace", "N"), ("cancel-after", "SECONDS"), ("identity", "NAME"),
 )  # fmt: skip
 
 
@@ -177,11 +182,12 @@ def from_arguments(arguments: Mapping[str, str | None], environment: Mapping[str
             changes[name] = _seconds(flag, text, least=least)
     if (text := value("gather-ms")) is not None:
         changes["gather"] = _seconds("gather-ms", text) / 1000
-    if (text := value("max-count")) is not None:
-        try:
-            changes["max_count"] = _count(text)
-        except ValueError as error:
-            raise Misconfigured(f"--max-count: {error}") from error
+    for flag in ("max-count", "max-per-namespace"):
+        if (text := value(flag)) is not None:
+            try:
+                changes[flag.replace("-", "_")] = _count(text)
+            except ValueError as error:
+                raise Misconfigured(f"--{flag}: {error}") from error
     if (text := value("identity")) is not None:
         changes["identity"] = text
     if value("give-back") is not None:

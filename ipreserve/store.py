@@ -7,7 +7,6 @@ barred, and the sweeper mends both.
 
 from __future__ import annotations
 
-import json
 import logging
 import threading
 import time
@@ -15,9 +14,12 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
-from ipreserve import errors, pool, records
+import orjson
+
+from ipreserve import errors, layout, records
 from ipreserve.kube import METADATA, METADATA_LIST, CalicoApi, JsonObject, Kube
 from ipreserve.metrics import WebhookMetrics
 from ipreserve.records import Address, Claim, Ledger, Record, State
@@ -37,6 +39,8 @@ FRESH_SECONDS = 10.0
 REMEMBERED_SECONDS = 20.0
 REMEMBERED = 50_000
 MOST_IN_ONE_COMMIT = 2000
+# Each step waits for more, if the last one brought some.
+MOST_STEPS = 10
 
 
 @dataclass(frozen=True)
@@ -49,7 +53,7 @@ class Barred:
     malformed: tuple[str, ...] = ()
     raw: JsonObject | None = None
 
-    @property
+    @cached_property
     def is_canonical(self) -> bool:
         """Whether every entry is written as every version of Calico takes it, each once."""
         listed = ((self.raw or {}).get("spec") or {}).get("reservedCIDRs") or []
@@ -70,10 +74,11 @@ class Kept:
         said = ((self.raw or {}).get("metadata", {}).get("annotations") or {}).get(SHARDS, "1")
         return max(1, int(said)) if str(said).isdecimal() else 1
 
-    @property
+    @cached_property
     def size(self) -> int:
         """Bytes as the API server counts them for its limit of 1 MiB."""
-        return sum(len(value) for value in ((self.raw or {}).get("data") or {}).values())
+        data: Mapping[str, str] = (self.raw or {}).get("data") or {}
+        return sum(len(value) if value.isascii() else len(value.encode()) for value in data.values())
 
 
 def shard_name(index: int, base: str = NAME) -> str:
@@ -93,7 +98,7 @@ class Store:
 
     def __init__(self, kube: Kube, namespace: str, calico: Callable[[], CalicoApi]) -> None:
         self.kube, self.namespace, self._calico = kube, namespace, calico
-        # What was read last, for readers of everything.
+        # What was read or written last, so that what has not changed is not read again.
         self._barred: dict[tuple[str, int], Barred] = {}
         self._kept: dict[int, Kept] = {}
 
@@ -106,19 +111,45 @@ class Store:
 
     def read_barred(self, index: int, *, timeout: float = 10.0) -> Barred:
         """Raises ApiError, Unreachable, NoCalico."""
+        collection = self._calico().reservations
         try:
-            found = self.kube.get(f"{self._calico().reservations}/{shard_name(index)}", timeout=timeout)
+            found = barred(index, self.kube.get(f"{collection}/{shard_name(index)}", timeout=timeout))
         except errors.NotFound:
+            self._barred.pop((collection, index), None)
             return Barred(index)
-        return barred(index, found)
+        self._barred[collection, index] = found
+        return found
 
     def read_kept(self, index: int, *, timeout: float = 10.0) -> Kept:
         """Raises ApiError, Unreachable."""
         try:
-            found = self.kube.get(f"{self.configmaps}/{shard_name(index)}", timeout=timeout)
+            raw = self.kube.get(f"{self.configmaps}/{shard_name(index)}", timeout=timeout)
         except errors.NotFound:
+            self._kept.pop(index, None)
             return Kept(index)
-        return kept(index, found)
+        found = self._kept[index] = kept(index, raw, before=self._kept.get(index))
+        return found
+
+    def barred_now(self, index: int) -> Barred:
+        """The same as `read_barred`; asks only for the version when what is known may still hold."""
+        collection = self._calico().reservations
+        known = self._barred.get((collection, index))
+        if known is not None and self._is_current(f"{collection}/{shard_name(index)}", known.raw):
+            return known
+        return self.read_barred(index)
+
+    def kept_now(self, index: int) -> Kept:
+        """The same as `read_kept`; asks only for the version when what is known may still hold."""
+        known = self._kept.get(index)
+        if known is not None and self._is_current(f"{self.configmaps}/{shard_name(index)}", known.raw):
+            return known
+        return self.read_kept(index)
+
+    def _is_current(self, path: str, raw: JsonObject | None) -> bool:
+        try:
+            return _version(self.kube.get(path, accept=METADATA)) == _version(raw)
+        except errors.NotFound:
+            return False
 
     def all_barred(self) -> dict[int, Barred]:
         """Every shard's IPReservation, shard 0 also when it is missing. What has not changed is not read again."""
@@ -128,7 +159,7 @@ class Store:
             known = self._barred.get((collection, index))
             shard = known if known is not None and _version(known.raw) == version else self.read_barred(index)
             if shard.raw is not None:
-                found[index] = self._barred[collection, index] = shard
+                found[index] = shard
         return found
 
     def all_kept(self) -> dict[int, Kept]:
@@ -138,7 +169,7 @@ class Store:
             known = self._kept.get(index)
             shard = known if known is not None and _version(known.raw) == version else self.read_kept(index)
             if shard.raw is not None:
-                found[index] = self._kept[index] = shard
+                found[index] = shard
         return found
 
     def _versions(self, collection: str) -> list[tuple[int, str]]:
@@ -181,7 +212,7 @@ class Store:
         wanted = frozenset(addresses)
         manifest = self._manifest(before.raw, shard_name(before.index), "reservation")
         manifest |= {"apiVersion": calico.api_version, "kind": "IPReservation"}
-        listed = pool.render(wanted, ranges=before.ranges, aggregate=aggregate)
+        listed = layout.render(wanted, ranges=before.ranges, aggregate=aggregate)
         manifest["spec"] = {**((before.raw or {}).get("spec") or {}), "reservedCIDRs": listed}
         answer = self._put(calico.reservations, before.raw, manifest, dry_run=dry_run, timeout=timeout)
         if (answer.get("spec") or {}).get("reservedCIDRs") == listed:
@@ -200,8 +231,7 @@ class Store:
                 f"IPReservation {shard_name(before.index)}: the API server reported success, and "
                 f"{len(wanted - found.addresses) or len(wanted)} addresses are not in it"
             )
-        if (calico.reservations, before.index) in self._barred:
-            self._barred[calico.reservations, before.index] = found
+        self._barred[calico.reservations, before.index] = found
         return found
 
     def write_kept(self, before: Kept, ledger: Ledger, *, shards: int | None = None, timeout: float = 10.0) -> Kept:
@@ -215,9 +245,7 @@ class Store:
         answer = self._put(self.configmaps, before.raw, manifest | {"data": data}, timeout=timeout)
         if dict(answer.get("data") or {}) != data:
             raise errors.NotStored(f"ConfigMap {shard_name(before.index)}: the API server stored something else")
-        found = Kept(before.index, records.written(ledger), answer)
-        if before.index in self._kept:
-            self._kept[before.index] = found
+        found = self._kept[before.index] = Kept(before.index, records.written(ledger), answer)
         return found
 
     def add_history(self, index: int, ended: Mapping[Address, Record], *, at: float) -> None:
@@ -253,7 +281,7 @@ class Store:
             if _index(name, HISTORY) is not None:
                 found += _entries(data.get(records.key(one)))
             elif _index(name) is not None and (record := records.read(data).records.get(one)) is not None:
-                found.append(json.loads(records.to_json(record)))
+                found.append(orjson.loads(records.to_json(record)))
         return sorted(found, key=lambda entry: (str(entry.get("first")), "released" not in entry))
 
     def _manifest(self, raw: JsonObject | None, name: str, part: str) -> JsonObject:
@@ -286,9 +314,13 @@ def barred(index: int, raw: JsonObject) -> Barred:
     return Barred(index, addresses - {records.SENTINEL}, ranges, malformed, raw)
 
 
-def kept(index: int, raw: JsonObject) -> Kept:
-    """A ledger, read. The shared ConfigMap must not make one fail, so this never raises."""
-    return Kept(index, records.read(raw.get("data") or {}), raw)
+def kept(index: int, raw: JsonObject, *, before: Kept | None = None) -> Kept:
+    """A ledger, read. The shared ConfigMap must not make one fail, so this never raises.
+
+    What stands there as it did before is taken over from it.
+    """
+    ledger, texts = (before.ledger, (before.raw or {}).get("data")) if before is not None else (None, None)
+    return Kept(index, records.read(raw.get("data") or {}, before=ledger, texts=texts), raw)
 
 
 def _version(raw: JsonObject | None) -> str:
@@ -297,18 +329,18 @@ def _version(raw: JsonObject | None) -> str:
 
 def _entries(text: str | None) -> list[JsonObject]:
     try:
-        found = json.loads(text) if text else []
+        found = orjson.loads(text) if text else []
     except ValueError:
         return []
     return [one for one in found if isinstance(one, dict)] if isinstance(found, list) else []
 
 
 def _entry(record: Record, at: float) -> JsonObject:
-    return {**json.loads(records.to_json(record)), "released": records.iso(at)}
+    return {**orjson.loads(records.to_json(record)), "released": records.iso(at)}
 
 
 def _text(entries: list[JsonObject]) -> str:
-    return json.dumps(entries, separators=(",", ":"))
+    return orjson.dumps(entries).decode()
 
 
 def history_text(ended: Iterable[Record], *, at: float) -> str:
@@ -343,8 +375,10 @@ class _Waiting:
 
 
 class Writer:
-    """One shard's writer: gathers claims for some milliseconds, writes the whole set once, answers all who wait.
+    """One shard's writer: gathers claims, writes the whole set once, answers all who wait.
 
+    0. A claim that comes alone is written at once. While others come, and while the last commit answered several,
+       it waits in steps of `gather` seconds for as long as each step brings more, at most MOST_STEPS of them.
     1. Compute the set and the ledger from what is known, or read both when nothing is known.
     2. Write the IPReservation if the set grew; the version makes a write from stale knowledge fail (Conflict).
     3. Write the ledger if a record changed.
@@ -373,12 +407,23 @@ class Writer:
         """Read everything anew before the next write: Calico's API has changed."""
         self._barred = self._kept = None
 
+    def _gather_more(self, *, several: bool) -> None:
+        """Wait while claims keep coming. `several`: the last commit answered more than one, so more are likely."""
+        for _ in range(MOST_STEPS):
+            waiting = len(self._queue)
+            if waiting == 1 and not several:
+                return
+            time.sleep(self._gather)
+            if len(self._queue) == waiting:
+                return
+
     def _run(self) -> None:
+        batch: list[_Waiting] = []
         while True:
             with self._wake:
                 while not self._queue:
                     self._wake.wait()
-            time.sleep(self._gather)
+            self._gather_more(several=len(batch) > 1)
             with self._wake:
                 batch, self._queue = self._queue[:MOST_IN_ONE_COMMIT], self._queue[MOST_IN_ONE_COMMIT:]
             try:
@@ -428,7 +473,7 @@ class Writer:
         known, known_at = self._barred
         wanted = known.addresses | {one.address for one in claims}
         if wanted != known.addresses or known.raw is None or not known.is_canonical:
-            aggregate = len(wanted) * self._shards() > pool.AGGREGATE_FROM
+            aggregate = len(wanted) * self._shards() > layout.AGGREGATE_FROM
             self._barred = self._store.write_barred(known, wanted, aggregate=aggregate, timeout=timeout), now
         elif now - known_at > FRESH_SECONDS:
             self.forget()
@@ -487,7 +532,7 @@ class Reserver:
                 at = self._known.get(known)
             if at is not None and time.monotonic() - at < REMEMBERED_SECONDS:
                 continue
-            future = self._writer(pool.shard_of(claim.address, self.shards)).submit(claim, seconds=seconds)
+            future = self._writer(layout.shard_of(claim.address, self.shards)).submit(claim, seconds=seconds)
             future.add_done_callback(lambda done, known=known: self._remember(known, done))  # type: ignore[misc]
             found.append(future)
         return found

@@ -10,13 +10,16 @@ import math
 import signal
 import threading
 import time
+from collections import ChainMap, Counter
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from itertools import islice
 from typing import Any
 
-from ipreserve import errors, kube, metrics, pool, records, review, settings, store
+from ipreserve import errors, kube, layout, metrics, pool, records, review, settings, store
+from ipreserve.book import Book, freed_at
 from ipreserve.install import LEASE
 from ipreserve.kube import JsonObject
 from ipreserve.pool import Block, Ipam, Pod, Range, Workload
@@ -78,6 +81,17 @@ def range_row(one: JsonObject) -> Range:
     network = records.network(spec["cidr"])
     default = 26 if network.version == 4 else 122
     return Range(cidr=str(network), block=int(spec.get("blockSize") or default), disabled=bool(spec.get("disabled")))
+
+
+def ranges(pools: Iterable[JsonObject]) -> tuple[Range, ...]:
+    """All pools that make sense; Calico's schema takes any text as a pool's CIDR, and one must not stop the sweep."""
+    found: list[Range] = []
+    for one in pools:
+        try:
+            found.append(range_row(one))
+        except (KeyError, TypeError, ValueError) as error:
+            log.warning("IPPool %s is left out: %s", one.get("metadata", {}).get("name"), error)
+    return tuple(found)
 
 
 def workload_row(one: JsonObject) -> Workload:
@@ -182,25 +196,12 @@ class Lease:
 
 @dataclass
 class _Found:
-    """What one sweep read of its own objects."""
+    """What one sweep read of its own objects; `book` is all of it as one."""
 
     barred: dict[int, store.Barred]
     kept: dict[int, store.Kept]
     shards: int
-
-    def records(self) -> dict[Address, Record]:
-        """All of them; where two shards have one address, the younger claim counts."""
-        found: dict[Address, Record] = {}
-        for shard in self.kept.values():
-            for one, record in shard.ledger.records.items():
-                other = found.get(one)
-                if other is None or (record.last, record.seq) > (other.last, other.seq):
-                    found[one] = record
-        return found
-
-    def addresses(self) -> frozenset[Address]:
-        """All that is barred."""
-        return frozenset().union(*(one.addresses for one in self.barred.values()))
+    book: Book
 
 
 class Sweeper:
@@ -220,6 +221,9 @@ class Sweeper:
         self._blocks: kube.Mirror[Block] | None = None
         self._pools_path: str | None = None
         self._unrecorded: frozenset[Address] = frozenset()
+        self._book = Book()
+        # When the book was last brought up to date: it has to be made anew when the time goes back.
+        self._followed = 0.0
         self._ipam_before: Ipam | None = None
         self._owners: dict[Address, tuple[tuple[str, str], float]] = {}
         self._shown: dict[str, float] = {}
@@ -278,6 +282,7 @@ class Sweeper:
             short_hold=options.short_hold if live.short_hold is None else live.short_hold,
             cancel_after=options.cancel_after if live.cancel_after is None else live.cancel_after,
             max_count=count,
+            max_per_namespace=(options.max_per_namespace if live.max_per_namespace is None else live.max_per_namespace),
         )
 
     def _reload(self) -> None:
@@ -309,16 +314,15 @@ class Sweeper:
             taken = self._picture(found, pods, ipam)
             plan = pool.decide(taken, rules)
         self._unrecorded = plan.unrecorded
-        spared = pool.spared(self._ipam_before, ipam, [o for o, r in taken.records.items() if r.state is State.FREED])
         changes = dict(plan.records)
-        for one in spared:
-            record = changes.get(one, taken.records[one])
+        for one in pool.spared(self._ipam_before, ipam, found.book.resting):
+            record = changes.get(one, found.book.records[one])
             if not record.spared:
                 self.metrics.swaps_prevented.inc()
                 changes[one] = replace(record, spared=True)
         self._ipam_before = ipam
-        self._write(found, taken, plan, changes)
-        self._observe(found, taken, plan, rules, pods, changes)
+        self._write(found, plan, changes)
+        self._observe(found, plan, rules, pods, changes, taken.now)
         return plan
 
     def _read(self) -> _Found:
@@ -326,12 +330,30 @@ class Sweeper:
         # The ledgers first: what is barred and recorded in between is then seen barred only, and is waited for.
         barred = self.store.all_barred()
         largest = max(shard.size for shard in kept.values())
-        total = len(frozenset().union(*(one.addresses for one in barred.values())))
         before = kept[0].shards
-        if largest > pool.SHARD_BYTES and _unsettled(kept, before):
+        total = sum(len(one.addresses) for one in barred.values())
+        if total > layout.SHARD_SIZE * before:
+            # What is on its way from one shard to another counts once.
+            total = len(frozenset().union(*(one.addresses for one in barred.values())))
+        if largest > layout.SHARD_BYTES and _unsettled(kept, before):
             # Already growing: what is in the wrong shard makes one large that will not be.
             largest = 0
-        return _Found(barred, kept, pool.shards_for(total, before, largest=largest))
+        shards = layout.shards_for(total, before, largest=largest)
+        now = self.kube.clock.now()
+        if shards != self._book.shards or now < self._followed:
+            self._book = Book(shards)
+        self._followed = now
+        self._book.follow(
+            {
+                index: (
+                    kept.get(index, store.Kept(index)).ledger.records,
+                    barred.get(index, store.Barred(index)).addresses,
+                )
+                for index in {*kept, *barred}
+            },
+            at=now,
+        )
+        return _Found(barred, kept, shards, self._book)
 
     def _ipam(self) -> Ipam | None:
         readable = self._blocks is not None and self._blocks.error is None and self._blocks.wait(0)
@@ -339,24 +361,23 @@ class Sweeper:
         if not readable or self._blocks is None:
             return None
         try:
-            ranges = self.kube.list(self._pools_path)[0] if self._pools_path is not None else []
+            pools = self.kube.list(self._pools_path)[0] if self._pools_path is not None else []
             spec = kube.ipam_configuration(self.kube, self.calico())
         except errors.ApiError as error:
             log.warning("Calico's pools cannot be read, so the pressure valve is off: %s", error)
-            ranges, spec = [], {}
+            pools, spec = [], {}
         self.metrics.cooldown.set(float(spec.get("ipCooldownSeconds") or 0))
         return Ipam(
             blocks=tuple(sorted(self._blocks.rows(), key=lambda block: records.order(block.cidr))),
-            pools=tuple(range_row(one) for one in ranges),
+            pools=ranges(pools),
             strict=bool(spec.get("strictAffinity")),
             blocks_per_host=int(spec.get("maxBlocksPerHost") or pool.DEFAULT_BLOCKS_PER_HOST),
         )
 
     def _picture(self, found: _Found, pods: list[Pod], ipam: Ipam | None) -> pool.Picture:
-        known = found.records()
         workloads: dict[tuple[str, str], Workload] | None = {}
         defaults: dict[str, Mapping[str, str]] = {}
-        if any(record.state in (State.CLAIMED, State.TERMINATING) for record in known.values()):
+        if any(found.book.states[state] for state in (State.CLAIMED, State.TERMINATING)):
             # Policies count at the moment an address becomes free.
             try:
                 sets, _ = self.kube.list("/apis/apps/v1/statefulsets")
@@ -367,33 +388,40 @@ class Sweeper:
                 log.warning("policies cannot be read, so the normal hold applies: %s", error)
                 workloads = None
         return pool.Picture(
-            now=self.kube.clock.now(), records=known, barred=found.addresses(), pods=pods, ipam=ipam,
-            workloads=workloads, defaults=defaults, unrecorded=self._unrecorded,
+            now=self.kube.clock.now(), book=found.book, pods=pods, ipam=ipam, workloads=workloads, defaults=defaults,
+            unrecorded=self._unrecorded,
         )  # fmt: skip
 
     # --- writing ----------------------------------------------------------------------------------------------------
 
-    def _write(
-        self, found: _Found, taken: pool.Picture, plan: pool.Plan, changes: Mapping[Address, Record]
-    ) -> None:  # fmt: skip
-        """Shard by shard; one that fails is logged, counted, and tried again by the next sweep."""
-        after = {**taken.records, **changes}
+    def _write(self, found: _Found, plan: pool.Plan, changes: Mapping[Address, Record]) -> None:
+        """Shard by shard; one that fails is logged, counted, and tried again by the next sweep.
+
+        Only shards with something to write are looked at: what changes, what is not barred, what is in the wrong shard,
+        and objects that are missing or not as this service writes them.
+        """
+        after = ChainMap(dict(changes), found.book.records)
+        here: dict[int, set[Address]] = {
+            index: set()
+            for index in found.kept
+            if _needs_care(found.kept[index], found.barred.get(index, store.Barred(index)))
+        }
         # Growing shards: what is in the wrong one is written to the right one first, and removed there after.
-        here: dict[int, set[Address]] = {index: set() for index in found.kept}
-        for one in after:
-            here.setdefault(pool.shard_of(one, found.shards), set()).add(one)
+        for one in set().union(changes, plan.protect, plan.ended, *found.book.strays.values()):
+            if one in after:
+                here.setdefault(layout.shard_of(one, found.shards), set()).add(one)
         if found.shards != found.kept[0].shards:
             log.info("%d shards from now on", found.shards)
             self._safely("number of shards", lambda: self._announce(found.shards))
-        done = self._each("shard", here, lambda index: self._write_shard(found, taken, after, index, here[index]))
+        done = self._each("shard", here, lambda index: self._write_shard(found, after, index, here[index]))
         if len(done) == len(here):
-            self._each("moving out of shard", {*found.kept, *found.barred}, lambda index: self._move_out(found, index))
+            self._each("moving out of shard", found.book.strays, lambda index: self._move_out(found, index))
         ending: dict[int, list[Address]] = {}
         for one in plan.ended:
-            ending.setdefault(pool.shard_of(one, found.shards), []).append(one)
+            ending.setdefault(layout.shard_of(one, found.shards), []).append(one)
         self._each(
             "releasing in shard", [index for index in done if index in ending],
-            lambda index: self._release(index, {one: after[one] for one in ending[index]}),
+            lambda index: self._release(index, {one: after[one] for one in ending[index]}, found.shards),
         )  # fmt: skip
 
     def _each(self, what: str, shards: Iterable[int], action: Callable[[int], None]) -> list[int]:
@@ -434,15 +462,15 @@ class Sweeper:
         raise errors.Unreachable("somebody else writes all the time")
 
     def _write_shard(
-        self, found: _Found, taken: pool.Picture, after: Mapping[Address, Record], index: int, mine: set[Address]
-    ) -> None:
+        self, found: _Found, after: Mapping[Address, Record], index: int, mine: set[Address]
+    ) -> None:  # fmt: skip
         """Bar what is recorded, then record what changed; each record only if it is still what was decided on."""
         recorded = {one for one in mine if after[one].state is not State.RELEASING}
         before = found.barred.get(index, store.Barred(index))
         missing = recorded - before.addresses
-        if missing - found.addresses():
-            log.warning("%d recorded addresses were not barred, and are again", len(missing - found.addresses()))
-            self.metrics.repaired.labels("protected").inc(len(missing - found.addresses()))
+        if unprotected := missing - found.book.barred:
+            log.warning("%d recorded addresses were not barred, and are again", len(unprotected))
+            self.metrics.repaired.labels("protected").inc(len(unprotected))
         if before.malformed:
             log.error("IPReservation %s: malformed entries removed: %s", store.shard_name(index), before.malformed)
         if missing or before.raw is None or not before.is_canonical:
@@ -453,7 +481,7 @@ class Sweeper:
             for one in mine
             if (seen := kept.ledger.records.get(one)) is not after[one] and seen != after[one]
         }
-        adopted = sum(1 for one in wanted if one not in taken.records)
+        adopted = sum(1 for one in wanted if one not in found.book.records)
         if adopted:
             log.warning("%d addresses were barred without a record, and have one now", adopted)
             self.metrics.repaired.labels("adopted").inc(adopted)
@@ -470,7 +498,7 @@ class Sweeper:
                     now[one] = to if to.seq else replace(to, seq=_next(now))
             for one in broken - set(now):
                 # Still barred: a record made anew lets its hold end like any other's.
-                now[one] = replace(records.unknown(at=taken.now), seq=_next(now))
+                now[one] = replace(records.unknown(at=self.kube.clock.now()), seq=_next(now))
             if now == kept.ledger.records and not broken and kept.raw is not None:
                 return
             try:
@@ -488,12 +516,12 @@ class Sweeper:
         """Add and remove addresses of one IPReservation, on what it is now."""
         more = frozenset(addresses)
         for attempt in range(ATTEMPTS):
-            before = self.store.read_barred(index)
+            before = self.store.barred_now(index)
             wanted = (before.addresses - drop) | more
             if wanted == before.addresses and before.raw is not None and before.is_canonical:
                 return
             try:
-                self.store.write_barred(before, wanted, aggregate=len(wanted) * shards > pool.AGGREGATE_FROM)
+                self.store.write_barred(before, wanted, aggregate=len(wanted) * shards > layout.AGGREGATE_FROM)
                 return
             except errors.Conflict:
                 if attempt == ATTEMPTS - 1:
@@ -502,13 +530,10 @@ class Sweeper:
     def _move_out(self, found: _Found, index: int) -> None:
         """Drop from a shard what belongs, and is, elsewhere."""
         kept = found.kept.get(index)
-        strays = {
-            one for one in (kept.ledger.records if kept else {}) if pool.shard_of(one, found.shards) != index
-        }  # fmt: skip
+        out = found.book.strays[index]
+        strays = {one for one in out if kept is not None and one in kept.ledger.records}
         barred = found.barred.get(index, store.Barred(index))
-        stray_addresses = frozenset(
-            one for one in barred.addresses if pool.shard_of(one, found.shards) != index and one in found.records()
-        )
+        stray_addresses = frozenset(one for one in out if one in barred.addresses and one in found.book.records)
         if stray_addresses:
             self._bar(index, (), found.shards, drop=stray_addresses)
             self.metrics.repaired.labels("moved").inc(len(stray_addresses))
@@ -519,9 +544,9 @@ class Sweeper:
             rest = {one: record for one, record in fresh.ledger.records.items() if one not in same}
             self.store.write_kept(fresh, replace(fresh.ledger, records=rest))
 
-    def _release(self, index: int, ending: Mapping[Address, Record]) -> None:
+    def _release(self, index: int, ending: Mapping[Address, Record], shards: int) -> None:
         """The records say releasing by now. Open the addresses, remember them, drop the records that still say so."""
-        kept = self.store.read_kept(index)
+        kept = self.store.kept_now(index)
         sure = {
             one: kept.ledger.records[one]
             for one in ending
@@ -529,7 +554,7 @@ class Sweeper:
         }
         if not sure:
             return
-        self._bar(index, (), 1, drop=frozenset(sure))
+        self._bar(index, (), shards, drop=frozenset(sure))
         at = self.kube.clock.now()
         try:
             self.store.add_history(index, sure, at=at)
@@ -540,7 +565,7 @@ class Sweeper:
             again = {one for one in sure if rest.get(one) != sure[one]}
             if again:
                 # Claimed anew between the mark and now: barred again at once, while its pod still has it.
-                self._bar(index, again & set(rest), 1)
+                self._bar(index, again & set(rest), shards)
             for one in sure.keys() - again:
                 del rest[one]
             try:
@@ -558,16 +583,20 @@ class Sweeper:
     # --- what is told -----------------------------------------------------------------------------------------------
 
     def _observe(
-        self, found: _Found, taken: pool.Picture, plan: pool.Plan, rules: pool.Rules, pods: list[Pod],
-        changes: Mapping[Address, Record],
+        self, found: _Found, plan: pool.Plan, rules: pool.Rules, pods: list[Pod], changes: Mapping[Address, Record],
+        now: float,
     ) -> None:  # fmt: skip
-        after = {**taken.records, **changes}
+        book = found.book
+        states = Counter(book.states)
+        states.subtract(Counter(book.records[one].state for one in changes if one in book.records))
+        states.update(Counter(record.state for record in changes.values()))
         for state in State:
-            self.metrics.addresses.labels(state).set(sum(1 for record in after.values() if record.state is state))
-        ages = [taken.now - r.freed for r in after.values() if r.state is State.FREED and r.freed is not None]
+            self.metrics.addresses.labels(state).set(states[state])
+        freed = [freed_at(record) for record in changes.values() if record.state is State.FREED]
+        freed += islice((place.freed for place in book.queue.items if place.address not in changes), 1)
         self.metrics.held.set(plan.held)
         self.metrics.limit.set(rules.max_count)
-        self.metrics.oldest.set(max(ages, default=0.0))
+        self.metrics.oldest.set(now - min(freed, default=now))
         ledgers = [shard.ledger for shard in found.kept.values()]
         self.metrics.quarantined.set(sum(len(one.bad) + len(one.broken) for one in ledgers))
         self.metrics.foreign.set(sum(len(one.ranges) for one in found.barred.values()))
@@ -575,12 +604,18 @@ class Sweeper:
         for place, missing in plan.shortage.items():
             self.metrics.shortage.labels(place).set(missing)
         for one in plan.swaps:
-            record = after[one]
+            record = changes[one]
             log.error("%s went from %s/%s to another workload while it was held", one, record.namespace, record.pod)
-        self._swaps(pods, taken.now, rules.hold, frozenset(plan.swaps))
-        pressed = [one for one in plan.ended if after[one].end is End.PRESSURE]
+        self._swaps(pods, now, rules.hold, frozenset(plan.swaps))
+        ended = {one: changes.get(one) or book.records[one] for one in plan.ended}
+        pressed = [one for one, record in ended.items() if record.end is End.PRESSURE]
         if pressed:
-            self._event(plan.shortage, pressed)
+            where = ", ".join(f"{place} lacked {missing}" for place, missing in plan.shortage.items())
+            self._event("HoldsEndedEarly", f"since pods would lack addresses ({where})", pressed)
+        for namespace, more in plan.crowds.items():
+            crowd = [one for one, r in ended.items() if r.end is End.QUOTA and r.namespace == namespace]
+            limit = f"since {namespace} had {more} more at rest than the {rules.max_per_namespace} of one namespace"
+            self._event("NamespaceLimit", limit, crowd)
 
     def _swaps(self, pods: list[Pod], now: float, window: float, known: frozenset[Address]) -> None:
         """Count addresses that changed their workload within a hold, also where nothing is protected."""
@@ -596,11 +631,10 @@ class Sweeper:
         for one in [one for one, (_, at) in self._owners.items() if now - at >= window]:
             del self._owners[one]
 
-    def _event(self, shortage: Mapping[str, int], pressed: list[Address]) -> None:
+    def _event(self, reason: str, why: str, which: list[Address]) -> None:
         """Say that holds ended early. An Event that cannot be written changes nothing else."""
-        where = ", ".join(f"{place} lacked {missing}" for place, missing in shortage.items())
-        some = ", ".join(pressed[:SHOWN_IN_EVENT]) + (" …" if len(pressed) > SHOWN_IN_EVENT else "")
-        message = f"{len(pressed)} holds ended early, since pods would lack addresses ({where}): {some}"
+        some = ", ".join(which[:SHOWN_IN_EVENT]) + (" …" if len(which) > SHOWN_IN_EVENT else "")
+        message = f"{len(which)} holds ended early, {why}: {some}"
         log.warning("%s", message)
         stamp = datetime.fromtimestamp(self.kube.clock.now(), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         name = store.shard_name(0)
@@ -609,7 +643,7 @@ class Sweeper:
             "involvedObject": {
                 "apiVersion": "v1", "kind": "ConfigMap", "namespace": self.options.namespace, "name": name
             },
-            "type": "Warning", "reason": "HoldsEndedEarly", "message": message[:1000],
+            "type": "Warning", "reason": reason, "message": message[:1000],
             "source": {"component": "ipreserve"}, "firstTimestamp": stamp, "lastTimestamp": stamp, "count": 1,
         }  # fmt: skip
         try:
@@ -657,9 +691,14 @@ def _next(among: Mapping[Address, Record]) -> int:
     return max((record.seq for record in among.values()), default=0) + 1
 
 
+def _needs_care(kept: store.Kept, barred: store.Barred) -> bool:
+    """Whether a shard's objects are missing, or hold something that this service does not write."""
+    return kept.raw is None or bool(kept.ledger.broken) or barred.raw is None or not barred.is_canonical
+
+
 def _unsettled(kept: Mapping[int, store.Kept], shards: int) -> bool:
     """Whether some record is not yet in its shard."""
-    return any(pool.shard_of(one, shards) != index for index, shard in kept.items() for one in shard.ledger.records)
+    return any(layout.shard_of(one, shards) != index for index, shard in kept.items() for one in shard.ledger.records)
 
 
 def pods_of(node: JsonObject) -> int:

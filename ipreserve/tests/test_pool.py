@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
-from hypothesis import settings
+import pytest
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from ipreserve import pool, records
-from ipreserve.pool import Block, Ipam, Picture, Pod, Range, Rules, Workload, decide
+from ipreserve import layout, pool, records
+from ipreserve.book import Book
+from ipreserve.pool import Block, Ipam, Picture, Plan, Pod, Range, Rules, Workload, decide
 from ipreserve.records import Address, Claim, End, Record, State
 
 A, B, C = Address("10.0.0.1"), Address("10.0.0.2"), Address("10.0.0.3")
@@ -34,9 +37,11 @@ def pod(name: str, *addresses: Address, uid: str = "", **more: Any) -> Pod:
     return replace(found, **more)
 
 
-def picture(known: dict[Address, Record], *pods: Pod, now: float = 1000.0, **more: Any) -> Picture:
-    found = Picture(now=now, records=known, barred=frozenset(known), pods=pods, ipam=None, workloads=None)
-    return replace(found, **more)
+def picture(
+    known: dict[Address, Record], *pods: Pod, now: float = 1000.0, barred: Iterable[Address] | None = None, **more: Any
+) -> Picture:  # fmt: skip
+    book = Book.of(known, known if barred is None else barred, at=now)
+    return replace(Picture(now=now, book=book, pods=pods, ipam=None, workloads=None), **more)
 
 
 def ends(known: dict[Address, Record], *pods: Pod, rules: Rules = RULES, **more: Any) -> dict[Address, End | None]:
@@ -52,6 +57,31 @@ def test_hold_runs_from_freed_and_not_from_the_claim() -> None:
 def test_count_ends_the_oldest_freed_first_and_ties_by_sequence() -> None:
     known = {A: record(at=980.0, seq=3), B: record(at=980.0, seq=2), C: record(at=970.0, seq=9)}
     assert ends(known, rules=replace(RULES, max_count=1)) == {C: End.CROWDED, B: End.CROWDED}
+
+
+def test_namespace_over_its_limit_gives_up_its_own_oldest_and_nobody_else_s() -> None:
+    limited = replace(RULES, max_per_namespace=1)
+    known = {
+        A: record(at=970.0, namespace="other"), B: record(at=980.0), C: record(at=990.0, pod="cache-1"),
+        Address("10.0.0.4"): record(State.CLAIMED, at=995.0, pod="cache-2"),
+    }  # fmt: skip
+    assert ends(known, pod("cache-2", Address("10.0.0.4")), rules=limited) == {B: End.QUOTA}
+    # One that is in use does not count and does not go, nor does one that a pod asks for by name.
+    both = {B: record(at=980.0), C: record(at=990.0, pod="cache-1")}
+    assert ends(both, pod("web-0", B, uid="web"), rules=limited) == {}
+    assert ends(both, pod("web-0", asks=(B,)), rules=limited) == {}
+    nobody_s = {one: records.unknown(at=900.0) for one in (A, B)}
+    assert ends({a: replace(r, state=State.FREED, freed=950.0) for a, r in nobody_s.items()}, rules=limited) == {}
+
+
+def test_time_then_namespace_then_count() -> None:
+    known = {
+        A: record(at=890.0), B: record(at=960.0), C: record(at=970.0),
+        Address("10.0.0.4"): record(at=950.0, namespace="other"), Address("10.0.0.5"): record(at=980.0),
+    }  # fmt: skip
+    assert ends(known, rules=replace(RULES, max_per_namespace=2, max_count=2)) == {
+        A: End.EXPIRED, B: End.QUOTA, Address("10.0.0.4"): End.CROWDED
+    }  # fmt: skip
 
 
 def test_claims_of_running_pods_do_not_use_up_the_count() -> None:
@@ -180,29 +210,83 @@ def test_advice_names_the_block_limit_that_pods_and_holds_do_not_fit() -> None:
 
 
 def test_list_is_canonical_sorted_and_unique() -> None:
-    assert pool.render([Address("fd00::1"), B, A, B]) == ["10.0.0.1/32", "10.0.0.2/32", "fd00::1/128"]
+    assert layout.render([Address("fd00::1"), B, A, B]) == ["10.0.0.1/32", "10.0.0.2/32", "fd00::1/128"]
 
 
 def test_ranges_bar_exactly_the_same_addresses() -> None:
     some = [Address(f"10.1.{n // 256}.{n % 256}") for n in range(1000)] + [
         records.address(f"fd00::{n:x}") for n in range(300)
     ]
-    listed = pool.render(some, aggregate=True)
+    listed = layout.render(some, aggregate=True)
     assert len(listed) < 20
     assert records.expand(listed) == (frozenset(some), (), ())
 
 
 def test_neighbours_share_a_shard_and_a_lost_node_does_not_fill_one() -> None:
     node = [Address(f"10.1.0.{n}") for n in range(256)]
-    spread = [pool.shard_of(one, 16) for one in node]
+    spread = [layout.shard_of(one, 16) for one in node]
     assert all(len(set(spread[n : n + 16])) == 1 for n in range(0, 256, 16))
     assert len(set(spread)) > 4
 
 
 def test_shards_grow_with_entries_and_bytes_and_never_shrink() -> None:
-    assert [pool.shards_for(n, 1) for n in (0, 2000, 2001, 32_000, 32_001, 100_000)] == [1, 1, 16, 16, 32, 64]
-    assert pool.shards_for(10, 16) == 16
-    assert pool.shards_for(10, 1, largest=800_000) == 16
+    assert [layout.shards_for(n, 1) for n in (0, 2000, 2001, 32_000, 32_001, 100_000)] == [1, 1, 16, 16, 32, 64]
+    assert layout.shards_for(10, 16) == 16
+    assert layout.shards_for(10, 1, largest=800_000) == 16
+
+
+# --- what is followed from sweep to sweep ---------------------------------------------------------------------------
+
+FOUR = [Address(f"10.3.{n // 256}.{n % 256}") for n in range(0, 640, 8)]
+SIX = [records.address(f"fd00::{n:x}") for n in range(0, 320, 16)]
+
+
+@st.composite
+def shard_contents(draw: st.DrawFn) -> dict[int, tuple[dict[Address, Record], frozenset[Address]]]:
+    """Three shards of four; what is in them may belong elsewhere, twice, or be half of a pair."""
+    found: dict[int, tuple[dict[Address, Record], frozenset[Address]]] = {}
+    for index in draw(st.sets(st.integers(0, 3), max_size=3)):
+        some = st.sets(st.sampled_from(FOUR + SIX), max_size=40)
+        held = {
+            one: record(
+                draw(st.sampled_from(list(State))), at=float(draw(st.integers(0, 9))), seq=draw(st.integers(0, 9)),
+                namespace=draw(st.sampled_from(["red", "blue"])), hold=draw(st.sampled_from([None, 0.0, 5.0])),
+            )
+            for one in draw(some)
+        }  # fmt: skip
+        found[index] = held, frozenset(draw(some))
+    return found
+
+
+def content(book: Book) -> dict[str, object]:
+    """All of a book that a decision may look at."""
+    return {
+        "records": book.records, "barred": book.barred, "moving": book.moving, "resting": book.resting,
+        "ahead": book.ahead, "unprotected": book.unprotected, "unrecorded": book.unrecorded, "strays": book.strays,
+        "states": +book.states, "by namespace": +book.by_namespace, "queue": book.queue.items,
+        "due": book.due.items, "undated": book.undated,
+        "numbers": {version: numbers.items for version, numbers in book.numbers.items()},
+    }  # fmt: skip
+
+
+@given(rounds=st.lists(shard_contents(), min_size=2, max_size=4), few=st.sampled_from([0, 5, 500]), kept=st.booleans())
+@settings(max_examples=80, deadline=None)
+def test_book_that_followed_changes_holds_what_one_made_anew_does(
+    rounds: list[dict[int, tuple[dict[Address, Record], frozenset[Address]]]], few: int, kept: bool
+) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("ipreserve.book.FEW", few)
+        followed = Book(4)
+        last: dict[int, tuple[dict[Address, Record], frozenset[Address]]] = {}
+        for number, now in enumerate(rounds):
+            # Shards that did not change are the very same objects, as the store hands them over.
+            last = {**last, **now} if kept else now
+            followed.follow(last, at=float(3 + number))
+        anew = Book(4)
+        anew.follow(last, at=float(2 + len(rounds)))
+    # A time that has been passed meanwhile is still looked at, which costs a look and changes nothing.
+    followed.ahead &= anew.ahead
+    assert content(followed) == content(anew)
 
 
 # --- everything together --------------------------------------------------------------------------------------------
@@ -224,6 +308,8 @@ class Cluster(RuleBasedStateMachine):
         self.barred: set[Address] = set()
         self.known: dict[Address, Record] = {}
         self.unrecorded: frozenset[Address] = frozenset()
+        # One that follows everything; each decision must be that of one made anew.
+        self.book = Book()
         self.left: dict[Address, tuple[float, str]] = {}
         self.meddled: set[Address] = set()
 
@@ -308,13 +394,7 @@ class Cluster(RuleBasedStateMachine):
     @rule()
     def sweep(self) -> None:
         in_use = {one for found in self.pods.values() for one in found.addresses}
-        plan = decide(
-            Picture(
-                now=self.now, records=dict(self.known), barred=frozenset(self.barred), pods=tuple(self.pods.values()),
-                ipam=None, workloads=None, unrecorded=self.unrecorded,
-            ),
-            Rules(hold=HOLD, max_count=100, cancel_after=30),
-        )  # fmt: skip
+        plan = self.decide(self.unrecorded)
         self.unrecorded = plan.unrecorded
         self.known.update(plan.records)
         self.barred |= plan.protect
@@ -323,14 +403,24 @@ class Cluster(RuleBasedStateMachine):
             self.barred.discard(one)
             del self.known[one]
         assert set(self.known) <= self.barred
-        again = decide(
-            Picture(
-                now=self.now, records=dict(self.known), barred=frozenset(self.barred), pods=tuple(self.pods.values()),
-                ipam=None, workloads=None, unrecorded=frozenset(),
-            ),
-            Rules(hold=HOLD, max_count=100, cancel_after=30),
-        )  # fmt: skip
+        again = self.decide(frozenset())
         assert (again.records, again.ended, again.protect) == ({}, (), frozenset()), "a second sweep changes nothing"
+
+    def decide(self, unrecorded: frozenset[Address]) -> Plan:
+        self.book.follow({0: (dict(self.known), frozenset(self.barred))}, at=self.now)
+        anew = Book.of(dict(self.known), self.barred, at=self.now)
+        first, second = (
+            decide(
+                Picture(
+                    now=self.now, book=book, pods=tuple(self.pods.values()), ipam=None, workloads=None,
+                    unrecorded=unrecorded,
+                ),
+                Rules(hold=HOLD, max_count=100, cancel_after=30),
+            )
+            for book in (self.book, anew)
+        )  # fmt: skip
+        assert first == second
+        return first
 
     @invariant()
     def addresses_that_left_are_barred(self) -> None:

@@ -159,6 +159,24 @@ def test_count_releases_the_oldest_and_leaves_the_rest(quiet_world: World, sweep
     assert world.barred() == {address(world.address(2))}
 
 
+def test_namespace_limit_is_told_by_an_event_and_counted(quiet_world: World, sweeper_kubeconfig: Path) -> None:
+    world = quiet_world
+    now = world.kube.clock.now()
+    for number, age in ((1, 50.0), (2, 30.0), (3, 40.0)):
+        reserve(world, claim(world, f"cache-{number}", number), state=State.FREED, freed=now - age)
+    config = {"metadata": {"name": store.CONFIG}, "data": {"max-per-namespace": "1"}}
+    overwrite(world, world.store().configmaps, config)
+    sweeper = world.sweeper(sweeper_kubeconfig)
+    assert sweeper.sweep().ended == (address(world.address(1)), address(world.address(3)))
+    assert world.barred() == {address(world.address(2))}
+    assert sweeper.metrics.registry.get_sample_value("ipreserve_released_total", {"reason": "quota"}) == 2
+    events = world.kube.get(f"/api/v1/namespaces/{NAMESPACE}/events")["items"]
+    told = [one["message"] for one in events if one["reason"] == "NamespaceLimit" and world.namespace in one["message"]]
+    assert len(told) == 1
+    assert world.address(1) in told[0]
+    assert world.address(2) not in told[0]
+
+
 def test_pressure_ends_a_hold_with_an_event_before_the_pool_is_dry(
     quiet_world: World, sweeper_kubeconfig: Path
 ) -> None:
@@ -185,6 +203,43 @@ def test_pressure_ends_a_hold_with_an_event_before_the_pool_is_dry(
     assert world.barred() == frozenset()
     events = world.kube.get(f"/api/v1/namespaces/{NAMESPACE}/events")["items"]
     assert any(one["reason"] == "HoldsEndedEarly" and world.address(1) in one["message"] for one in events)
+
+
+def test_pool_that_makes_no_sense_stops_neither_the_sweep_nor_the_pressure_valve(
+    quiet_world: World, sweeper_kubeconfig: Path
+) -> None:
+    world = quiet_world
+    net = world.address(0).rpartition(".")[0]
+    shape = {"apiVersion": "crd.projectcalico.org/v1", "kind": "IPPool"}
+    names = [f"{world.namespace}-wrong", world.namespace]
+    for name, spec in zip(names, ({"cidr": "ten dot zero"}, {"cidr": f"{net}.0/29", "blockSize": 29}), strict=True):
+        world.kube.request("POST", POOLS, {**shape, "metadata": {"name": name}, "spec": spec})
+    try:
+        reserve(world, claim(world, "cache-0", 1), state=State.FREED, freed=world.kube.clock.now() - 7200)
+        sweeper = world.sweeper(sweeper_kubeconfig)
+        plan = sweeper.sweep()
+        known = sweeper._ipam()
+    finally:
+        for name in names:
+            world.kube.request("DELETE", f"{POOLS}/{name}")
+    assert plan.ended == (address(world.address(1)),)
+    assert known is not None
+    assert [pool.cidr for pool in known.pools] == [f"{net}.0/29"]
+
+
+def test_count_comes_from_the_largest_node_unless_it_is_set(quiet_world: World, sweeper_kubeconfig: Path) -> None:
+    world = quiet_world
+    node = f"large-{world.namespace}"
+    world.kube.request("POST", "/api/v1/nodes", {"metadata": {"name": node}})
+    try:
+        status = {"status": {"allocatable": {"pods": "250"}, "capacity": {"pods": "250"}}}
+        path = f"/api/v1/nodes/{node}/status"
+        world.kube.request("PATCH", path, status, content_type="application/merge-patch+json")
+        assert world.sweeper(sweeper_kubeconfig, max_count=0).rules().max_count == 300
+        world.close()
+        assert world.sweeper(sweeper_kubeconfig, max_count=7).rules().max_count == 7
+    finally:
+        world.kube.request("DELETE", f"/api/v1/nodes/{node}")
 
 
 def test_lost_node_s_address_waits_for_calico_to_free_it(quiet_world: World, sweeper_kubeconfig: Path) -> None:
@@ -233,7 +288,7 @@ def test_shards_grow_and_every_address_stays_barred_throughout(
     quiet_world: World, sweeper_kubeconfig: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     world = quiet_world
-    monkeypatch.setattr("ipreserve.pool.SHARD_SIZE", 40)
+    monkeypatch.setattr("ipreserve.layout.SHARD_SIZE", 40)
     reserve(world, *(claim(world, f"cache-{n}", n) for n in range(1, 101)))
     wanted = {address(world.address(n)) for n in range(1, 101)}
     sweeper = world.sweeper(sweeper_kubeconfig)
@@ -251,12 +306,12 @@ def test_one_bad_shard_does_not_keep_the_others_from_being_swept(
 ) -> None:
     world = quiet_world
     reserve(world, claim(world, "cache-0", 1), claim(world, "cache-1", 200))
-    monkeypatch.setattr("ipreserve.pool.SHARD_SIZE", 1)
+    monkeypatch.setattr("ipreserve.layout.SHARD_SIZE", 1)
     sweeper = world.sweeper(sweeper_kubeconfig)
     tried: list[object] = []
 
     def failing(*arguments: object) -> None:
-        tried.append(arguments[3])
+        tried.append(arguments[2])
         raise RuntimeError("of the test")
 
     monkeypatch.setattr(sweeper, "_write_shard", failing)
@@ -313,7 +368,7 @@ def test_shards_do_not_grow_again_while_the_last_growth_is_not_done(
     world = quiet_world
     reserve(world, *(claim(world, f"cache-{n}", n) for n in range(1, 101)))
     # The one ledger is too large, and nothing can be moved out of it yet.
-    monkeypatch.setattr("ipreserve.pool.SHARD_BYTES", 20_000)
+    monkeypatch.setattr("ipreserve.layout.SHARD_BYTES", 20_000)
     sweeper = world.sweeper(sweeper_kubeconfig)
     with monkeypatch.context() as meanwhile:
         meanwhile.setattr(sweeper, "_move_out", lambda *_: None)

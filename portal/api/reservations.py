@@ -36,6 +36,7 @@ WHY = {
     "releasing": "Its rest is over; it is being opened.",
     "expired": "It rested as long as it should.",
     "crowded": "More addresses rested than are allowed; the oldest was opened.",
+    "quota": "More addresses of the namespace rested than one may have; the oldest of them was opened.",
     "pressure": "Addresses ran short; the oldest was opened before a pod would have lacked one.",
     "cancelled": "Its pod lives on: the eviction or deletion did not happen.",
     "returned": "The same pod of the same StatefulSet has it again.",

@@ -27,7 +27,7 @@ LEGACY_TIME = "%Y-%m-%d-%H:%M:%S"
 RELEASED = "released"
 # Of the ledger; `released` is ours, for what the history holds.
 STATES = ("claimed", "terminating", "freed", "releasing", RELEASED)
-ENDS = ("expired", "crowded", "pressure", "cancelled", "returned", "skipped")
+ENDS = ("expired", "crowded", "quota", "pressure", "cancelled", "returned", "skipped")
 # By which way it was noticed that a pod goes; `foreign`: written by another tool, `found`: barred without a record.
 WAYS = ("delete", "evict", "status", "foreign", "found")
 

@@ -1549,7 +1549,7 @@ export interface components {
         /** @enum {string} */
         Effect: "live" | "roll" | "move" | "fixed" | "loss";
         /** @enum {string} */
-        EndEnum: "expired" | "crowded" | "pressure" | "cancelled" | "returned" | "skipped";
+        EndEnum: "expired" | "crowded" | "quota" | "pressure" | "cancelled" | "returned" | "skipped";
         Endpoint: {
             name: string;
             host: string;

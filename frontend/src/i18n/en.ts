@@ -221,6 +221,7 @@ export const en = {
       released: "its rest is over",
       expired: "it rested as long as it should",
       crowded: "more addresses rested than are allowed",
+      quota: "more addresses of its namespace rested than one may have",
       pressure: "addresses ran short",
       cancelled: "its pod lives on",
       returned: "the same pod has it again",

@@ -221,6 +221,7 @@ export const zhCN: Translation = {
       released: "保留已结束",
       expired: "保留时间已到",
       crowded: "保留的地址超过上限",
+      quota: "所在命名空间保留的地址超过上限",
       pressure: "可用地址不足",
       cancelled: "Pod 仍在运行",
       returned: "同一个 Pod 已取回该地址",
