@@ -151,6 +151,7 @@ SPECTACULAR_SETTINGS = {
         {"name": "People", "description": "Members, invitations, and clusters shared with people of other tenants."},
         {"name": "Catalogue", "description": "What can be ordered, and where it can run."},
         {"name": "Quota", "description": "What the tenant may use, what holds it, and what an order would take."},
+        {"name": "Users", "description": "Who signs in to a cluster, what each may do, and rotation of passwords."},
         {"name": "Clusters", "description": "Order, watch, label and delete clusters, and connect to them."},
         {"name": "Audit", "description": "Who did what, from where, and what was refused."},
         {"name": "Operations", "description": "How a change is going, and what it waits for."},

@@ -264,7 +264,7 @@ class Operation(models.Model):
 
     id = models.CharField(primary_key=True, max_length=40, default=new_operation_id, editable=False)
     cluster = models.ForeignKey(Cluster, on_delete=models.CASCADE, related_name="operations")
-    kind = models.CharField(max_length=30)  # create, update, restart, rebalance-masters, delete
+    kind = models.CharField(max_length=30)  # create, update, restart, rebalance-masters, change-users, delete
     state = models.CharField(max_length=16, choices=OperationState.choices, default=OperationState.QUEUED)
     generation = models.PositiveIntegerField()
     # Such as {"volumes": "keep"}; of a change {"changes": [effects]}; {"overridden": [{"gate", "by", "reason", "at"}]}.
@@ -320,7 +320,11 @@ class ClusterEvent(models.Model):
 
 
 class Principal(models.Model):
-    """A credential's metadata; the credential itself is in a Kubernetes Secret only."""
+    """A credential's metadata; the credential itself is in a Kubernetes Secret only.
+
+    Where an engine has users of its own, this is one: the wish is written by services, the rest by reconcile. `version`
+    is the number of the newest password, `old_version` that of the one before, while it still works.
+    """
 
     cluster = models.ForeignKey(Cluster, on_delete=models.CASCADE, related_name="principals")
     name = models.CharField(max_length=60)
@@ -328,6 +332,26 @@ class Principal(models.Model):
     secret_key = models.CharField(max_length=60, default="password")
     version = models.PositiveIntegerField(default=1)
     created = models.DateTimeField(auto_now_add=True)
+    # {"key_prefixes", "channel_prefixes", "commands"}; null: everything.
+    access = models.JSONField(null=True)
+    enabled = models.BooleanField(default=True)
+    # What people may change makes a new revision: the ETag.
+    revision = models.PositiveIntegerField(default=1)
+    rotated = models.DateTimeField(null=True)
+    old_version = models.PositiveIntegerField(null=True)
+    # Until when the old password works at the latest, and whether it ends sooner when nobody is seen to use it.
+    old_until = models.DateTimeField(null=True)
+    old_until_unused = models.BooleanField(default=False)
+
+    # Written by reconcile: the newest version that worked on every member, and since when.
+    settled_version = models.PositiveIntegerField(null=True)
+    settled = models.DateTimeField(null=True)
+    # How many connections were opened before `settled`, and so use the old password; when one of them last sent
+    # something; when that was last looked at; since when there are none.
+    old_connections = models.PositiveIntegerField(null=True)
+    old_last_active = models.DateTimeField(null=True)
+    old_checked = models.DateTimeField(null=True)
+    old_unused_since = models.DateTimeField(null=True)
 
     class Meta:
         constraints = [models.UniqueConstraint(fields=["cluster", "name"], name="provisioning_principal_unique")]

@@ -22,6 +22,7 @@ from portal.api.operations import OperationOut
 from portal.api.pauses import PauseView, ResumeView
 from portal.api.schema import described
 from portal.api.serializers import wire
+from portal.api.users import RevokeOldView, RotateView, UsersView, UserView
 from portal.auth import require_scope
 from portal.problem_codes import CODES
 from tenants.refusals import Refusal
@@ -41,6 +42,13 @@ ACTIONS: Mapping[str, tuple[type[ApiView], str]] = {
     "listClusterOperations": (ClusterOperationsView, "GET"),
     "listCredentials": (CredentialsView, "GET"),
     "revealCredential": (RevealView, "POST"),
+    "listUsers": (UsersView, "GET"),
+    "addUser": (UsersView, "POST"),
+    "getUser": (UserView, "GET"),
+    "editUser": (UserView, "PATCH"),
+    "removeUser": (UserView, "DELETE"),
+    "rotatePassword": (RotateView, "POST"),
+    "revokeOldPassword": (RevokeOldView, "POST"),
     "listSnippets": (SnippetsView, "GET"),
     "listGrants": (GrantsView, "GET"),
     "shareCluster": (GrantsView, "POST"),

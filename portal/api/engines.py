@@ -46,12 +46,25 @@ class FieldOut(SettingOut):
     entries = SettingOut(many=True, help_text="For kind map: the keys it takes, described; empty: any.")
 
 
+class CommandGroupOut(serializers.Serializer[Any]):
+    key = serializers.CharField()
+    title = serializers.CharField()
+    help = serializers.CharField()
+
+
+class UserRulesOut(serializers.Serializer[Any]):
+    most = serializers.IntegerField(help_text="Users of one cluster, `default` among them.")
+    reserved = serializers.ListField(child=serializers.CharField(), help_text="Names nobody can choose.")
+    commands = CommandGroupOut(many=True, help_text="Groups of commands a user can be given.")
+
+
 class EngineOut(serializers.Serializer[Any]):
     name = serializers.CharField(help_text="Key, for requests.")
     title = serializers.CharField()
     summary = serializers.CharField()
     versions = serializers.ListField(child=serializers.CharField(), help_text="The first one is the default.")
     fields = FieldOut(many=True)  # type: ignore[assignment]
+    user_rules = UserRulesOut(allow_null=True, help_text="null: its clusters have one user, which never changes.")
 
 
 class EnginePage(serializers.Serializer[Any]):

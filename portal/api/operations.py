@@ -74,7 +74,9 @@ class ClusterRef(serializers.Serializer[Any]):
 
 class OperationOut(serializers.Serializer[Any]):
     id = serializers.CharField()
-    kind = serializers.CharField(help_text="create, update, restart, rebalance-masters or delete; more will come.")
+    kind = serializers.CharField(
+        help_text="create, update, restart, rebalance-masters, change-users or delete; more will come."
+    )
     cluster = ClusterRef()
     state = serializers.ChoiceField(choices=OperationState.choices)
     percent = serializers.IntegerField(help_text="0 to 100.")

@@ -130,6 +130,7 @@ PATH_PARAMETERS = {
     "operation": "Id of the operation, `op_…`.",
     "token": "Id of the token, `tok_…`.",
     "username": "User name, exactly as written.",
+    "user": "Name of the cluster's user.",
     "invitation": "Id of the invitation, `inv_…`.",
     "engine": "Key of the engine.",
     "plan": "Key of the plan.",

@@ -28,6 +28,7 @@ from portal.api import (
     targets,
     tenants,
     tokens,
+    users,
 )
 from portal.problems import code_list, code_page
 
@@ -79,6 +80,10 @@ urlpatterns = [
     path(f"{CLUSTER}/operations", clusters.ClusterOperationsView.as_view(), name="cluster-operations"),
     path(f"{CLUSTER}/credentials", credentials.CredentialsView.as_view(), name="credentials"),
     path(f"{CLUSTER}/credentials/<str:principal>/reveal", credentials.RevealView.as_view(), name="reveal"),
+    path(f"{CLUSTER}/users", users.UsersView.as_view(), name="users"),
+    path(f"{CLUSTER}/users/<str:user>", users.UserView.as_view(), name="user"),
+    path(f"{CLUSTER}/users/<str:user>/rotate", users.RotateView.as_view(), name="rotate-password"),
+    path(f"{CLUSTER}/users/<str:user>/revoke-old", users.RevokeOldView.as_view(), name="revoke-old-password"),
     path(f"{CLUSTER}/snippets", credentials.SnippetsView.as_view(), name="snippets"),
     path("tenants/<str:tenant>/operations", operations.TenantOperationsView.as_view(), name="tenant-operations"),
     path("quota-findings", quota.FindingsView.as_view(), name="quota-findings"),

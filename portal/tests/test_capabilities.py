@@ -49,7 +49,7 @@ def told(client: APIClient) -> dict[str, str]:
 def tried(client: APIClient, action: str) -> str:
     """The code of the refusal for who asks, empty when it went on. What it did is undone."""
     method, path = PATHS[action]
-    address = path.format(tenant="acme", name="orders", principal="default", username="charlie")
+    address = path.format(tenant="acme", name="orders", principal="default", user="default", username="charlie")
     found = Credential("default", "not-a-secret")
     with transaction.atomic(), patch("portal.api.credentials.reveal_credential", return_value=found):
         answer = client.generic(method, address, json.dumps(BODIES.get(action, {})), "application/json")

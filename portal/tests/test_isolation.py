@@ -41,6 +41,10 @@ OWNED = {
     "cluster-operations": "/api/v1/tenants/acme/clusters/orders/operations",
     "credentials": "/api/v1/tenants/acme/clusters/orders/credentials",
     "reveal": "/api/v1/tenants/acme/clusters/orders/credentials/default/reveal",
+    "users": "/api/v1/tenants/acme/clusters/orders/users",
+    "user": "/api/v1/tenants/acme/clusters/orders/users/default",
+    "rotate-password": "/api/v1/tenants/acme/clusters/orders/users/default/rotate",
+    "revoke-old-password": "/api/v1/tenants/acme/clusters/orders/users/default/revoke-old",
     "snippets": "/api/v1/tenants/acme/clusters/orders/snippets",
     "tenant-operations": "/api/v1/tenants/acme/operations",
     "operation": "/api/v1/operations/{operation}",
@@ -92,7 +96,7 @@ COMMON = {
 }
 # What a grant opens to a person of another tenant; everything else stays shut.
 GUEST_READ = {"cluster", "cluster-order", "capabilities", "cluster-events", "cluster-operations", "operation"}
-GUEST_USE = GUEST_READ | {"credentials", "snippets"}
+GUEST_USE = GUEST_READ | {"credentials", "snippets", "users", "user"}
 # Open to everybody, signed in or not, and the same for all.
 OPEN = {"openapi", "problems", "problem", "session", "reference", "application", "oidc-login", "oidc-callback"}
 

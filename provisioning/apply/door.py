@@ -7,7 +7,7 @@ import re
 import secrets
 import string
 import time
-from base64 import b64decode
+from base64 import b64decode, b64encode
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, wait
 from dataclasses import dataclass
@@ -41,6 +41,8 @@ POLICIES = {"berth.io/network-policies": "2"}
 RESERVED_NAMESPACE = {"ip-reserve": "enabled"}
 ANNOTATION_RESERVE = "ipreserve.berth.io/reserve"
 CHARACTERS = string.ascii_letters + string.digits
+# On a Secret whose content follows the wish: the generation it was last written for.
+ANNOTATION_GENERATION = "berth.io/generation"
 QUOTA_NAME, LIMITS_NAME = "berth-quota", "berth-limits"
 QUOTA_WAIT_SECONDS = 10
 REPLACE_WAIT_SECONDS = 5
@@ -366,14 +368,17 @@ def _mirrored(manifest: Manifest, registry: str) -> Manifest:
 def create_secrets(
     client: KubeClient, cluster: ClusterView, wanted: Sequence[SecretSpec], owner: Manifest, *, dry_run: bool = False
 ) -> list[str]:  # fmt: skip
-    """Create the Secrets that do not exist; returns their names. Existing ones are never touched: their passwords are
-    in use. Raises FieldConflict for one that is not the cluster's.
+    """Create the Secrets that do not exist; returns their names. Of existing ones, whose passwords are in use, only
+    what `SecretSpec.content` says is changed. Raises FieldConflict for one that is not the cluster's.
     """
     query = {"dryRun": "All"} if dry_run else None
     made = []
     for spec in wanted:
-        content = {key: "".join(secrets.choice(CHARACTERS) for _ in range(n)) for key, n in spec.generate.items()}
-        metadata = {"name": spec.name}
+        content = {key: make_password(length) for key, length in spec.generate.items()}
+        metadata: dict[str, Any] = {"name": spec.name}
+        if spec.content is not None:
+            content = dict(spec.content(content, make_password))
+            metadata["annotations"] = {ANNOTATION_GENERATION: str(cluster.generation)}
         manifest: Manifest = {
             "apiVersion": "v1", "kind": "Secret", "metadata": metadata, "type": "Opaque", "stringData": content,
         }  # fmt: skip
@@ -388,7 +393,42 @@ def create_secrets(
                     f"A Secret {spec.name} exists in {cluster.namespace} and is not this cluster's.",
                     remedy=f"Delete that Secret, or order the cluster under a name other than {cluster.name}.",
                 ) from None
+            if not dry_run:
+                _settle_secret(client, cluster, spec, found)
     return made
+
+
+def make_password(length: int) -> str:
+    """A random password of letters and digits."""
+    return "".join(secrets.choice(CHARACTERS) for _ in range(length))
+
+
+def settle_secrets(client: KubeClient, cluster: ClusterView, wanted: Sequence[SecretSpec]) -> None:
+    """Have the Secrets that exist hold what `SecretSpec.content` says. Raises a DoorError."""
+    for spec in wanted:
+        if spec.content is not None:
+            _settle_secret(client, cluster, spec, client.get(path_of("Secret", cluster.namespace, spec.name)))
+
+
+def _settle_secret(client: KubeClient, cluster: ClusterView, spec: SecretSpec, found: Mapping[str, Any]) -> None:
+    """Write a Secret's content where it differs, unless it is that of a later wish than `cluster` knows: what a worker
+    that comes back late does not know of must not be lost. `found` is the Secret as it was just read.
+    """
+    annotations = found["metadata"].get("annotations", {})
+    if spec.content is None or int(annotations.get(ANNOTATION_GENERATION, "0")) > cluster.generation:
+        return
+    stored = {key: b64decode(value).decode() for key, value in found.get("data", {}).items()}
+    content = dict(spec.content(stored, make_password))
+    if content == stored:
+        return
+    metadata = {**found["metadata"], "annotations": {**annotations, ANNOTATION_GENERATION: str(cluster.generation)}}
+    data = {key: b64encode(value.encode()).decode() for key, value in content.items()}
+    try:
+        # With the resourceVersion of what was read.
+        path = path_of("Secret", cluster.namespace, spec.name)
+        client.request("PUT", path, {**found, "metadata": metadata, "data": data})
+    except (errors.Taken, errors.Absent) as error:
+        raise errors.Throttled(f"The Secret {spec.name} was changed by somebody else just now.") from error
 
 
 def apply_all(

@@ -11,9 +11,9 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import asdict, dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from django.conf import settings
@@ -24,13 +24,13 @@ from django.utils import timezone
 from provisioning.apply import door, errors
 from provisioning.apply.client import KubeClient
 from provisioning.apply.link import KubeLink
-from provisioning.clusters import quota, rebalance
+from provisioning.clusters import accounts, quota, rebalance
 from provisioning.clusters.diagnosis import causes
 from provisioning.clusters.views import client_for, cluster_view, overridden_gates, pause_told
 from provisioning.engines.base import READY_GATE, Advance, ClusterView, LinkError, Manifest, World
 from provisioning.engines.base import Cause as Why
 from provisioning.engines.registry import ENGINES
-from provisioning.models import TERMINAL_STATES, Cluster, ClusterEvent, Operation, OperationState, Phase
+from provisioning.models import TERMINAL_STATES, Cluster, ClusterEvent, Operation, OperationState, Phase, Principal
 from provisioning.operations.steps import Progress
 from tenants.quota import standings
 
@@ -47,7 +47,9 @@ EVENT_REPEATS_WITHIN = timedelta(minutes=10)
 # For a pod whose process reacts to nothing. Not 0: that would forget the pod before its node has ended it.
 HOPELESS_GRACE_SECONDS = 1
 # Kinds of operations that change a cluster which is there.
-CHANGES = ("update", "restart", rebalance.KIND)
+CHANGES = ("update", "restart", rebalance.KIND, accounts.KIND)
+# Those that change no template, and so restart nothing.
+QUIET = ("", rebalance.KIND, accounts.KIND)
 
 
 class Lost(Exception):
@@ -295,9 +297,10 @@ def _no_longer_paused(claimed: Claimed) -> None:
 def _deliver(claimed: Claimed, operation: Operation | None, client: KubeClient) -> Next:
     cluster = claimed.cluster
     kind = operation.kind if operation is not None else ""
+    principals = list(cluster.principals.order_by("pk"))
     view = cluster_view(
-        cluster, changing=kind not in ("", rebalance.KIND), rebalance=kind == rebalance.KIND,
-        overridden=overridden_gates(operation),
+        cluster, changing=kind not in QUIET, rebalance=kind == rebalance.KIND, overridden=overridden_gates(operation),
+        users=accounts.users_of(cluster.engine, principals),
     )  # fmt: skip
     progress = Progress(operation) if operation is not None else None
     begins = operation is not None and progress is not None and progress.changed
@@ -307,7 +310,8 @@ def _deliver(claimed: Claimed, operation: Operation | None, client: KubeClient) 
         if operation is not None and progress is not None:
             progress.step("schedule", "running", "waiting for the pods to be placed")
             claimed.save(operation)
-        return Next(None, BUSY_LOOK_SECONDS)
+        # Where only users change Kubernetes has nothing to report.
+        return Next(0.0 if kind == accounts.KIND else None, BUSY_LOOK_SECONDS)
     if begins and operation is not None:
         claimed.save(operation)
         claimed.write(phase=_phase_under(operation))
@@ -318,6 +322,9 @@ def _deliver(claimed: Claimed, operation: Operation | None, client: KubeClient) 
     if operation is not None and progress is not None:
         progress.step("apply", "done")
     waiting = _kubernetes_steps(world, progress, view.overridden)
+    if accounts.has_expired(principals):
+        claimed.write()
+        door.settle_secrets(client, view, ENGINES[cluster.engine].secrets(view))
     link = KubeLink(client, view.namespace, cluster.target.reach)  # type: ignore[arg-type]
     try:
         advance = ENGINES[cluster.engine].advance(view, world, link)
@@ -326,9 +333,12 @@ def _deliver(claimed: Claimed, operation: Operation | None, client: KubeClient) 
     for noted in link.noted:
         claimed.event(noted.reason, noted.message, warning=noted.warning, object=noted.object, operation=operation)
     _show(claimed, advance, waiting, world)
+    if advance.users is not None:
+        _note_users(claimed, accounts.notes(principals, view.users or (), advance.users), operation)
     _obey(claimed, view, client, world, advance, operation)
     if operation is None or progress is None:
-        return _keep(claimed, view, world, link, advance, waiting)
+        following = _keep(claimed, view, world, link, advance, waiting)
+        return _no_later(following, accounts.next_end(principals))
     for report in advance.steps:
         progress.step(report.key, report.state, report.reason, report.object)
     if advance.blocked is not None:
@@ -344,6 +354,26 @@ def _deliver(claimed: Claimed, operation: Operation | None, client: KubeClient) 
         claimed.write(reason=reason)
         return Next(advance.retry_after, BUSY_LOOK_SECONDS)
     return _prove(claimed, operation, progress, view, world, link)
+
+
+def _no_later(following: Next, moment: datetime | None) -> Next:
+    """The same look, or an earlier one when something is due before it."""
+    if moment is None or following.soon is not None:
+        return following
+    left = max(0.0, (moment - timezone.now()).total_seconds())
+    return Next(left, following.fallback) if left < following.fallback else following
+
+
+def _note_users(claimed: Claimed, notes: Iterable[accounts.Note], operation: Operation | None) -> None:
+    """Write down how users stand."""
+    for note in notes:
+        with transaction.atomic():
+            claimed.write()
+            # Not if somebody asked for another rotation meanwhile.
+            mine = Principal.objects.filter(pk=note.principal.pk, version=note.principal.version)
+            mine.filter(old_version=note.principal.old_version).update(**note.fields)
+            if note.reason:
+                claimed.event(note.reason, note.message, operation=operation)
 
 
 def _apply(

@@ -194,7 +194,7 @@ def create_cluster(
             ]
             cluster.save(force_insert=True)
             titles = [*steps.DELIVER_BEFORE, *chosen.steps(view), *steps.DELIVER_AFTER]
-            operation = _open_operation(cluster, "create", steps.fresh(titles), by, request_id)
+            operation = open_operation(cluster, "create", steps.fresh(titles), by, request_id)
             Principal.objects.bulk_create(
                 Principal(cluster=cluster, name=one.principal, secret_name=one.name, secret_key=one.password_key)
                 for one in chosen.secrets(view)
@@ -213,7 +213,7 @@ def create_cluster(
     return cluster, operation
 
 
-def _open_operation(
+def open_operation(
     cluster: Cluster, kind: str, fresh: list[dict[str, Any]], by: User, request_id: str, *, longer: int = 0,
     **params: Any,
 ) -> Operation:  # fmt: skip
@@ -278,7 +278,7 @@ def change_cluster(
     runs, QuotaExceeded when the growth does not fit.
     """
     with transaction.atomic():
-        locked = _held_for_change(cluster, by, expected_revision)
+        locked = held_for_change(cluster, by, expected_revision)
         after, changes = plan_spec(cluster=locked, sent=spec)
         refused = [one for one in changes if one.effect == Effect.FIXED]
         if refused:
@@ -313,7 +313,7 @@ def restart_cluster(
     Pods that are outdated for another reason are brought up to date by it too.
     """
     with transaction.atomic():
-        locked = _held_for_change(cluster, by, expected_revision)
+        locked = held_for_change(cluster, by, expected_revision)
         change = ENGINES[locked.engine].plan_restart(cluster_view(locked).spec)
         locked.restarts += 1
         operation = _begin_change(locked, "restart", [change], ["restarts"], by, confirm, request_id)
@@ -329,7 +329,7 @@ def rebalance_cluster(
     Raises Stale, Missing, Conflict when the engine cannot or while another operation runs, Forbidden.
     """
     with transaction.atomic():
-        locked = _held_for_change(cluster, by, expected_revision)
+        locked = held_for_change(cluster, by, expected_revision)
         plan = ENGINES[locked.engine].plan_rebalance(cluster_view(locked).spec)
         if plan.effect == Effect.FIXED:
             raise Conflict(
@@ -343,7 +343,7 @@ def rebalance_cluster(
     return operation
 
 
-def _held_for_change(cluster: Cluster, by: User, expected_revision: int | None) -> Cluster:
+def held_for_change(cluster: Cluster, by: User, expected_revision: int | None) -> Cluster:
     """The cluster's row, locked, with nothing in the way of a change. Raises Stale, Missing, Conflict, Forbidden."""
     rows = Cluster.objects.select_for_update(of=("self",)).select_related("tenant", "plan", "target")
     locked = rows.get(pk=cluster.pk)
@@ -399,7 +399,7 @@ def _begin_change(
          "message": one.message}
         for one in changes
     ]  # fmt: skip
-    operation = _open_operation(cluster, kind, steps.fresh(titles), by, request_id, longer=longer, changes=shown)
+    operation = open_operation(cluster, kind, steps.fresh(titles), by, request_id, longer=longer, changes=shown)
     # Last, since it takes the tenant's lock.
     quota.reserve(cluster, operation, by)
     return operation
@@ -434,7 +434,7 @@ def delete_cluster(
             running.revision += 1
             running.save(update_fields=["state", "ended", "reason", "revision"])
             quota.commit(locked, running)
-        operation = _open_operation(locked, "delete", steps.fresh(steps.DELETE), by, request_id, volumes=volumes)
+        operation = open_operation(locked, "delete", steps.fresh(steps.DELETE), by, request_id, volumes=volumes)
         # Taking the claim away stops a worker that is still delivering: its next write finds a newer fence. What it
         # applies meanwhile is owned by the owner object, and goes with it.
         Cluster.objects.filter(pk=locked.pk).update(
@@ -458,7 +458,7 @@ def delete_kept_volumes(*, cluster: Cluster, by: User, confirm: str, request_id:
             hold_active(tenant_id=locked.tenant_id, user=by)
             if locked.phase != Phase.DELETED or not locked.volumes_kept:
                 raise Conflict("volumes_gone", f"The deleted cluster {locked.name} has no volumes left.")
-            operation = _open_operation(locked, "delete", steps.fresh(steps.DELETE), by, request_id, volumes="delete")
+            operation = open_operation(locked, "delete", steps.fresh(steps.DELETE), by, request_id, volumes="delete")
             Cluster.objects.filter(pk=locked.pk).update(
                 phase=Phase.DELETING, reason="", next_look=timezone.now(), revision=F("revision") + 1
             )
@@ -486,6 +486,12 @@ def reveal_credential(*, cluster: Cluster, name: str, by: User) -> Credential:
                        suggestion="Wait until the first step of its operation is done.") from error  # fmt: skip
     except errors.DoorError as error:
         raise Unavailable("target_unreachable", error.message, suggestion=error.remedy) from error
+    # The newest, though nodes may not know it yet. The first of a cluster may be under its plain key only.
+    key = ENGINES[cluster.engine].password_key(name, principal.version)
+    password = found.get(key) or (found.get(principal.secret_key) if principal.version == 1 else None)
+    if not password:
+        raise Conflict("credential_not_ready", f"The newest password of {name} is not made yet.",
+                       suggestion="Wait until the first step of its operation is done.")  # fmt: skip
     message = f"{by.get_username()} revealed the password of {name}."
     ClusterEvent.objects.create(cluster=cluster, reason="CredentialRevealed", message=message, object=name)
-    return Credential(name, found[principal.secret_key])
+    return Credential(name, password)

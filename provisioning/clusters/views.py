@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from provisioning.apply.client import CLIENTS, KubeClient
 from provisioning.apply.examination import cluster_uid
-from provisioning.engines.base import ClusterView
+from provisioning.engines.base import ClusterView, User
 from provisioning.engines.registry import completed
 from provisioning.models import Cluster, Operation, Target
 from provisioning.targets import another, targets_folder
@@ -16,10 +16,11 @@ def namespace_of(tenant_slug: str) -> str:
 
 
 def cluster_view(
-    cluster: Cluster, *, changing: bool = False, rebalance: bool = False, overridden: frozenset[str] = frozenset()
-) -> ClusterView:
+    cluster: Cluster, *, changing: bool = False, rebalance: bool = False, overridden: frozenset[str] = frozenset(),
+    users: tuple[User, ...] | None = None,
+) -> ClusterView:  # fmt: skip
     """The wish, as an engine sees it; `changing`, `rebalance`: what an operation brings about now; `overridden`: gates
-    it is not to wait at. Wants `tenant` loaded.
+    it is not to wait at; `users`: see accounts.users_of. Wants `tenant` loaded.
     """
     return ClusterView(
         id=cluster.id,
@@ -35,6 +36,7 @@ def cluster_view(
         changing=changing,
         rebalance=rebalance,
         overridden=overridden,
+        users=users,
     )
 
 

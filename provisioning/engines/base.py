@@ -7,7 +7,7 @@ engine, imports neither Django nor the Kubernetes client.
 How the core uses an engine, for one cluster:
 
 1. form and API: `fields`, `check`, `preflight`, `demand`, `plan_change`, `endpoints`, `snippets`;
-2. step "apply": `secrets` (made once, never overwritten by the core), then `render`;
+2. step "apply": `secrets` (made once; only what `SecretSpec.content` says is ever written again), then `render`;
 3. steps "schedule" and "start" are the core's own: pods placed and volumes bound, containers started;
 4. the engine's steps (`steps`): `advance` is called on every relevant change until it reports `healthy`;
 5. step "proof": `prove` writes and reads through the advertised address with the issued credential;
@@ -20,7 +20,7 @@ import enum
 import hashlib
 import json
 import socket
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal, Protocol
@@ -104,6 +104,49 @@ class TargetView:
 
 
 @dataclass(frozen=True)
+class Access:
+    """What a user may do: keys and channels that begin with one of these ("*" stands for all), groups of commands."""
+
+    key_prefixes: tuple[str, ...]
+    channel_prefixes: tuple[str, ...]
+    commands: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class User:
+    """An account of a cluster's clients, as wished. `access` None: everything.
+
+    `versions` are its passwords that are to work, the newest first. `newest_since` is when the newest worked on every
+    member, None: not yet. `watched`: the engine is to look for whoever may still use an older one.
+    """
+
+    name: str
+    versions: tuple[int, ...]
+    access: Access | None = None
+    enabled: bool = True
+    newest_since: datetime | None = None
+    watched: bool = False
+
+
+@dataclass(frozen=True)
+class CommandGroup:
+    """A group of commands a user can be given."""
+
+    key: str
+    title: str
+    help: str
+
+
+@dataclass(frozen=True)
+class UserRules:
+    """What an engine's users can be: `most` in one cluster; `reserved` names are the engine's or Berth's own."""
+
+    most: int
+    reserved: tuple[str, ...]
+    commands: tuple[CommandGroup, ...]
+
+
+@dataclass(frozen=True)
 class ClusterView:
     """The wish, as an engine sees it.
 
@@ -127,6 +170,12 @@ class ClusterView:
     rebalance: bool = False
     # Keys of gates (see Gate) that the operation is not to wait at.
     overridden: frozenset[str] = frozenset()
+    # None: not looked up, since what is asked does not depend on it; nothing is done to users then.
+    users: tuple[User, ...] | None = None
+
+
+# Makes a password of that many characters [A-Za-z0-9].
+MakePassword = Callable[[int], str]
 
 
 @dataclass(frozen=True)
@@ -134,12 +183,16 @@ class SecretSpec:
     """A Secret the core creates when it is absent: each key gets a random password of that many characters [A-Za-z0-9].
 
     `principal` is the user name clients sign in with, shown beside the password when it is revealed.
+    `content`, when given, says what the Secret is to hold as a whole, from what it holds (what `generate` made, at
+    first): the core writes that, and writes it again whenever it comes to differ. Pure but for new passwords. Without
+    it an existing Secret is never touched.
     """
 
     name: str
     generate: Mapping[str, int]
     principal: str = ""
     password_key: str = "password"
+    content: Callable[[Mapping[str, str], MakePassword], Mapping[str, str]] | None = None
 
 
 @dataclass(frozen=True)
@@ -345,6 +398,28 @@ class Spread:
 
 
 @dataclass(frozen=True)
+class OldPassword:
+    """Who may still use a user's older password: `connections` that were opened before the newest one worked, and when
+    one of them last sent something (None: there are none).
+    """
+
+    connections: int
+    last_active: datetime | None
+
+
+@dataclass(frozen=True)
+class UsersSeen:
+    """How a cluster's users stand: `in_force` says that every member has exactly the wished ones, with the wished
+    passwords and rights; `waits`, what is waited for otherwise. `old`, by name, of the users that were to be watched,
+    when every member answered.
+    """
+
+    in_force: bool
+    waits: str = ""
+    old: Mapping[str, OldPassword] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Advance:
     """The outcome of one `advance`.
 
@@ -358,6 +433,7 @@ class Advance:
     `spread` is None where it is not known, or the engine has nothing to say.
     `causes` are why it is not healthy, or, when it is, what this very call has mended; the likeliest first.
     `gate` is what the change of a running cluster waits at, when an administrator might let it pass.
+    `users` is None where the engine has none of its own, or they were not looked up.
     """
 
     healthy: bool
@@ -373,6 +449,7 @@ class Advance:
     spread: Spread | None = None
     causes: tuple[Cause, ...] = ()
     gate: Gate | None = None
+    users: UsersSeen | None = None
 
 
 @dataclass(frozen=True)
@@ -472,6 +549,19 @@ class Engine(Protocol):
     @property
     def fields(self) -> tuple[Field, ...]:
         """The plan fields, in form order."""
+
+    @property
+    def user_rules(self) -> UserRules | None:
+        """What users of its clusters can be; None: there is the one the cluster is made with, and it never changes."""
+
+    def check_user(self, name: str, access: Access) -> Sequence[Problem]:
+        """Rules of a user's name and access; pointers are below the request's body, such as "/key_prefixes/0"."""
+
+    def user_steps(self) -> Sequence[StepTitle]:
+        """The engine's own steps of an operation that changes users, between "apply" and "proof"."""
+
+    def password_key(self, user: str, version: int) -> str:
+        """Key of one password in the Secret of the cluster's users."""
 
     def check(self, spec: Spec) -> Sequence[Problem]:
         """Rules between fields. Kinds, limits and unknown keys were checked from `fields` before this is called."""

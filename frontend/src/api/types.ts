@@ -34,6 +34,11 @@ export type Snippet = Schemas["Snippet"];
 export type Step = Schemas["Step"];
 export type Target = Schemas["Target"];
 export type Tenant = Schemas["Tenant"];
+export type ClusterUser = Schemas["ClusterUser"];
+export type UserOrder = Pick<Schemas["UserOrder"], "name" | "key_prefixes" | "channel_prefixes" | "commands">;
+export type UserPatch = Partial<Schemas["UserPatch"]>;
+export type UserRules = Schemas["UserRules"];
+export type Rotation = Schemas["RotateOrder"];
 
 export type ClustersQuery = NonNullable<operations["listClusters"]["parameters"]["query"]>;
 export type VolumesChoice = NonNullable<NonNullable<operations["deleteCluster"]["parameters"]["query"]>["volumes"]>;

@@ -180,6 +180,6 @@ export function useAccepted() {
 }
 
 /** A random key; also where the page is served without TLS, which crypto.randomUUID refuses. */
-function newKey(): string {
+export function newKey(): string {
   return Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) => byte.toString(16).padStart(2, "0")).join("");
 }

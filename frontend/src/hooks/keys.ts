@@ -17,6 +17,7 @@ export const keys = {
   events: (path: ClusterPath) => [...keys.cluster(path), "events"] as const,
   reservations: (path: ClusterPath) => [...keys.cluster(path), "reservations"] as const,
   credentials: (path: ClusterPath) => [...keys.cluster(path), "credentials"] as const,
+  users: (path: ClusterPath) => [...keys.cluster(path), "users"] as const,
   snippets: (path: ClusterPath) => [...keys.cluster(path), "snippets"] as const,
   /** The newest operation of a cluster. */
   operation: (path: ClusterPath) => [...keys.cluster(path), "operation"] as const,

@@ -103,6 +103,7 @@ export const redis: Engine = {
     field("storageClass", { title: "Storage class", kind: "storage-class", default: "", effect: "fixed", group: "Storage" }),
     field("config", { title: "Own configuration", kind: "map", default: {}, advanced: true }),
   ],
+  user_rules: null,
 };
 
 export const small: Plan = {

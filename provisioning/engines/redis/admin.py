@@ -23,14 +23,26 @@ class RedisError(Exception):
 class Connection:
     """One connection to one node. Raises LinkError when it breaks, RedisError when the server refuses."""
 
-    def __init__(self, connected: socket.socket, password: str) -> None:
+    def __init__(self, connected: socket.socket, *accounts: tuple[str, str]) -> None:
+        """Sign in with the first of the accounts (user, password) that is accepted; user "" is the default one."""
         self._socket = connected
         self._file = connected.makefile("rb")
         try:
-            self.call("AUTH", password)
+            self._sign_in(accounts)
         except (LinkError, RedisError):
             self.close()
             raise
+
+    def _sign_in(self, accounts: Sequence[tuple[str, str]]) -> None:
+        for number, (user, password) in enumerate(accounts, 1):
+            try:
+                self.call("AUTH", *([user] if user else []), password)
+            except RedisError as error:
+                # A server without any password answers ERR.
+                if number == len(accounts) or error.code not in ("WRONGPASS", "ERR"):
+                    raise
+            else:
+                return
 
     def __enter__(self) -> Connection:
         return self

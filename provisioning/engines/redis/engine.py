@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from functools import partial
 
 from provisioning.engines.base import (
+    Access,
     Advance,
     Change,
     ClusterView,
@@ -22,11 +24,10 @@ from provisioning.engines.base import (
     Spec,
     StepTitle,
     TargetView,
+    UserRules,
     World,
 )
-from provisioning.engines.redis import manifests, proof, snippets, spec, topology
-
-PASSWORD_LENGTH = 32
+from provisioning.engines.redis import manifests, proof, snippets, spec, topology, users
 
 
 class RedisEngine:
@@ -39,6 +40,17 @@ class RedisEngine:
     reserves_addresses = True
     pulse = Pulse("redis", manifests.PORT, b"PING\r\n")
     fields: tuple[Field, ...] = spec.FIELDS
+
+    user_rules: UserRules | None = users.RULES
+
+    def check_user(self, name: str, access: Access) -> Sequence[Problem]:
+        return users.check(name, access)
+
+    def user_steps(self) -> Sequence[StepTitle]:
+        return [topology.USERS]
+
+    def password_key(self, user: str, version: int) -> str:
+        return users.password_key(user, version)
 
     def check(self, spec_: Spec) -> Sequence[Problem]:
         return spec.check(spec_)
@@ -65,7 +77,10 @@ class RedisEngine:
         return topology.change_steps(changes)
 
     def secrets(self, cluster: ClusterView) -> Sequence[SecretSpec]:
-        return [SecretSpec(manifests.auth_secret(cluster), {"password": PASSWORD_LENGTH}, "default")]
+        made = dict.fromkeys((users.DEFAULT_KEY, users.SYSTEM_KEY), users.PASSWORD_LENGTH)
+        wished = cluster.users
+        content = None if wished is None else partial(users.secret_content, wished)
+        return [SecretSpec(manifests.auth_secret(cluster), made, users.DEFAULT, users.DEFAULT_KEY, content)]
 
     def render(self, cluster: ClusterView) -> Sequence[Manifest]:
         return manifests.render(cluster)

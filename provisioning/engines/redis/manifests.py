@@ -15,7 +15,7 @@ from provisioning.engines.base import (
     selector_labels,
     template_annotations,
 )
-from provisioning.engines.redis import settings
+from provisioning.engines.redis import settings, users
 from provisioning.engines.redis import spec as rules
 
 PORT = 6379
@@ -33,13 +33,32 @@ USER = 999
 # one that does not answer is waited for as long as the others need to take over by themselves. Whose disk was lost
 # learns from the others that they know a master at its address.
 START = """#!/bin/sh
-# The password goes from the mounted Secret into a file in memory: never onto a command line.
+# Passwords go from the mounted Secret into a file in memory: never onto a command line.
 set -eu
 umask 077
 password=$(cat /etc/redis-auth/password)
-printf 'requirepass %s\\nmasterauth %s\\n' "$password" "$password" > /run/redis/auth.conf
+if [ -s /etc/redis-auth/acl.conf ]; then
+  system=$(cat /etc/redis-auth/system)
+  cat /etc/redis-auth/acl.conf > /run/redis/auth.conf
+  printf 'masteruser SYSTEM_USER\\nmasterauth %s\\n' "$system" >> /run/redis/auth.conf
+else
+  system=
+  printf 'requirepass %s\\nmasterauth %s\\n' "$password" "$password" > /run/redis/auth.conf
+fi
 
-ask() { host=$1; shift; REDISCLI_AUTH=$password timeout 2 redis-cli --no-auth-warning -h "$host" "$@" < /dev/null; }
+ask() {
+  host=$1; shift; said=NOAUTH
+  if [ -n "$system" ]; then
+    said=$(REDISCLI_AUTH=$system timeout 2 redis-cli --no-auth-warning --user SYSTEM_USER -h "$host" "$@" \
+      < /dev/null 2> /dev/null) || return 1
+  fi
+  case "$said" in
+    # A node that was started by an older Berth, and was not told yet.
+    NOAUTH*)
+      said=$(REDISCLI_AUTH=$password timeout 2 redis-cli --no-auth-warning -h "$host" "$@" < /dev/null) || return 1 ;;
+  esac
+  printf '%s\\n' "$said"
+}
 
 await_heir() {
   me=; asked=0; written=0; wait=20; cr=$(printf '\\r')
@@ -111,31 +130,40 @@ MEMBERS
 
 await_heir || true
 exec redis-server /etc/redis/redis.conf --cluster-announce-ip "$POD_IP"
-"""
+""".replace("SYSTEM_USER", users.SYSTEM)
 
 # Runs before the pod is ended, with the portal or without: a master hands over to a replica that is in step first.
 STOP = """#!/bin/sh
-export REDISCLI_AUTH="$(cat /etc/redis-auth/password)"
-role=$(redis-cli --no-auth-warning role | head -n 1)
+export REDISCLI_AUTH="$(cat /etc/redis-auth/system 2> /dev/null)"
+cli="redis-cli --no-auth-warning --user SYSTEM_USER"
+role=$($cli role 2> /dev/null | head -n 1)
+case "$role" in
+  master|slave) ;;
+  *)
+    # A node that was started by an older Berth, and was not told of its user yet.
+    export REDISCLI_AUTH="$(cat /etc/redis-auth/password)"
+    cli="redis-cli --no-auth-warning"
+    role=$($cli role | head -n 1) ;;
+esac
 [ "$role" = master ] || exit 0
-me=$(redis-cli --no-auth-warning cluster myid)
-redis-cli --no-auth-warning cluster nodes | while read -r id address flags master rest; do
+me=$($cli cluster myid)
+$cli cluster nodes | while read -r id address flags master rest; do
   case "$flags" in *fail*) continue ;; *slave*) ;; *) continue ;; esac
   [ "$master" = "$me" ] || continue
   host=${address%@*}; host=${host%:*}
-  redis-cli --no-auth-warning -h "$host" cluster failover
+  $cli -h "$host" cluster failover
   break
 done
 tries=0
 while [ "$tries" -lt 30 ]; do
-  [ "$(redis-cli --no-auth-warning role | head -n 1)" = master ] || exit 0
+  [ "$($cli role | head -n 1)" = master ] || exit 0
   tries=$((tries + 1)); sleep 0.1
 done
-"""
+""".replace("SYSTEM_USER", users.SYSTEM)
 
 
 def auth_secret(cluster: ClusterView) -> str:
-    """Name of the Secret with the password."""
+    """Name of the Secret with the passwords and the users, see users.py."""
     return f"{cluster.name}-auth"
 
 
@@ -241,13 +269,15 @@ def _redis_container(cluster: ClusterView) -> dict[str, Any]:
 
 
 def _exporter_container(cluster: ClusterView) -> dict[str, Any]:
-    secret = {"secretKeyRef": {"name": auth_secret(cluster), "key": "password"}}
+    # Not of a user clients sign in with: it is read once, and theirs change.
+    secret = {"secretKeyRef": {"name": auth_secret(cluster), "key": users.SYSTEM_KEY}}
     return {
         "name": "exporter",
         "image": EXPORTER_IMAGE,
         "imagePullPolicy": "IfNotPresent",
         "env": [
             {"name": "REDIS_ADDR", "value": f"redis://localhost:{PORT}"},
+            {"name": "REDIS_USER", "value": users.SYSTEM},
             {"name": "REDIS_PASSWORD", "valueFrom": secret},
         ],
         "ports": [{"name": "metrics", "containerPort": EXPORTER_PORT}],

@@ -153,12 +153,18 @@ def _move(sight: Sight, source: Node, to: Node, slots: Sequence[int]) -> None:
             if isinstance(keys, list) and keys:
                 # REPLACE: a MIGRATE that timed out may have left a copy; the giver's, which serves it, is the newer.
                 words: list[str | int] = ["MIGRATE", to.pod.ip, PORT, "", 0, MIGRATE_TIMEOUT_MS, "REPLACE"]
-                _send(source, [[*words, "AUTH", sight.password, "KEYS", *(str(key) for key in keys)]])
+                _send(source, [[*words, *_auth(sight), "KEYS", *(str(key) for key in keys)]])
     for node in (to, source):
         _send(node, [["CLUSTER", "SETSLOT", slot, "NODE", to.id] for slot in slots])
     for node in sight.everyone:
         if node not in (to, source) and node.is_master and to.id in node.peers:
             _send(node, [["CLUSTER", "SETSLOT", slot, "NODE", to.id] for slot in slots])
+
+
+def _auth(sight: Sight) -> list[str]:
+    """How MIGRATE signs in to the receiver."""
+    user, password = sight.account
+    return ["AUTH2", user, password] if user else ["AUTH", password]
 
 
 def _send(node: Node, commands: Sequence[Sequence[str | int]]) -> list[Reply]:

@@ -7,6 +7,7 @@ import secrets
 import time
 
 from provisioning.engines.base import ClusterView, Link, LinkError, Proof, World
+from provisioning.engines.redis import users
 from provisioning.engines.redis.admin import Connection, RedisError, Reply
 from provisioning.engines.redis.manifests import PORT, auth_secret
 from provisioning.engines.redis.placement import slot_range
@@ -30,12 +31,18 @@ class _Client:
     def __init__(self, cluster: ClusterView, world: World, link: Link, stack: contextlib.ExitStack) -> None:
         self.pods = {pod.ip: pod for pod in redis_pods(world)}
         self.link, self.stack = link, stack
-        self.password = link.secret(auth_secret(cluster))["password"]
+        secret = link.secret(auth_secret(cluster))
+        issued = [("", secret[users.DEFAULT_KEY])]
+        for user in cluster.users or ():
+            if user.name == users.DEFAULT and not (user.enabled and user.access is None):
+                # It may not write everywhere now: that the cluster does is proven by Berth's own user.
+                issued = users.accounts(secret)[:1]
+        self.account = issued
         self.known: dict[str, Connection] = {}
         self.first = self._open(lambda: link.connect_service(cluster.name, PORT, timeout=3))
 
     def _open(self, dial) -> Connection:  # type: ignore[no-untyped-def]
-        return self.stack.enter_context(Connection(dial(), self.password))
+        return self.stack.enter_context(Connection(dial(), *self.account))
 
     def call(self, *words: str | int) -> Reply:
         """One command, redirected at most once. Raises RedisError, LinkError."""

@@ -18,6 +18,7 @@ from provisioning.engines.base import (
     World,
 )
 from provisioning.engines.redis import spec as rules
+from provisioning.engines.redis import users
 from provisioning.engines.redis.admin import Connection, Peer, RedisError, parse_info, parse_nodes
 from provisioning.engines.redis.manifests import PORT, auth_secret
 from provisioning.engines.redis.placement import SLOTS, choose_masters
@@ -94,7 +95,8 @@ class Sight:
     """
 
     cluster: ClusterView
-    password: str
+    # User and password nodes are to sign in to each other with, MIGRATE too; user "" is the default one.
+    account: tuple[str, str]
     nodes: list[Node]
     missing: list[str]
     leaving: list[Node] = field(default_factory=list)
@@ -201,7 +203,7 @@ def is_wished(cluster: ClusterView, shard: int, ordinal: int) -> bool:
 @contextlib.contextmanager
 def connected(cluster: ClusterView, world: World, link: Link) -> Iterator[Sight]:
     """Connections to all pods that run, closed at the end."""
-    password = link.secret(auth_secret(cluster))["password"]
+    accounts = users.accounts(link.secret(auth_secret(cluster)))
 
     def wished(pod: PodView) -> bool:
         return is_wished(cluster, int(pod.labels[LABEL_SHARD]), ordinal_of(pod.name))
@@ -217,14 +219,15 @@ def connected(cluster: ClusterView, world: World, link: Link) -> Iterator[Sight]
 
     def connect(pod: PodView) -> Node | str:
         try:
-            return Node(pod, int(pod.labels[LABEL_SHARD]), Connection(link.connect(pod, PORT, timeout=2), password))
+            connection = Connection(link.connect(pod, PORT, timeout=2), *accounts)
+            return Node(pod, int(pod.labels[LABEL_SHARD]), connection)
         except (LinkError, RedisError) as error:
             unheard[pod.name] = how(error)
             return f"{pod.name} ({error})"
 
     with ThreadPoolExecutor(PARALLEL) as pool:
         found = list(zip(running, pool.map(connect, running), strict=True))
-    sight = Sight(cluster, password, [], missing, unheard=unheard)
+    sight = Sight(cluster, accounts[0], [], missing, unheard=unheard)
     known = {pod.name: pod.ip for pod in stay}
     may_be_away = {key.removeprefix(READY_GATE) for key in cluster.overridden if key.startswith(READY_GATE)}
     sight.excused = {name: known.get(name, "") for name in may_be_away}

@@ -37,6 +37,7 @@ from provisioning.engines.base import (
 )
 from provisioning.engines.redis import settings, spread
 from provisioning.engines.redis import spec as rules
+from provisioning.engines.redis.accounts import settle_users
 from provisioning.engines.redis.admin import Peer
 from provisioning.engines.redis.diagnosis import diagnose
 from provisioning.engines.redis.manifests import PORT
@@ -62,6 +63,7 @@ STEPS = (
 )
 CONFIG = StepTitle("config", "Settings in force")
 MOVE = StepTitle("move", "Slots moved to where they are to be")
+USERS = StepTitle("users", "Users known to every node")
 LEAVE = StepTitle("leave", "Members that are not wished any more gone")
 REBALANCE = (STEPS[2], StepTitle("rebalance", "Masters even over the nodes: replicas take over, one at a time"))
 RESTART = StepTitle("restart", "Pods restarted: replicas, then the old masters")
@@ -97,7 +99,14 @@ def advance(cluster: ClusterView, world: World, link: Link) -> Advance:
         read_all(sight)
         # Before anything is done: what can be mended within this call is told too.
         first = diagnose(sight, world)
+        # Before all else, and though members are away: a password that was taken back must not work any longer.
+        complaint, users = settle_users(sight, link)
         outcome = _advance(sight, world, link)
+        if users is not None:
+            report = StepReport("users", "done" if users.in_force else "running", users.waits)
+            outcome = replace(outcome, users=users, steps=(*outcome.steps, report))
+            if complaint and outcome.healthy:
+                outcome = replace(outcome, healthy=False, reason=complaint, retry_after=0.5)
         causes = (() if outcome.healthy else diagnose(sight, world)) or first
         outdated = tuple(pod.name for pod in outdated_pods(world))
         return replace(

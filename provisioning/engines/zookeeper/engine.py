@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 
 from provisioning.engines.base import (
+    Access,
     Advance,
     Change,
     ClusterView,
@@ -22,6 +23,7 @@ from provisioning.engines.base import (
     Spec,
     StepTitle,
     TargetView,
+    UserRules,
     World,
 )
 from provisioning.engines.zookeeper import manifests, snippets, spec, topology
@@ -39,6 +41,17 @@ class ZooKeeperEngine:
     reserves_addresses = True
     pulse = Pulse("zookeeper", manifests.CLIENT_PORT, b"ruok")
     fields: tuple[Field, ...] = spec.FIELDS
+
+    user_rules: UserRules | None = None
+
+    def check_user(self, name: str, access: Access) -> Sequence[Problem]:
+        return []
+
+    def user_steps(self) -> Sequence[StepTitle]:
+        return []
+
+    def password_key(self, user: str, version: int) -> str:
+        return "password"
 
     def check(self, spec_: Spec) -> Sequence[Problem]:
         return []

@@ -24,6 +24,7 @@ import { OperationPanel } from "./OperationPanel";
 import { PauseNotice } from "./Pause";
 import { Settings } from "./Settings";
 import { SpreadCard } from "./SpreadCard";
+import { Users } from "./Users";
 
 /** The cluster in the address; a fresh page for each. */
 export function ClusterPage() {
@@ -85,6 +86,7 @@ function ClusterView({ name }: { name: string }) {
       {operation.data && <OperationPanel operation={operation.data} live={live} mayChange={canChange(tenant) && !hasVanished} />}
       {operation.isError && <ProblemNotice error={operation.error} onRetry={() => void operation.refetch()} />}
       <Connect cluster={cluster.data} mayReveal={canChange(tenant)} />
+      <Users cluster={cluster.data} rules={engine?.user_rules} mayChange={canChange(tenant) && !hasVanished} />
       <Members members={cluster.data.members} />
       <SpreadCard cluster={cluster.data} mayChange={canChange(tenant) && !hasVanished} />
       <Settings cluster={cluster.data} engine={engine} mayChange={canChange(tenant) && !hasVanished} />

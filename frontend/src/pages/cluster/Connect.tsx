@@ -33,7 +33,8 @@ export function Connect({ cluster, mayReveal }: Props) {
         <p className="muted">{t("cluster.notYet")}</p>
       </section>
     );
-  const first = credentials.data?.[0];
+  // The one the examples sign in as; the others are with the cluster's users.
+  const first = credentials.data?.find(({ name }) => name === "default") ?? credentials.data?.[0];
   return (
     <section className="card" aria-labelledby="connect-title">
       <h2 id="connect-title">{t("cluster.connect")}</h2>
@@ -42,9 +43,7 @@ export function Connect({ cluster, mayReveal }: Props) {
       {credentials.isPending && <Loading lines={1} />}
       {credentials.isError && <ProblemNotice error={credentials.error} onRetry={() => void credentials.refetch()} />}
       {credentials.data?.length === 0 && <p className="muted">{t("credentials.empty")}</p>}
-      {credentials.data?.map((credential) => (
-        <CredentialRow key={credential.name} credential={credential} mayReveal={mayReveal} reveal={reveal} />
-      ))}
+      {first && <CredentialRow credential={first} mayReveal={mayReveal} reveal={reveal} />}
       {reveal.isError && <ProblemNotice error={reveal.error} />}
       <h3>{t("snippets.title")}</h3>
       {snippets.isPending && <Loading lines={4} />}

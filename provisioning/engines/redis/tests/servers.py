@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from secrets import token_hex
 
 from provisioning.engines.base import (
     LABEL_COMPONENT,
@@ -22,11 +23,12 @@ from provisioning.engines.base import (
     LinkError,
     NodeView,
     PodView,
+    User,
     VolumeView,
     WorkloadView,
     World,
 )
-from provisioning.engines.redis import RedisEngine
+from provisioning.engines.redis import RedisEngine, users
 from provisioning.engines.redis.admin import Connection
 from provisioning.engines.redis.manifests import PORT, START, redis_conf
 
@@ -40,7 +42,10 @@ def view(name: str = "orders", **spec: object) -> ClusterView:
     """A small cluster's wish."""
     complete = {one.key: one.default for one in ENGINE.fields}
     complete |= {"memoryGiB": 0.125, "nodeTimeoutMs": 3000, **spec}
-    return ClusterView(f"clu_{name}", name, "acme", "berth-acme", "redis", ENGINE.versions[0], 1, complete)
+    everybody = (User("default", (1,)),)
+    return ClusterView(
+        f"clu_{name}", name, "acme", "berth-acme", "redis", ENGINE.versions[0], 1, complete, users=everybody
+    )
 
 
 @dataclass
@@ -76,6 +81,7 @@ class Fleet:
     lost: set[str] = field(default_factory=set)
     # Pod to the thread that is held.
     held: dict[str, int] = field(default_factory=dict)
+    stored: dict[str, str] = field(default_factory=lambda: {"password": PASSWORD})
 
     def start(self) -> None:
         """Make and start every server that is wished and not there, members of a shard on different nodes."""
@@ -151,7 +157,8 @@ class Fleet:
     def launch(self, server: Server) -> None:
         """Start one process by the pods' own start script, with their files in a folder of its own."""
         server.folder.mkdir(exist_ok=True)
-        (server.folder / "password").write_text(PASSWORD)
+        for key, value in self.secret(f"{self.cluster.name}-auth").items():
+            (server.folder / key).write_text(value)
 
         def here(text: str) -> str:
             for place in ("/etc/redis-auth", "/etc/redis", "/run/redis", "/data"):
@@ -257,7 +264,10 @@ class Fleet:
 
     def secret(self, name: str) -> Mapping[str, str]:
         assert name == f"{self.cluster.name}-auth"
-        return {"password": PASSWORD}
+        if self.cluster.users is None:
+            return {"password": PASSWORD}
+        self.stored = users.secret_content(self.cluster.users, self.stored, lambda length: token_hex(length // 2))
+        return self.stored
 
     def event(self, reason: str, message: str, *, warning: bool = False, object: str = "") -> None:
         self.events.append((reason, message))
@@ -289,7 +299,7 @@ def config(fleet: Fleet, key: str) -> set[str]:
     """What CONFIG GET says, over all nodes."""
     found = set()
     for pod in fleet.world().pods:
-        with Connection(fleet.connect(pod, PORT), PASSWORD) as connection:
+        with Connection(fleet.connect(pod, PORT), ("", PASSWORD)) as connection:
             reply = connection.call("CONFIG", "GET", key)
             assert isinstance(reply, list)
             found.add(str(reply[1]))

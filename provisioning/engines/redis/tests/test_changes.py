@@ -122,7 +122,7 @@ def test_live_settings_are_in_force_everywhere_without_a_restart_and_go_back_whe
 def test_what_somebody_changed_by_hand_is_healed_and_told(start: Start) -> None:
     fleet = start(view())
     fleet.settle()
-    with Connection(fleet.connect(fleet.world().pods[0], PORT), PASSWORD) as connection:
+    with Connection(fleet.connect(fleet.world().pods[0], PORT), ("", PASSWORD)) as connection:
         connection.call("CONFIG", "SET", "maxmemory", "1mb")
     fleet.events.clear()
     fleet.settle()
@@ -133,7 +133,7 @@ def test_what_somebody_changed_by_hand_is_healed_and_told(start: Start) -> None:
 def test_memory_that_the_data_does_not_fit_into_is_refused_before_anything_is_changed(start: Start) -> None:
     fleet = start(view(memoryGiB=0.25))
     fleet.settle()
-    with Connection(fleet.connect(fleet.world().pods[0], PORT), PASSWORD) as connection:
+    with Connection(fleet.connect(fleet.world().pods[0], PORT), ("", PASSWORD)) as connection:
         connection.call("CONFIG", "SET", "maxmemory-policy", "noeviction")
     fleet.wish(roll=True, memoryGiB=0.001)
     outcome = ENGINE.advance(fleet.cluster, fleet.world(), fleet)
@@ -255,7 +255,7 @@ def test_replicas_up_and_down_never_touch_a_shards_only_copy(start: Start) -> No
     }  # fmt: skip
     # The last member of shard 1 leads it: the very one that goes.
     last = next(pod for pod in fleet.world().pods if pod.name.endswith("-s1-2"))
-    with Connection(fleet.connect(last, PORT), PASSWORD) as connection:
+    with Connection(fleet.connect(last, PORT), ("", PASSWORD)) as connection:
         connection.call("CLUSTER", "FAILOVER")
     deadline = time.monotonic() + 20
     while masters(fleet)["1"] != last.name:
@@ -321,8 +321,8 @@ def test_slots_moved_by_hand_stay_where_they_are_until_somebody_changes_the_clus
     fleet.settle()
     pods = fleet.world().pods
     with (
-        Connection(fleet.connect(pods[0], PORT), PASSWORD) as source,
-        Connection(fleet.connect(pods[1], PORT), PASSWORD) as to,
+        Connection(fleet.connect(pods[0], PORT), ("", PASSWORD)) as source,
+        Connection(fleet.connect(pods[1], PORT), ("", PASSWORD)) as to,
     ):
         name = to.text("CLUSTER", "MYID")
         to.call("CLUSTER", "SETSLOT", 0, "IMPORTING", source.text("CLUSTER", "MYID"))

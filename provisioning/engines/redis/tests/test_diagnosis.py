@@ -134,7 +134,7 @@ def test_a_network_split_by_freezing_says_what_the_rest_can_do(start: Start, cut
 def test_a_stranger_that_has_taken_nothing_is_named_and_forgotten_by_all(start: Start) -> None:
     fleet, other = formed(start), start(view("other"))
     one, stranger = fleet.servers[0], other.servers[0]
-    with Connection(fleet.connect(server_pod(fleet, one), PORT), PASSWORD) as connection:
+    with Connection(fleet.connect(server_pod(fleet, one), PORT), ("", PASSWORD)) as connection:
         connection.call("CLUSTER", "MEET", stranger.address, PORT)
     deadline = time.monotonic() + 20
     while not (found := causes(fleet)):
@@ -153,11 +153,11 @@ def test_a_stranger_that_took_slots_is_named_and_nothing_is_done(start: Start) -
     # Its epochs win.
     for server in other.servers:
         if server.pod in masters(other).values():
-            with Connection(other.connect(server_pod(other, server), PORT), PASSWORD) as connection:
+            with Connection(other.connect(server_pod(other, server), PORT), ("", PASSWORD)) as connection:
                 connection.call("CLUSTER", "BUMPEPOCH")
     theirs = {server.address for server in other.servers}
     one, stranger = fleet.servers[0], other.servers[0]
-    with Connection(fleet.connect(server_pod(fleet, one), PORT), PASSWORD) as connection:
+    with Connection(fleet.connect(server_pod(fleet, one), PORT), ("", PASSWORD)) as connection:
         connection.call("CLUSTER", "MEET", stranger.address, PORT)
         deadline = time.monotonic() + 20
         while not any(peer.slots for peer in parse_nodes(connection.text("CLUSTER", "NODES")) if peer.ip in theirs):
@@ -202,7 +202,7 @@ def seen(
              replication={"master_link_status": "up"})
         for name in names if name not in unheard
     ]  # fmt: skip
-    sight = Sight(cluster, "", nodes, list(unheard), unheard=dict(unheard))
+    sight = Sight(cluster, ("", ""), nodes, list(unheard), unheard=dict(unheard))
     claims = tuple(
         VolumeView(f"data-{name}", (volumes or {}).get(name, "Bound"), "standard", 1, 1, {}) for name in names
     )

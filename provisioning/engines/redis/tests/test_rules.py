@@ -231,5 +231,5 @@ def test_an_empty_member_never_leads_members_that_follow_somebody_who_is_away() 
         return Node(pod, 0, cast(Connection, None), name, {peer.id: peer for peer in peers})
 
     fresh, orphan = node("fresh", flags="master"), node("orphan", flags="slave", master="away")
-    assert Sight(view(), "", [fresh, orphan], []).heads() == {}
-    assert Sight(view(), "", [fresh], []).heads() == {0: fresh}
+    assert Sight(view(), ("", ""), [fresh, orphan], []).heads() == {}
+    assert Sight(view(), ("", ""), [fresh], []).heads() == {0: fresh}

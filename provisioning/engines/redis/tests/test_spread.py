@@ -31,7 +31,7 @@ def rules(fleet: Fleet) -> dict[str, bool | None]:
 def hand_over(fleet: Fleet, pod: str) -> None:
     """Somebody fails a shard over by hand."""
     one = next(found for found in fleet.world().pods if found.name == pod)
-    with Connection(fleet.connect(one, PORT), PASSWORD) as connection:
+    with Connection(fleet.connect(one, PORT), ("", PASSWORD)) as connection:
         connection.call("CLUSTER", "FAILOVER")
     deadline = time.monotonic() + 20
     while pod not in masters(fleet).values():

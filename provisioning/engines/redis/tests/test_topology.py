@@ -34,7 +34,7 @@ def known(fleet: Fleet) -> set[int]:
     """How many nodes each node lists: one number when they agree."""
     found = set()
     for pod in fleet.world().pods:
-        with Connection(fleet.connect(pod, PORT), PASSWORD) as connection:
+        with Connection(fleet.connect(pod, PORT), ("", PASSWORD)) as connection:
             found.add(len(parse_nodes(connection.text("CLUSTER", "NODES"))))
     return found
 
@@ -153,7 +153,7 @@ def test_a_master_killed_while_its_disk_is_slow_does_not_take_back_what_a_replic
     members = ENGINE.advance(fleet.cluster, fleet.world(), fleet).members
     victim = next(s for s in fleet.servers if s.pod == next(m.pod for m in members if m.role == "master"))
     fleet.stall_disk(victim)
-    with Connection(fleet.connect(server_pod(fleet, victim), PORT), PASSWORD) as connection:
+    with Connection(fleet.connect(server_pod(fleet, victim), PORT), ("", PASSWORD)) as connection:
         key = next(key for number in range(1000) if (key := f"key-{number}") and _is_served(connection, key))
         number = 0
         while "aof_pending_bio_fsync:1" not in connection.text("INFO", "persistence"):
@@ -186,7 +186,7 @@ def test_a_shard_whose_members_all_restart_comes_back_with_what_was_saved_and_do
         client.set(f"key-{number}", number)
     shard = [server for server in fleet.servers if server.shard == 0]
     for server in shard:
-        with Connection(fleet.connect(server_pod(fleet, server), PORT), PASSWORD) as connection:
+        with Connection(fleet.connect(server_pod(fleet, server), PORT), ("", PASSWORD)) as connection:
             connection.call("SAVE")
     for server in shard:
         fleet.kill(server)
