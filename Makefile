@@ -6,13 +6,15 @@ SHELL := /bin/bash
 PYTHON ?= python3
 PORT ?= 8000
 ONCE ?=
+MINUTES ?= 30
+SEED ?=
 VENV := .venv
 IPRESERVE_VENV := .venv-ipreserve
 PY := $(VENV)/bin/python
 # make variables that are handed on to what runs
 export KUBECONFIG REGISTRY ONCE PORT
 
-.PHONY: help demo up test test-ipreserve test-ledger check bench bench-ipreserve e2e clean setup setup-system frontend types
+.PHONY: help demo up test test-ipreserve test-ledger soak check bench bench-ipreserve e2e clean setup setup-system frontend types
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort | awk -F'\t' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -76,11 +78,16 @@ test-ipreserve: setup-system $(IPRESERVE_VENV)/.stamp ## ipreserve's tests, with
 test-ledger: setup ## 10,000 attempts against one tenant's limits by processes that are killed; up to 15 minutes
 	@BERTH_TEST_LEDGER_SECONDS=900 $(PY) -m pytest -q provisioning/tests/test_quota_processes.py
 
+soak: setup ## change and break a Redis Cluster while a client writes: MINUTES=30, SEED=... draws the same again
+	@$(PY) -m dev.soak --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))
+
 e2e: setup ## the end-to-end tests; KUBECONFIG=... runs them on any cluster, REGISTRY=... with mirrored images
 	@$(PY) -m pytest tests/e2e
 
-bench: setup ## speed, side by side with kubectl and redis-cli
+bench: setup ## speed, side by side with kubectl and redis-cli; times to recovery
 	@$(PY) -m dev.bench
+	@$(PY) -m dev.bench_changes
+	@$(PY) -m dev.bench_recovery
 	@$(PY) -m dev.bench_api
 
 bench-ipreserve: setup-system $(IPRESERVE_VENV)/.stamp ## what deletions wait for: ipreserve beside one that patches per request

@@ -4,52 +4,27 @@ from __future__ import annotations
 
 import contextlib
 import json
-import subprocess
-import sys
 from collections.abc import Iterator, Mapping
 from datetime import datetime
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from dev.stack import Stack
+from dev.redis_watch import Watched, watched
+from dev.stack import NAMESPACE, Stack
 from sandbox.tests.waiting import eventually
 from tests.e2e.conftest import Order, OrderCluster
 from tests.e2e.test_faults import embedded
 
 pytestmark = pytest.mark.sandbox
 
-ROOT = Path(__file__).resolve().parents[2]
-
-
-class Writer:
-    """tests/e2e/writer.py, running in the cluster's network."""
-
-    def __init__(self, stack: Stack, placed: Order) -> None:
-        host = placed.read()["endpoints"][0]["host"]
-        argv = [*embedded(stack).network_prefix(), sys.executable, "-m", "tests.e2e.writer", host]
-        self.process = subprocess.Popen(argv, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        assert self.process.stdin is not None
-        assert self.process.stdout is not None
-        self.process.stdin.write(placed.password() + "\n")
-        self.process.stdin.flush()
-        assert self.process.stdout.readline() == "ready\n"
-
-    def stop(self) -> dict[str, Any]:
-        said, _ = self.process.communicate(timeout=120)
-        found: dict[str, Any] = json.loads(said)
-        return found
-
 
 @contextlib.contextmanager
-def writing(stack: Stack, placed: Order) -> Iterator[Writer]:
-    writer = Writer(stack, placed)
-    try:
-        yield writer
-    finally:
-        writer.process.kill()
-        writer.process.wait()
+def writing(stack: Stack, placed: Order) -> Iterator[Watched]:
+    """A client that writes to an ordered cluster."""
+    host = placed.read()["endpoints"][0]["host"]
+    with watched(embedded(stack), NAMESPACE, placed.name, host, placed.password()) as seen:
+        yield seen
 
 
 def change(placed: Order, **spec: Any) -> Mapping[str, Any]:
@@ -97,7 +72,7 @@ def test_settings_restarts_and_shards_change_under_a_client_that_loses_nothing(
         assert pods(stack, placed).keys() == before.keys()
         seen = writer.stop()
     assert seen["lost"] == []
-    assert seen["acknowledged"] > 100
+    assert seen["confirmed"] > 100
     cluster = placed.read()
     assert (cluster["phase"], sorted(member["role"] for member in cluster["members"])) == (
         "ready", ["master"] * 3 + ["replica"] * 3,
@@ -110,7 +85,7 @@ def test_settings_restarts_and_shards_change_under_a_client_that_loses_nothing(
         **used, "memory": used["memory"] + 6 * 128, "storage": 2 * used["storage"],
         "storage:standard": 2 * used["storage:standard"],
     }  # fmt: skip
-    print(f"acknowledged {seen['acknowledged']}, longest gap {seen['longest_gap']:.2f} s, refused {seen['refused']}")
+    print(f"confirmed {seen['confirmed']}, longest gap {seen['accepted_gap']:.2f} s, refused {seen['refused']}")
 
 
 def test_a_worker_killed_in_a_restart_is_replaced_and_every_pod_restarts_once(

@@ -1,0 +1,268 @@
+"""`python -m dev.bench_recovery`: how long a Redis Cluster takes to recover from each fault that Berth knows.
+
+Part of `make bench`. One cluster of the plan redis-dev (three shards with a replica each, a node timeout of 5 s) on the
+embedded target, a client that writes to all shards all the time (dev/writer.py), and one fault after another. For each:
+
+- writes: the longest time for which the client could not write somewhere;
+- whole: from the fault until every shard has its master and its replica in step, and all nodes agree;
+- ready: from the fault until Berth says so;
+- told: from the fault until the cluster's `causes` name something ("-": mended before that, told as an event).
+
+Where something is put back by hand (a lost node, frozen processes), that is done as soon as the client can write again,
+and `whole` and `ready` count from then. The two clusters that swap addresses are processes on loopback addresses, since
+nobody can make a network give addresses so: their `whole` is from the start of all servers until both are in order.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import secrets
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from dev.redis_watch import Pod, Watched, watched
+from dev.soak import freeze, kill, lose_disk
+from dev.stack import CLUSTERS, NAMESPACE, Stack, interruptible, running_stack
+from provisioning.engines.base import LABEL_INSTANCE
+from provisioning.engines.redis.tests.servers import Fleet, view
+from sandbox import Sandbox, faults
+
+LOOK_EVERY_SECONDS = 0.2
+GIVE_UP_SECONDS = 300.0
+# The client is back when it saw no gap longer than this, and no refusal, between two looks.
+CALM_SECONDS = 0.5
+
+Cure = Callable[[], object]
+
+
+@dataclass
+class Figures:
+    """Seconds, of every round."""
+
+    writes: list[float] = field(default_factory=list)
+    whole: list[float] = field(default_factory=list)
+    ready: list[float] = field(default_factory=list)
+    told: list[float] = field(default_factory=list)
+
+    def row(self, title: str) -> str:
+        """Medians."""
+        cells = [
+            f"{statistics.median(values):8.1f}" if values else f"{'-':>8}"
+            for values in (self.writes, self.whole, self.ready, self.told)
+        ]
+        return f"    {title:<44}{''.join(cells)}"
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A cluster under test."""
+
+    stack: Stack
+    name: str
+    seen: Watched
+
+    @property
+    def sandbox(self) -> Sandbox:
+        assert self.stack.sandbox is not None
+        return self.stack.sandbox
+
+    def cluster(self) -> Mapping[str, Any]:
+        """The cluster as the API shows it."""
+        found: Mapping[str, Any] = self.stack.api().request("GET", f"{CLUSTERS}/{self.name}")
+        return found
+
+
+def kill_master(scene: Scene) -> None:
+    kill(scene.sandbox, scene.seen.member(0, master=True))
+
+
+def kill_shard(scene: Scene) -> None:
+    for pod in [pod for pod in scene.seen.pods() if pod.shard == 0]:
+        kill(scene.sandbox, pod)
+
+
+def kill_all(scene: Scene) -> None:
+    for pod in scene.seen.pods():
+        kill(scene.sandbox, pod)
+
+
+def new_addresses(scene: Scene) -> None:
+    faults.new_addresses(scene.sandbox, NAMESPACE, f"{LABEL_INSTANCE}={scene.name}")
+
+
+def lose_master_disk(scene: Scene) -> None:
+    lose_disk(scene.sandbox, scene.seen.member(0, master=True))
+
+
+def lose_replica_disk(scene: Scene) -> None:
+    lose_disk(scene.sandbox, scene.seen.member(0, master=False))
+
+
+def freeze_master(scene: Scene) -> None:
+    freeze(scene.sandbox, scene.seen.member(0, master=True))
+
+
+def lose_node(scene: Scene) -> Cure:
+    node = scene.seen.member(0, master=True).node
+    faults.node_down(scene.sandbox, node)
+    return lambda: faults.node_up(scene.sandbox, node)
+
+
+def split(scene: Scene) -> Cure:
+    """A master, and a replica of another shard on another node: the rest is a majority."""
+    head = scene.seen.member(0, master=True)
+    other = next(pod for shard in (1, 2) if (pod := scene.seen.member(shard, master=False)).node != head.node)
+    away: Sequence[Pod] = (head, other)
+    for pod in away:
+        freeze(scene.sandbox, pod)
+    return lambda: [faults.thaw(scene.sandbox, f"{NAMESPACE}/{pod.name}", "redis") for pod in away]
+
+
+# Title to (persistence of the cluster, what is done).
+FAULTS: Mapping[str, tuple[str, Callable[[Scene], Cure | None]]] = {
+    "killed master": ("aof", kill_master),
+    "killed shard": ("aof", kill_shard),
+    "every pod restarted at once": ("aof", kill_all),
+    "all addresses new": ("aof", new_addresses),
+    "disk lost, of a master": ("aof", lose_master_disk),
+    "disk lost, of a replica": ("aof", lose_replica_disk),
+    "split by freezing": ("aof", split),
+    "frozen master": ("aof", freeze_master),
+    "node lost": ("aof", lose_node),
+    "master without its memory on disk restarted": ("rdb", kill_master),
+}
+SWAP = "swapped addresses"
+
+
+def measure(scene: Scene, act: Callable[[Scene], Cure | None], figures: Figures) -> None:
+    """One fault, and its figures. Raises TimeoutError when it is not mended."""
+    scene.seen.await_whole(3)
+    scene.seen.mark()
+    started = time.monotonic()
+    cure = act(scene)
+    gap, told = 0.0, None
+    hurt = False
+    while cure is not None:
+        tally = scene.seen.mark()
+        gap = max(gap, tally["accepted_gap"])
+        hurt = hurt or bool(tally["refused"]) or gap > CALM_SECONDS
+        if told is None and scene.cluster()["causes"]:
+            told = time.monotonic() - started
+        if hurt and tally["accepted_gap"] < CALM_SECONDS and not tally["refused"]:
+            break
+        _not_too_long(started, "the client cannot write")
+        time.sleep(LOOK_EVERY_SECONDS)
+    since = time.monotonic() if cure is not None else started
+    if cure is not None:
+        cure()
+    whole, ready = None, None
+    while whole is None or ready is None:
+        gap = max(gap, scene.seen.mark()["accepted_gap"])
+        cluster = scene.cluster()
+        if told is None and cluster["causes"]:
+            told = time.monotonic() - started
+        if whole is None and not (why := scene.seen.ailing(3)):
+            whole = time.monotonic() - since
+        # What Berth said before it looked is no answer.
+        if whole is not None and cluster["phase"] == "ready" and not cluster["causes"]:
+            ready = time.monotonic() - since
+        _not_too_long(started, f"it is not whole: {why or cluster['reason']}")
+        time.sleep(LOOK_EVERY_SECONDS)
+    figures.writes.append(gap)
+    figures.whole.append(whole)
+    figures.ready.append(ready)
+    if told is not None:
+        figures.told.append(told)
+
+
+def _not_too_long(started: float, what: str) -> None:
+    if time.monotonic() - started > GIVE_UP_SECONDS:
+        raise TimeoutError(f"after {GIVE_UP_SECONDS:.0f} s: {what}")
+
+
+def swap(figures: Figures, network: int) -> None:
+    """Two clusters of processes start under each other's addresses."""
+    with tempfile.TemporaryDirectory(prefix="berth-swap-") as folder:
+        fleets = []
+        try:
+            for number, name in enumerate(("first", "second")):
+                place = Path(folder) / name
+                place.mkdir()
+                fleet = Fleet(view(name, nodeTimeoutMs=5000), place, network + number)
+                fleets.append(fleet)
+                fleet.start()
+                fleet.settle()
+            for fleet in fleets:
+                for server in fleet.servers:
+                    fleet.kill(server)
+            for fleet, other in (fleets, fleets[::-1]):
+                for server in fleet.servers:
+                    fleet.move(server, other.network)
+            started = time.monotonic()
+            for fleet in fleets:
+                fleet.settle()
+            figures.whole.append(time.monotonic() - started)
+        finally:
+            for fleet in fleets:
+                fleet.stop()
+
+
+def recovery(stack: Stack, rounds: int, only: str, say: Callable[[str], None]) -> None:
+    """Measure and print. Ends the program when an order fails."""
+    assert stack.sandbox is not None
+    api = stack.api()
+    found: dict[str, Figures] = {title: Figures() for title in [*FAULTS, SWAP] if only in title}
+    for persistence in ("aof", "rdb"):
+        mine = [title for title, (kind, _) in FAULTS.items() if kind == persistence and title in found]
+        if not mine:
+            continue
+        name = f"recovery-{persistence}"
+        body = {"engine": "redis", "name": name, "plan": "redis-dev", "spec": {"persistence": persistence}}
+        answer = api.request("POST", CLUSTERS, body, headers={"Idempotency-Key": secrets.token_hex(16)})
+        if api.follow(answer["operation"])["state"] != "succeeded":
+            sys.exit(f"The order of {name} failed.")
+        principal = api.request("GET", f"{CLUSTERS}/{name}/credentials")["items"][0]["name"]
+        password = api.request("POST", f"{CLUSTERS}/{name}/credentials/{principal}/reveal")["password"]
+        host = api.request("GET", f"{CLUSTERS}/{name}")["endpoints"][0]["host"]
+        with watched(stack.sandbox, NAMESPACE, name, host, password) as seen:
+            scene = Scene(stack, name, seen)
+            for number in range(rounds):
+                for title in mine:
+                    measure(scene, FAULTS[title][1], found[title])
+                    say(f"round {number + 1}: {found[title].row(title).strip()}")
+            lost = seen.stop()["lost_count"]
+        say(f"{name}: {lost} confirmed writes lost")
+        api.follow(api.request("DELETE", f"{CLUSTERS}/{name}?volumes=delete&confirm={name}")["operation"])
+    for number in range(rounds if SWAP in found else 0):
+        swap(found[SWAP], 200 + 2 * number)
+    say(f"recovery, median of {rounds}, seconds; node timeout 5 s")
+    say(f"    {'':<44}{'writes':>8}{'whole':>8}{'ready':>8}{'told':>8}")
+    for title, figures in found.items():
+        say(figures.row(title))
+
+
+def main() -> None:
+    """Run the benchmark and print it."""
+    parser = argparse.ArgumentParser(prog="python -m dev.bench_recovery", description=__doc__)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--only", default="", help="faults whose title contains this")
+    arguments = parser.parse_args()
+    if os.environ.get("KUBECONFIG"):
+        sys.exit("Faults reach only the embedded target; unset KUBECONFIG.")
+
+    def say(line: str) -> None:
+        print(line, flush=True)
+
+    with interruptible(), running_stack(name="recovery", progress=say, fast=True) as stack:
+        recovery(stack, arguments.rounds, arguments.only, say)
+
+
+if __name__ == "__main__":
+    main()
