@@ -1,6 +1,6 @@
 """A receiver of Alertmanager's webhooks that appends each message to a file, one JSON object a line.
 
-    python -m dev.alert_receiver PORT FILE
+python -m dev.alert_receiver PORT FILE
 """
 
 from __future__ import annotations

@@ -150,6 +150,7 @@ class Api:
         if body is not None:
             data = json.dumps(body).encode()
             sent.setdefault("Content-Type", "application/json")
+        kept = self.connection is not None
         connection = self.connection or http.client.HTTPConnection(self.host, self.port, timeout=90)
         self.connection = None
         try:
@@ -158,6 +159,9 @@ class Api:
             content = answer.read()
         except (http.client.HTTPException, OSError) as error:
             connection.close()
+            if kept and method == "GET" and isinstance(error, ConnectionError):
+                # The server had closed the connection meanwhile, since it was idle for long.
+                return self.request(method, path, headers=headers)
             raise ConnectionError(f"{method} {path}: {error}") from error
         self.connection = connection
         decoded = json.loads(content) if content else None

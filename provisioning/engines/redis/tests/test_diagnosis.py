@@ -66,6 +66,11 @@ def test_a_killed_shard_is_one_cause_and_not_two(start: Start) -> None:
             fleet.kill(server)
     (cause,) = causes(fleet)
     assert (cause.code, "Shard 1" in cause.message) == ("shard-down", True)
+    for server in fleet.servers:
+        if server.shard == 1:
+            fleet.run(server)
+    fleet.settle()
+    assert ENGINE.prove(fleet.cluster, fleet.world(), fleet).ok
 
 
 @pytest.mark.parametrize("keeps_address", [False, True])
@@ -91,6 +96,35 @@ def test_a_master_that_lost_its_disk_is_replaced_without_waiting_for_the_node_ti
     gone = [number for number in range(200) if client.get(f"key-{number}") is None]
     client.close()
     assert gone == []
+
+
+def test_a_lost_node_s_shards_are_led_by_others_and_are_whole_when_it_is_back(start: Start) -> None:
+    fleet = start(view(nodeTimeoutMs=2000))
+    fleet.settle()
+    gone = of(fleet, 0, master=True).node
+    away = [server for server in fleet.servers if server.node == gone]
+    for server in away:
+        fleet.kill(server)
+    fleet.lost = {gone}
+    assert codes(fleet) == ["node-lost"]
+    left = {server.pod for server in fleet.servers if server.node != gone}
+    deadline = time.monotonic() + 30
+    while not (set(masters(fleet).values()) <= left and len(masters(fleet)) == 3):
+        assert time.monotonic() < deadline, "others lead all shards"
+        time.sleep(0.1)
+    while not all(serves_all(fleet, server) for server in fleet.servers if server.pod in left):
+        assert time.monotonic() < deadline, "every slot is served without the lost node"
+        time.sleep(0.1)
+    for server in away:
+        fleet.run(server)
+    fleet.lost = set()
+    fleet.settle()
+    assert known(fleet) == {6}
+
+
+def serves_all(fleet: Fleet, server: Server) -> bool:
+    with Connection(fleet.connect(server_pod(fleet, server), PORT), PASSWORD) as connection:
+        return "cluster_state:ok" in connection.text("CLUSTER", "INFO")
 
 
 def test_every_pod_restarted_at_once(start: Start) -> None:
