@@ -82,7 +82,7 @@ class Book:
 
     def connect(self, host: str, port: int = PORT, seconds: float = TIMEOUT_SECONDS) -> Connection:
         """A signed-in connection. Raises one of FAILURES."""
-        return Connection(socket.create_connection((host, port), seconds), self.password)
+        return Connection(socket.create_connection((host, port), seconds), ("", self.password))
 
     def owner(self, slot: int) -> str:
         """Address of who serves a slot, in the words of the first server that answers. Raises LinkError: nobody did."""

@@ -123,7 +123,7 @@ def test_a_lost_node_s_shards_are_led_by_others_and_are_whole_when_it_is_back(st
 
 
 def serves_all(fleet: Fleet, server: Server) -> bool:
-    with Connection(fleet.connect(server_pod(fleet, server), PORT), PASSWORD) as connection:
+    with Connection(fleet.connect(server_pod(fleet, server), PORT), ("", PASSWORD)) as connection:
         return "cluster_state:ok" in connection.text("CLUSTER", "INFO")
 
 
