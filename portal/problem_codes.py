@@ -362,6 +362,18 @@ CODES: Mapping[str, Code] = {
         "Pods that an older Berth made have exporters that sign in as `default`, and would lose their sight.",
         "Restart the cluster first; its condition UpToDate says when that is done.",
     ),
+    "not_encrypted": Code(
+        409,
+        "The cluster does not encrypt its traffic",
+        "It was ordered without TLS, so it has neither certificates nor an authority.",
+        "Order a new cluster with TLS on, if its engine has it.",
+    ),
+    "certificate_not_ready": Code(
+        409,
+        "The certificate is not made yet",
+        "Certificates are made when the cluster is first applied to its target, and made anew when they are gone.",
+        "Wait until the first step of the cluster's operation is done, or a minute.",
+    ),
     "credential_not_ready": Code(
         409,
         "The credentials are not made yet",

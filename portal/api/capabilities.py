@@ -15,7 +15,7 @@ from rest_framework.response import Response
 from portal.api.base import ApiView
 from portal.api.clusters import ClusterOperationsView, ClusterView, EventsView, RebalanceView, RestartView
 from portal.api.copies import CopyView
-from portal.api.credentials import CredentialsView, RevealView, SnippetsView
+from portal.api.credentials import CertificateView, CredentialsView, RevealView, SnippetsView
 from portal.api.drift import ClusterDriftView
 from portal.api.grants import GrantsView, GrantView
 from portal.api.operations import OperationOut
@@ -49,6 +49,7 @@ ACTIONS: Mapping[str, tuple[type[ApiView], str]] = {
     "removeUser": (UserView, "DELETE"),
     "rotatePassword": (RotateView, "POST"),
     "revokeOldPassword": (RevokeOldView, "POST"),
+    "getCertificate": (CertificateView, "GET"),
     "listSnippets": (SnippetsView, "GET"),
     "listGrants": (GrantsView, "GET"),
     "shareCluster": (GrantsView, "POST"),

@@ -11,8 +11,8 @@ from rest_framework.response import Response
 from portal.api.base import ApiView
 from portal.api.pagination import PageQuery, page
 from portal.api.schema import described
-from portal.api.serializers import read_query, wire_list
-from provisioning.clusters.services import cluster_view, reveal_credential
+from portal.api.serializers import read_query, wire, wire_list
+from provisioning.clusters.services import certificates_of, cluster_view, reveal_credential
 from provisioning.engines.registry import ENGINES
 
 
@@ -43,6 +43,19 @@ class SnippetOut(serializers.Serializer[Any]):
 class SnippetPage(serializers.Serializer[Any]):
     items = SnippetOut(many=True)
     next = serializers.CharField(allow_null=True)
+
+
+class CertificateOut(serializers.Serializer[Any]):
+    authority = serializers.CharField(
+        source="bundle",
+        help_text="PEM: what clients have to trust. Two certificates while the cluster's authority is being replaced; "
+        "then fetch it anew within two weeks.",
+    )
+    names = serializers.ListField(child=serializers.CharField(), help_text="DNS names it is good for.")
+    serial = serializers.CharField(help_text="Hexadecimal. Of the newest one; nodes take it up within minutes.")
+    expires = serializers.DateTimeField(help_text="Renewed long before.")
+    renews = serializers.DateTimeField(help_text="When it is renewed.")
+    authority_expires = serializers.DateTimeField(help_text="Of the authority that signed it.")
 
 
 class CredentialsView(ApiView):
@@ -80,3 +93,17 @@ class SnippetsView(ApiView):
     def get(self, request: Request, tenant: str, name: str) -> Response:
         snippets = ENGINES[self.cluster.engine].snippets(cluster_view(self.cluster))
         return Response({"items": wire_list(SnippetOut, snippets), "next": None})
+
+
+class CertificateView(ApiView):
+    """Asks the target, so not in a transaction."""
+
+    in_transaction = False
+    guest_rights = {"GET": "use"}
+
+    @described("getCertificate", tag="Clusters", summary="Show a cluster's certificate and CA",
+               answers={200: CertificateOut}, problems=(404, 409, 503),
+               about="What clients need to verify its servers. 409 `not_encrypted` for clusters without "
+               "TLS. Nothing of it is secret.")  # fmt: skip
+    def get(self, request: Request, tenant: str, name: str) -> Response:
+        return Response(wire(CertificateOut, certificates_of(cluster=self.cluster)))

@@ -84,6 +84,7 @@ urlpatterns = [
     path(f"{CLUSTER}/users/<str:user>", users.UserView.as_view(), name="user"),
     path(f"{CLUSTER}/users/<str:user>/rotate", users.RotateView.as_view(), name="rotate-password"),
     path(f"{CLUSTER}/users/<str:user>/revoke-old", users.RevokeOldView.as_view(), name="revoke-old-password"),
+    path(f"{CLUSTER}/certificate", credentials.CertificateView.as_view(), name="certificate"),
     path(f"{CLUSTER}/snippets", credentials.SnippetsView.as_view(), name="snippets"),
     path("tenants/<str:tenant>/operations", operations.TenantOperationsView.as_view(), name="tenant-operations"),
     path("quota-findings", quota.FindingsView.as_view(), name="quota-findings"),

@@ -389,10 +389,7 @@ def create_secrets(
         except errors.Taken:
             found = client.get(path_of("Secret", cluster.namespace, spec.name))
             if found["metadata"].get("labels", {}).get(LABEL_CLUSTER_ID) != cluster.id:
-                raise errors.FieldConflict(
-                    f"A Secret {spec.name} exists in {cluster.namespace} and is not this cluster's.",
-                    remedy=f"Delete that Secret, or order the cluster under a name other than {cluster.name}.",
-                ) from None
+                raise not_ours(cluster, spec.name) from None
             if not dry_run:
                 _settle_secret(client, cluster, spec, found)
     return made
@@ -431,13 +428,22 @@ def _settle_secret(client: KubeClient, cluster: ClusterView, spec: SecretSpec, f
         raise errors.Throttled(f"The Secret {spec.name} was changed by somebody else just now.") from error
 
 
+def not_ours(cluster: ClusterView, name: str) -> errors.FieldConflict:
+    """The refusal to use a Secret of somebody else."""
+    return errors.FieldConflict(
+        f"A Secret {name} exists in {cluster.namespace} and is not this cluster's.",
+        remedy=f"Delete that Secret, or order the cluster under a name other than {cluster.name}.",
+    )
+
+
 def apply_all(
     client: KubeClient, cluster: ClusterView, wanted: Sequence[SecretSpec], manifests: Sequence[Manifest],
-    owner: Manifest,
+    owner: Manifest, keep_certificates: Callable[[], object] | None = None,
 ) -> None:  # fmt: skip
     """Create the missing Secrets and apply the objects, side by side. Raises a DoorError.
 
     Workloads wait for what their pods mount, since a kubelet that misses it tries again only after a pause.
+    `keep_certificates` sees to the Secrets that are more than passwords.
     """
 
     def apply(manifest: Manifest) -> None:
@@ -454,6 +460,8 @@ def apply_all(
         return [client.threads.submit(apply, manifest) for manifest in manifests if chosen(manifest["kind"])]
 
     mounted: list[Future[Any]] = [client.threads.submit(create_secrets, client, cluster, wanted, owner)]
+    if keep_certificates is not None:
+        mounted.append(client.threads.submit(keep_certificates))
     mounted += begin(lambda kind: kind in MOUNTED)
     begun: list[Future[Any]] = [*mounted, *begin(lambda kind: kind not in MOUNTED and kind not in WORKLOADS)]
     wait(mounted)

@@ -10,9 +10,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from provisioning.apply import door, errors
+from provisioning.apply import certificates, door, errors
 from provisioning.apply.client import KubeClient
-from provisioning.engines.base import ClusterView, Manifest, SecretSpec
+from provisioning.engines.base import CertificateSpec, ClusterView, Manifest, SecretSpec
 
 # What the API server keeps about an object, which nobody wishes.
 KEPT_BY_SERVER = ("managedFields", "resourceVersion", "generation", "uid", "creationTimestamp", "selfLink")
@@ -139,6 +139,22 @@ def rehearse_secrets(
         return Rehearsed("Secret", spec.name, "create" if made else "none")
 
     return [ask(spec) for spec in wanted]
+
+
+def rehearse_certificates(
+    client: KubeClient, cluster: ClusterView, wanted: Sequence[CertificateSpec]
+) -> list[Rehearsed]:
+    """The same for the Secrets of certificates, by whether they are there; what they would hold is not made up."""
+    found = []
+    for spec in wanted:
+        for name in (spec.authority, spec.name):
+            try:
+                there = certificates.is_there(client, cluster, name)
+            except _NO as error:
+                found.append(Rehearsed("Secret", name, "create", refusal=error))
+            else:
+                found.append(Rehearsed("Secret", name, "none" if there else "create"))
+    return found
 
 
 def rehearse_removal(client: KubeClient, cluster: ClusterView, *, volumes: bool) -> list[Rehearsed]:

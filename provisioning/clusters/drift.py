@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from provisioning.apply import door, errors
-from provisioning.apply.rehearsal import Rehearsed, rehearse_apply, rehearse_secrets
+from provisioning.apply.rehearsal import Rehearsed, rehearse_apply, rehearse_certificates, rehearse_secrets
 from provisioning.clusters.rehearsal import manifests_of
 from provisioning.clusters.views import client_for, cluster_view
 from provisioning.engines.registry import ENGINES
@@ -51,6 +51,7 @@ def drift_of(cluster: Cluster) -> Drift:
         found = [
             *owned,
             *rehearse_secrets(client, view, ENGINES[view.engine].secrets(view), owner),
+            *rehearse_certificates(client, view, ENGINES[view.engine].certificates(view)),
             *rehearse_apply(client, manifests_of(view, owner)),
         ]
     except errors.DoorError as error:

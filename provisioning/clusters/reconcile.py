@@ -21,7 +21,7 @@ from django.db import IntegrityError, transaction
 from django.db.models import F, Q
 from django.utils import timezone
 
-from provisioning.apply import door, errors
+from provisioning.apply import certificates, door, errors
 from provisioning.apply.client import KubeClient
 from provisioning.apply.link import KubeLink
 from provisioning.clusters import accounts, quota, rebalance
@@ -424,7 +424,14 @@ def _apply(
         )
         if there is not None:
             door.grow_volumes(client, view, manifests, there)
-        door.apply_all(client, view, engine.secrets(view), manifests, owner)
+        door.apply_all(
+            client,
+            view,
+            engine.secrets(view),
+            manifests,
+            owner,
+            lambda: _keep_certificates(claimed, client, view, owner),
+        )
         door.prune(client, view, gone, {(entry["kind"], entry["name"]) for entry in inventory})
         if progress is not None:
             progress.step("apply", "done")
@@ -436,6 +443,12 @@ def _apply(
             owner = owning.result()
             door.delete(client, "ConfigMap", view.namespace, owner["metadata"]["name"], uid=owner["metadata"]["uid"])
         raise
+
+
+def _keep_certificates(claimed: Claimed, client: KubeClient, view: ClusterView, owner: Manifest) -> None:
+    """Make and renew what the cluster's servers show their clients. Called in a thread: writes no row."""
+    for name in certificates.keep(client, view, ENGINES[view.engine].certificates(view), owner):
+        log.info("a certificate was issued", extra={"cluster_id": claimed.cluster.pk, "secret": name})
 
 
 def _phase_under(operation: Operation) -> Phase:
@@ -552,8 +565,28 @@ def _show(claimed: Claimed, advance: Advance, waiting: str, world: World) -> Non
     word = "AsWished" if advance.healthy else _word(found[0].code) if found else "NotYet"
     said = found[0].message if found else advance.reason
     claimed.condition("TopologyHealthy", advance.healthy, word, "" if advance.healthy else said)
+    _show_certificate(claimed, advance, world)
     outdated = f"{', '.join(advance.outdated)} run an older template: restart the cluster" if advance.outdated else ""
     claimed.condition("UpToDate", not outdated, "Newest" if not outdated else "RestartNeeded", outdated)
+
+
+def _show_certificate(claimed: Claimed, advance: Advance, world: World) -> None:
+    """The condition CertificateValid, of clusters that have one."""
+    served = advance.served
+    if served is None:
+        if any(one["type"] == "CertificateValid" for one in claimed.cluster.conditions):
+            claimed.condition("CertificateValid", None, "NobodyAsked", "No member could be asked for its certificate.")
+        return
+    until, renews = (f"{moment:%Y-%m-%d %H:%M} UTC" for moment in (served.expires, served.renews))
+    if served.expires <= world.now:
+        claimed.condition("CertificateValid", False, "Expired", f"A member's certificate has expired on {until}.")
+    elif served.newest < served.total:
+        text = (
+            f"{served.newest} of {served.total} members serve the newest certificate; one of the others until {until}."
+        )
+        claimed.condition("CertificateValid", True, "Renewing", text)
+    else:
+        claimed.condition("CertificateValid", True, "Served", f"Valid until {until}, renewed from {renews}.")
 
 
 def _tell(claimed: Claimed, advance: Advance, world: World) -> Sequence[Why]:

@@ -22,6 +22,7 @@ from provisioning.apply.client import KubeClient
 from provisioning.apply.rehearsal import (
     Rehearsed,
     rehearse_apply,
+    rehearse_certificates,
     rehearse_deletes,
     rehearse_removal,
     rehearse_secrets,
@@ -240,6 +241,7 @@ def _apply(client: KubeClient, look: door.NamespaceLook, view: ClusterView, rehe
         return TargetAnswer(asked=True, namespace_exists=True, objects=(*owned, *_unchecked(view, owner=False)))
     owner = client.apply(door.path_of("ConfigMap", view.namespace, wish["metadata"]["name"]), wish, dry_run=True)
     secrets = rehearse_secrets(client, view, engine.secrets(view), owner)
+    secrets += rehearse_certificates(client, view, engine.certificates(view))
     # Volume templates are changed by making the StatefulSet anew, which no dry run can try.
     manifests = door.with_present_claims(manifests_of(view, owner), door.observe(client, view))
     objects = rehearse_apply(client, manifests)
@@ -266,7 +268,10 @@ def manifests_of(view: ClusterView, owner: Mapping[str, Any]) -> list[Manifest]:
 
 def _unchecked(view: ClusterView, *, owner: bool = True) -> tuple[Rehearsed, ...]:
     """What would be sent, when the target cannot check it."""
-    secrets = [Rehearsed("Secret", spec.name, "create", checked=False) for spec in ENGINES[view.engine].secrets(view)]
+    engine = ENGINES[view.engine]
+    names = [spec.name for spec in engine.secrets(view)]
+    names += [name for spec in engine.certificates(view) for name in (spec.authority, spec.name)]
+    secrets = [Rehearsed("Secret", name, "create", checked=False) for name in names]
     manifests = [*([door.owner_manifest(view)] if owner else []), *manifests_of(view, UNMADE)]
     return (*secrets, *map(_plain, manifests))
 

@@ -1,6 +1,6 @@
 """What callers may do to clusters. Every function checks all of it first, then writes in one transaction, then hints.
 
-No network in here but for `reveal_credential`, which has nothing to write before it.
+No network in here but for `reveal_credential` and `certificates_of`, which have nothing to write before it.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from provisioning.apply import door, errors
 from provisioning.catalog.specs import complete_spec, target_view
 from provisioning.clusters import quota, rebalance
 from provisioning.clusters.views import client_for, cluster_view, pause_told
+from provisioning.credentials.certificates import Certificates, described
 from provisioning.engines.base import Change, Effect, Engine
 from provisioning.engines.registry import ENGINES, completed
 from provisioning.models import (
@@ -42,6 +43,7 @@ from tenants.refusals import Conflict, FieldError, Invalid, Missing, Stale, Unav
 
 __all__ = [
     "Credential",
+    "certificates_of",
     "change_cluster",
     "cluster_view",
     "create_cluster",
@@ -495,3 +497,29 @@ def reveal_credential(*, cluster: Cluster, name: str, by: User) -> Credential:
     message = f"{by.get_username()} revealed the password of {name}."
     ClusterEvent.objects.create(cluster=cluster, reason="CredentialRevealed", message=message, object=name)
     return Credential(name, password)
+
+
+def certificates_of(*, cluster: Cluster) -> Certificates:
+    """What clients need to verify the cluster's servers, and what these are to serve.
+
+    Raises Conflict for a cluster that does not encrypt, and while there is none yet; Unavailable.
+    """
+    view = cluster_view(cluster)
+    wanted = ENGINES[view.engine].certificates(view)
+    if not wanted:
+        raise Conflict(
+            "not_encrypted", f"{cluster.name} does not encrypt its traffic, so it has no certificate.",
+            suggestion="Order a cluster with tls on.",
+        )  # fmt: skip
+    try:
+        found = described(door.read_secret(client_for(cluster.target), view.namespace, wanted[0].name))
+    except (errors.Absent, UnicodeDecodeError):
+        found = None
+    except errors.DoorError as error:
+        raise Unavailable("target_unreachable", error.message, suggestion=error.remedy) from error
+    if found is None:
+        raise Conflict(
+            "certificate_not_ready", f"The certificate of {cluster.name} is not made yet.",
+            suggestion="Wait until the first step of its operation is done.",
+        )  # fmt: skip
+    return found

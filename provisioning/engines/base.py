@@ -196,6 +196,20 @@ class SecretSpec:
 
 
 @dataclass(frozen=True)
+class CertificateSpec:
+    """A certificate for the cluster's servers, which the core makes, signs with an authority of the cluster's own, and
+    renews in time.
+
+    `name` is the Secret pods mount, with the keys ca.crt (all authorities to trust), tls.crt and tls.key (PEM);
+    `authority` the Secret with the authority's own key, which no pod mounts; `names` the DNS names it is good for.
+    """
+
+    name: str
+    authority: str
+    names: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class PodView:
     """One pod of the cluster. `started` is true once every container runs (ready or not); `ip` is "" until assigned.
 
@@ -420,6 +434,18 @@ class UsersSeen:
 
 
 @dataclass(frozen=True)
+class Served:
+    """The certificates members serve now: how many serve the newest, of how many that were asked, and the first day
+    one of them expires, and when it is renewed (UTC).
+    """
+
+    newest: int
+    total: int
+    expires: datetime
+    renews: datetime
+
+
+@dataclass(frozen=True)
 class Advance:
     """The outcome of one `advance`.
 
@@ -434,6 +460,7 @@ class Advance:
     `causes` are why it is not healthy, or, when it is, what this very call has mended; the likeliest first.
     `gate` is what the change of a running cluster waits at, when an administrator might let it pass.
     `users` is None where the engine has none of its own, or they were not looked up.
+    `served` is None where traffic is not encrypted, or nobody was there to be asked.
     """
 
     healthy: bool
@@ -450,6 +477,7 @@ class Advance:
     causes: tuple[Cause, ...] = ()
     gate: Gate | None = None
     users: UsersSeen | None = None
+    served: Served | None = None
 
 
 @dataclass(frozen=True)
@@ -509,11 +537,15 @@ class Change:
 
 @dataclass(frozen=True)
 class Pulse:
-    """How to see whether a process reacts: `port` of pods with this component label answers `line`, also to nobody."""
+    """How to see whether a process reacts: `port` of pods with this component label answers `line`, also to nobody.
+
+    `encrypted_port` is for pods with LABEL_TLS: it breaks the connection of who does not speak TLS, which is an answer.
+    """
 
     component: str
     port: int
     line: bytes
+    encrypted_port: int | None = None
 
 
 class Engine(Protocol):
@@ -590,6 +622,9 @@ class Engine(Protocol):
     def secrets(self, cluster: ClusterView) -> Sequence[SecretSpec]:
         """The Secrets the cluster needs before anything is applied."""
 
+    def certificates(self, cluster: ClusterView) -> Sequence[CertificateSpec]:
+        """The certificates its servers need; none when its traffic is not encrypted."""
+
     def render(self, cluster: ClusterView) -> Sequence[Manifest]:
         """All other objects, in the order to apply them. The core adds namespace, ownership and common labels."""
 
@@ -629,6 +664,7 @@ LABEL_TENANT = "berth.io/tenant"
 LABEL_CLUSTER = "berth.io/cluster"
 LABEL_CLUSTER_ID = "berth.io/cluster-id"
 LABEL_SHARD = "berth.io/shard"
+LABEL_TLS = "berth.io/tls"  # on pods, "on": their ports speak TLS
 MANAGED_BY = "berth"
 
 

@@ -5,6 +5,7 @@ type Schemas = components["schemas"];
 
 export type Accepted = Schemas["Accepted"];
 export type Cause = Schemas["Cause"];
+export type Certificate = Schemas["Certificate"];
 export type Cluster = Schemas["Cluster"];
 export type ClusterEvent = Schemas["Event"];
 export type ClusterOrder = Schemas["ClusterOrder"];

@@ -2,7 +2,7 @@ import { useMutation, useQuery, useQueryClient } from "@tanstack/react-query";
 import { useEffect } from "react";
 
 import type { ClusterPath } from "../api/clusters";
-import { listCredentials, listSnippets, revealCredential } from "../api/credentials";
+import { getCertificate, listCredentials, listSnippets, revealCredential } from "../api/credentials";
 import { keys } from "./keys";
 
 export const HIDE_AFTER_MINUTES = 2;
@@ -19,6 +19,14 @@ export function useSnippets(path: ClusterPath, isEnabled: boolean) {
   return useQuery({
     queryKey: keys.snippets(path),
     queryFn: ({ signal }) => listSnippets(path, signal),
+    enabled: isEnabled,
+  });
+}
+
+export function useCertificate(path: ClusterPath, isEnabled: boolean) {
+  return useQuery({
+    queryKey: keys.certificate(path),
+    queryFn: ({ signal }) => getCertificate(path, signal),
     enabled: isEnabled,
   });
 }

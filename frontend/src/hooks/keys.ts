@@ -18,6 +18,7 @@ export const keys = {
   reservations: (path: ClusterPath) => [...keys.cluster(path), "reservations"] as const,
   credentials: (path: ClusterPath) => [...keys.cluster(path), "credentials"] as const,
   users: (path: ClusterPath) => [...keys.cluster(path), "users"] as const,
+  certificate: (path: ClusterPath) => [...keys.cluster(path), "certificate"] as const,
   snippets: (path: ClusterPath) => [...keys.cluster(path), "snippets"] as const,
   /** The newest operation of a cluster. */
   operation: (path: ClusterPath) => [...keys.cluster(path), "operation"] as const,

@@ -411,6 +411,15 @@ export const en = {
     removeSubmit: "Remove it",
     busy: "Sending…",
   },
+  certificate: {
+    title: "Encryption",
+    authority: "CA certificate",
+    download: "Download",
+    copy: "Copy the CA certificate",
+    expires: "Valid until",
+    renews: "Renewed on",
+    note: "Clients verify the servers with this CA certificate and must use TLS. Certificates are renewed without restarts, under the same CA.",
+  },
   snippets: {
     title: "Connection examples",
     choose: "Language",

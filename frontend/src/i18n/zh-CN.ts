@@ -408,6 +408,15 @@ export const zhCN: Translation = {
     removeSubmit: "删除",
     busy: "正在提交…",
   },
+  certificate: {
+    title: "加密",
+    authority: "CA 证书",
+    download: "下载",
+    copy: "复制 CA 证书",
+    expires: "有效期至",
+    renews: "续期时间",
+    note: "客户端必须使用 TLS,并用此 CA 证书验证服务器。证书续期沿用同一 CA,无需重启。",
+  },
   snippets: {
     title: "连接示例",
     choose: "语言",

@@ -127,6 +127,8 @@ class Peer:
     pinged: bool = False
     # When it last answered one, in milliseconds by the clock of the node that lists it; 0: never, or itself.
     heard: int = 0
+    # The name it wants clients to be sent to, "" while that is not known.
+    host: str = ""
 
     @property
     def failed(self) -> bool:
@@ -160,13 +162,24 @@ def parse_nodes(text: str) -> list[Peer]:
             else:
                 first, _, last = word.partition("-")
                 slots.append((int(first), int(last or first)))
-        ip = words[1].partition("@")[0].partition(",")[0].rpartition(":")[0]
+        address, _, more = words[1].partition(",")
+        ip = address.partition("@")[0].rpartition(":")[0]
         master = "" if words[3] == "-" else words[3]
         flags = frozenset(words[2].split(","))
         linked, pinged = words[7] == "connected", words[4] != "0"
         peers.append(
             Peer(
-                words[0], ip, flags, master, int(words[6]), linked, tuple(slots), tuple(moving), pinged, int(words[5])
+                words[0],
+                ip,
+                flags,
+                master,
+                int(words[6]),
+                linked,
+                tuple(slots),
+                tuple(moving),
+                pinged,
+                int(words[5]),
+                more.partition(",")[0],
             ),
         )
     return peers

@@ -63,6 +63,7 @@ class _Case:
             "absent": "its pod is gone", "ending": "its pod is ending", "unplaced": "its pod has no node",
             "node": "its node is lost", "starting": "its container does not run", "refused": "it takes no connections",
             "closed": "it breaks connections", "silent": "it does not react", "unreachable": "it cannot be reached",
+            "untrusted": "its certificate is not accepted",
         }  # fmt: skip
         return said[self.state[pod]] + more
 
@@ -84,7 +85,8 @@ def diagnose(sight: Sight, world: World) -> tuple[Cause, ...]:
     case = _Case(sight, world)
     _sort(case)
     checks: list[Callable[[_Case], Iterable[Cause]]] = [
-        _foreign, _nodes, _everything, _split, _frozen, _disks, _addresses, _shards, _masters, _replicas, _copying,
+        _foreign, _nodes, _certificates, _everything, _split, _frozen, _disks, _addresses, _shards, _masters, _replicas,
+        _copying,
     ]  # fmt: skip
     causes = [cause for check in checks for cause in check(case)]
     if sight.cluster.changing:
@@ -159,6 +161,32 @@ def _nodes(case: _Case) -> Iterable[Cause]:
             f"Bring {place} back. If it is gone for good, delete its Node and the claims of its pods in Kubernetes: "
             f"they come back elsewhere and copy their shard. {case.majority()}",
             f"node/{place}",
+        )  # fmt: skip
+
+
+def _certificates(case: _Case) -> Iterable[Cause]:
+    refused = case.down("untrusted")
+    if refused:
+        case.explained.update(refused)
+        names = ", ".join(case.named(pod).rstrip(",") for pod in refused)
+        yield Cause(
+            "certificate-refused",
+            f"{names}: what answers there shows a certificate that this cluster's authority has not signed for it.",
+            "See whether it is this cluster's pod that answers, and whether the Secret of the cluster's authority was "
+            "replaced. A restarted pod starts with the certificate of the Secret as it is now.",
+            f"pod/{refused[0]}",
+        )  # fmt: skip
+    now = case.world.now
+    expired = [node for node in case.sight.nodes if node.shown is not None and node.shown.ends <= now]
+    if expired:
+        first = expired[0]
+        yield Cause(
+            "certificate-expired",
+            f"{len(expired)} of {len(case.shard)} members serve a certificate that has expired, such as "
+            f"{first.pod.name}: clients refuse it, and members no longer connect to each other.",
+            "Berth renews certificates long before, so it or this target was away for weeks. They are renewed now: "
+            "nodes take the new one up as soon as Kubernetes has brought it into their pods, about a minute.",
+            f"pod/{first.pod.name}",
         )  # fmt: skip
 
 

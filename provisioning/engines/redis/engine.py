@@ -8,6 +8,7 @@ from functools import partial
 from provisioning.engines.base import (
     Access,
     Advance,
+    CertificateSpec,
     Change,
     ClusterView,
     Demand,
@@ -27,7 +28,7 @@ from provisioning.engines.base import (
     UserRules,
     World,
 )
-from provisioning.engines.redis import manifests, proof, snippets, spec, topology, users
+from provisioning.engines.redis import encryption, manifests, proof, snippets, spec, topology, users
 
 
 class RedisEngine:
@@ -38,7 +39,7 @@ class RedisEngine:
     summary = "In-memory keys and values, spread over shards with replicas; fails over by itself."
     versions = spec.VERSIONS
     reserves_addresses = True
-    pulse = Pulse("redis", manifests.PORT, b"PING\r\n")
+    pulse = Pulse("redis", manifests.PORT, b"PING\r\n", manifests.BUS_PORT)
     fields: tuple[Field, ...] = spec.FIELDS
 
     user_rules: UserRules | None = users.RULES
@@ -82,6 +83,9 @@ class RedisEngine:
         content = None if wished is None else partial(users.secret_content, wished)
         return [SecretSpec(manifests.auth_secret(cluster), made, users.DEFAULT, users.DEFAULT_KEY, content)]
 
+    def certificates(self, cluster: ClusterView) -> Sequence[CertificateSpec]:
+        return encryption.certificates(cluster)
+
     def render(self, cluster: ClusterView) -> Sequence[Manifest]:
         return manifests.render(cluster)
 
@@ -98,7 +102,9 @@ class RedisEngine:
         return proof.prove(cluster, world, link)
 
     def endpoints(self, cluster: ClusterView) -> Sequence[Endpoint]:
-        return [Endpoint("redis", snippets.host(cluster), manifests.PORT)]
+        # As in the URLs of clients: with two s it is encrypted.
+        scheme = "rediss" if encryption.is_on(cluster.spec) else "redis"
+        return [Endpoint(scheme, encryption.service_host(cluster), manifests.PORT)]
 
     def snippets(self, cluster: ClusterView) -> Sequence[Snippet]:
         return snippets.snippets(cluster)

@@ -8,6 +8,7 @@ from typing import Any
 from provisioning.engines.base import (
     LABEL_COMPONENT,
     LABEL_SHARD,
+    LABEL_TLS,
     ClusterView,
     Manifest,
     Scrape,
@@ -15,7 +16,7 @@ from provisioning.engines.base import (
     selector_labels,
     template_annotations,
 )
-from provisioning.engines.redis import settings, users
+from provisioning.engines.redis import encryption, settings, users
 from provisioning.engines.redis import spec as rules
 
 PORT = 6379
@@ -46,16 +47,20 @@ else
   printf 'requirepass %s\\nmasterauth %s\\n' "$password" "$password" > /run/redis/auth.conf
 fi
 
+tls=
+if [ -e /etc/redis-tls/ca.crt ]; then tls="--tls --cacert /etc/redis-tls/ca.crt"; fi
+
 ask() {
   host=$1; shift; said=NOAUTH
   if [ -n "$system" ]; then
-    said=$(REDISCLI_AUTH=$system timeout 2 redis-cli --no-auth-warning --user SYSTEM_USER -h "$host" "$@" \
+    said=$(REDISCLI_AUTH=$system timeout 2 redis-cli --no-auth-warning $tls --user SYSTEM_USER -h "$host" "$@" \
       < /dev/null 2> /dev/null) || return 1
   fi
   case "$said" in
     # A node that was started by an older Berth, and was not told yet.
     NOAUTH*)
-      said=$(REDISCLI_AUTH=$password timeout 2 redis-cli --no-auth-warning -h "$host" "$@" < /dev/null) || return 1 ;;
+      said=$(REDISCLI_AUTH=$password timeout 2 redis-cli --no-auth-warning $tls -h "$host" "$@" < /dev/null) \
+        || return 1 ;;
   esac
   printf '%s\\n' "$said"
 }
@@ -129,20 +134,24 @@ MEMBERS
 }
 
 await_heir || true
-exec redis-server /etc/redis/redis.conf --cluster-announce-ip "$POD_IP"
+set -- --cluster-announce-ip "$POD_IP"
+if [ -n "${POD_HOST:-}" ]; then set -- "$@" --cluster-announce-hostname "$POD_HOST"; fi
+exec redis-server /etc/redis/redis.conf "$@"
 """.replace("SYSTEM_USER", users.SYSTEM)
 
 # Runs before the pod is ended, with the portal or without: a master hands over to a replica that is in step first.
 STOP = """#!/bin/sh
 export REDISCLI_AUTH="$(cat /etc/redis-auth/system 2> /dev/null)"
-cli="redis-cli --no-auth-warning --user SYSTEM_USER"
+tls=
+if [ -e /etc/redis-tls/ca.crt ]; then tls="--tls --cacert /etc/redis-tls/ca.crt"; fi
+cli="redis-cli --no-auth-warning $tls --user SYSTEM_USER"
 role=$($cli role 2> /dev/null | head -n 1)
 case "$role" in
   master|slave) ;;
   *)
     # A node that was started by an older Berth, and was not told of its user yet.
     export REDISCLI_AUTH="$(cat /etc/redis-auth/password)"
-    cli="redis-cli --no-auth-warning"
+    cli="redis-cli --no-auth-warning $tls"
     role=$($cli role | head -n 1) ;;
 esac
 [ "$role" = master ] || exit 0
@@ -189,8 +198,11 @@ def start_script(cluster: ClusterView) -> str:
 def redis_conf(cluster: ClusterView) -> str:
     """The configuration file, equal for every node."""
     start_only = settings.start_only(cluster.spec)
+    tls = encryption.settings(cluster.spec, PORT)
+    ports = [f'{key} "{value}"' for key, value in tls.items()] if tls else [f"port {PORT}"]
     lines = [
-        f"port {PORT}",
+        *ports,
+        *encryption.conf_lines(cluster.spec),
         "protected-mode no",
         *(["tcp-backlog 128"] if "tcp-backlog" not in start_only else []),
         "daemonize no",
@@ -244,13 +256,15 @@ LOCKED = {
 
 def _redis_container(cluster: ClusterView) -> dict[str, Any]:
     memory, cpu = f"{settings.memory_mib(cluster.spec)}Mi", f"{round(cluster.spec['cpu'] * 1000)}m"
-    probe = {"tcpSocket": {"port": PORT}}
+    tls = encryption.is_on(cluster.spec)
+    # Each connection without a handshake is a warning in Redis' log, but not on the bus, which opens with the other.
+    probe = {"tcpSocket": {"port": BUS_PORT if tls else PORT}}
     return {
         "name": "redis",
         "image": f"docker.io/library/redis:{cluster.version}",
         "imagePullPolicy": "IfNotPresent",
         "command": ["/bin/sh", "/etc/redis/start.sh"],
-        "env": [{"name": "POD_IP", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}}],
+        "env": _environment(cluster),
         "ports": [{"name": "redis", "containerPort": PORT}, {"name": "bus", "containerPort": BUS_PORT}],
         # The limit leaves room to burst: throttling a node at start costs more than it saves.
         "resources": {"requests": {"cpu": cpu, "memory": memory}, "limits": {"memory": memory}},
@@ -263,23 +277,41 @@ def _redis_container(cluster: ClusterView) -> dict[str, Any]:
             {"name": "config", "mountPath": "/etc/redis", "readOnly": True},
             {"name": "auth", "mountPath": "/etc/redis-auth", "readOnly": True},
             {"name": "run", "mountPath": "/run/redis"},
+            *([{"name": "tls", "mountPath": encryption.FOLDER, "readOnly": True}] if tls else []),
         ],
         "securityContext": LOCKED,
     }
 
 
+def _environment(cluster: ClusterView) -> list[dict[str, Any]]:
+    found = [_of_pod("POD_IP", "status.podIP")]
+    if encryption.is_on(cluster.spec):
+        # The name is a member's own as long as it lives, unlike its address.
+        host = encryption.pod_host(cluster, "$(POD_NAME)")
+        found += [_of_pod("POD_NAME", "metadata.name"), {"name": "POD_HOST", "value": host}]
+    return found
+
+
+def _of_pod(name: str, path: str) -> dict[str, Any]:
+    return {"name": name, "valueFrom": {"fieldRef": {"fieldPath": path}}}
+
+
 def _exporter_container(cluster: ClusterView) -> dict[str, Any]:
     # Not of a user clients sign in with: it is read once, and theirs change.
     secret = {"secretKeyRef": {"name": auth_secret(cluster), "key": users.SYSTEM_KEY}}
+    tls = encryption.is_on(cluster.spec)
+    authorities = "/etc/redis-authorities"
     return {
         "name": "exporter",
         "image": EXPORTER_IMAGE,
         "imagePullPolicy": "IfNotPresent",
         "env": [
-            {"name": "REDIS_ADDR", "value": f"redis://localhost:{PORT}"},
+            {"name": "REDIS_ADDR", "value": f"{'rediss' if tls else 'redis'}://localhost:{PORT}"},
             {"name": "REDIS_USER", "value": users.SYSTEM},
             {"name": "REDIS_PASSWORD", "valueFrom": secret},
+            *([{"name": "REDIS_EXPORTER_TLS_CA_CERT_FILE", "value": f"{authorities}/ca.crt"}] if tls else []),
         ],
+        **({"volumeMounts": [{"name": "authorities", "mountPath": authorities, "readOnly": True}]} if tls else {}),
         "ports": [{"name": "metrics", "containerPort": EXPORTER_PORT}],
         "resources": {
             "requests": {"cpu": f"{rules.EXPORTER_CPU_MILLICORES}m", "memory": f"{rules.EXPORTER_MEMORY_MIB}Mi"},
@@ -287,6 +319,15 @@ def _exporter_container(cluster: ClusterView) -> dict[str, Any]:
         },
         "securityContext": LOCKED,
     }
+
+
+def _tls_volumes(cluster: ClusterView) -> list[dict[str, Any]]:
+    if not encryption.is_on(cluster.spec):
+        return []
+    secret = {"secretName": encryption.secret_name(cluster), "defaultMode": 0o440}
+    # The exporter sees whom to trust, and no key.
+    authorities = {**secret, "items": [{"key": "ca.crt", "path": "ca.crt"}]}
+    return [{"name": "tls", "secret": secret}, {"name": "authorities", "secret": authorities}]
 
 
 def _stateful_set(cluster: ClusterView, shard: int) -> Manifest:
@@ -310,6 +351,7 @@ def _stateful_set(cluster: ClusterView, shard: int) -> Manifest:
             {"name": "config", "configMap": {"name": f"{cluster.name}-config"}},
             {"name": "auth", "secret": {"secretName": auth_secret(cluster), "defaultMode": 0o440}},
             {"name": "run", "emptyDir": {"medium": "Memory", "sizeLimit": "1Mi"}},
+            *_tls_volumes(cluster),
         ],
     }  # fmt: skip
     claim = {
@@ -329,7 +371,10 @@ def _stateful_set(cluster: ClusterView, shard: int) -> Manifest:
         "persistentVolumeClaimRetentionPolicy": {"whenDeleted": "Retain", "whenScaled": "Retain"},
         "selector": {"matchLabels": _shard_labels(cluster, shard)},
         "template": {
-            "metadata": {"labels": labels, **template_annotations(cluster, settings.start_only(cluster.spec))},
+            "metadata": {
+                "labels": {**labels, **({LABEL_TLS: "on"} if encryption.is_on(spec) else {})},
+                **template_annotations(cluster, settings.start_only(cluster.spec)),
+            },
             "spec": pod,
         },
         "volumeClaimTemplates": [claim],

@@ -5,10 +5,12 @@ from __future__ import annotations
 import contextlib
 import secrets
 import time
+from socket import socket
 
 from provisioning.engines.base import ClusterView, Link, LinkError, Proof, World
 from provisioning.engines.redis import users
 from provisioning.engines.redis.admin import Connection, RedisError, Reply
+from provisioning.engines.redis.encryption import Channel, pod_host
 from provisioning.engines.redis.manifests import PORT, auth_secret
 from provisioning.engines.redis.placement import slot_range
 from provisioning.engines.redis.sight import redis_pods
@@ -30,6 +32,8 @@ class _Client:
 
     def __init__(self, cluster: ClusterView, world: World, link: Link, stack: contextlib.ExitStack) -> None:
         self.pods = {pod.ip: pod for pod in redis_pods(world)}
+        # Where certificates are for names, clients are sent to names.
+        self.pods |= {pod_host(cluster, pod.name): pod for pod in redis_pods(world)}
         self.link, self.stack = link, stack
         secret = link.secret(auth_secret(cluster))
         issued = [("", secret[users.DEFAULT_KEY])]
@@ -38,11 +42,12 @@ class _Client:
                 # It may not write everywhere now: that the cluster does is proven by Berth's own user.
                 issued = users.accounts(secret)[:1]
         self.account = issued
+        self.channel = Channel(cluster, link, strict=True)
         self.known: dict[str, Connection] = {}
-        self.first = self._open(lambda: link.connect_service(cluster.name, PORT, timeout=3))
+        self.first = self._open(self.channel.to_service(link.connect_service(cluster.name, PORT, timeout=3)))
 
-    def _open(self, dial) -> Connection:  # type: ignore[no-untyped-def]
-        return self.stack.enter_context(Connection(dial(), *self.account))
+    def _open(self, connected: socket) -> Connection:
+        return self.stack.enter_context(Connection(connected, *self.account))
 
     def call(self, *words: str | int) -> Reply:
         """One command, redirected at most once. Raises RedisError, LinkError."""
@@ -51,13 +56,13 @@ class _Client:
         except RedisError as error:
             if error.code != "MOVED":
                 raise
-            ip = str(error).split()[2].rpartition(":")[0]
-        pod = self.pods.get(ip)
+            host = str(error).split()[2].rpartition(":")[0]
+        pod = self.pods.get(host)
         if pod is None:
-            raise LinkError(f"the cluster sent us to {ip}, which is no pod of it")
-        if ip not in self.known:
-            self.known[ip] = self._open(lambda: self.link.connect(pod, PORT, timeout=3))
-        return self.known[ip].call(*words)
+            raise LinkError(f"the cluster sent us to {host}, which is no pod of it")
+        if host not in self.known:
+            self.known[host] = self._open(self.channel.to_pod(self.link.connect(pod, PORT, timeout=3), pod.name))
+        return self.known[host].call(*words)
 
 
 def prove(cluster: ClusterView, world: World, link: Link) -> Proof:

@@ -99,7 +99,7 @@ REFUSED = (
     ("master*", "Credentials are in the cluster's Secret."),
     ("acl*", "Credentials are in the cluster's Secret."),
     ("user", "Credentials are in the cluster's Secret."),
-    ("tls-*", "Encryption is not a setting of its own."),
+    ("tls-*", "Set tls when the cluster is ordered."),
     ("port", "The address is part of the cluster's shape."),
     ("bind*", "The address is part of the cluster's shape."),
     ("unixsocket*", "The address is part of the cluster's shape."),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ssl
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -20,6 +21,7 @@ from provisioning.engines.base import (
 from provisioning.engines.redis import spec as rules
 from provisioning.engines.redis import users
 from provisioning.engines.redis.admin import Connection, Peer, RedisError, parse_info, parse_nodes
+from provisioning.engines.redis.encryption import Channel, Shown, is_on, shown_by
 from provisioning.engines.redis.manifests import PORT, auth_secret
 from provisioning.engines.redis.placement import SLOTS, choose_masters
 
@@ -41,6 +43,8 @@ class Node:
     replication: Mapping[str, str] = field(default_factory=dict)
     # During this call; the next one may ask again.
     failover_asked: bool = False
+    # The certificate it serves.
+    shown: Shown | None = None
 
     @property
     def me(self) -> Peer:
@@ -90,8 +94,8 @@ class Sight:
 
     `missing` says what of the wished members does not answer, each beginning with the pod's name; `gone` the pods of
     leaving ones that do not; `unheard` how those fail that run: "silent" (it may take connections, and says nothing),
-    "refused", "closed", "unreachable". `excused` are wished members that do not answer and are not waited for, by name,
-    with the address Kubernetes knows ("" for none).
+    "refused", "closed", "unreachable", "untrusted" (its certificate is not for it). `excused` are wished members that
+    do not answer and are not waited for, by name, with the address Kubernetes knows ("" for none).
     """
 
     cluster: ClusterView
@@ -105,6 +109,8 @@ class Sight:
     # During this call, for evenness.
     handed_over: bool = False
     excused: dict[str, str] = field(default_factory=dict)
+    # By which new connections are made, with TLS.
+    channel: Channel | None = None
 
     @property
     def ids(self) -> set[str]:
@@ -204,6 +210,7 @@ def is_wished(cluster: ClusterView, shard: int, ordinal: int) -> bool:
 def connected(cluster: ClusterView, world: World, link: Link) -> Iterator[Sight]:
     """Connections to all pods that run, closed at the end."""
     accounts = users.accounts(link.secret(auth_secret(cluster)))
+    channel = Channel(cluster, link)
 
     def wished(pod: PodView) -> bool:
         return is_wished(cluster, int(pod.labels[LABEL_SHARD]), ordinal_of(pod.name))
@@ -219,15 +226,16 @@ def connected(cluster: ClusterView, world: World, link: Link) -> Iterator[Sight]
 
     def connect(pod: PodView) -> Node | str:
         try:
-            connection = Connection(link.connect(pod, PORT, timeout=2), *accounts)
-            return Node(pod, int(pod.labels[LABEL_SHARD]), connection)
+            connected = channel.to_pod(link.connect(pod, PORT, timeout=2), pod.name)
+            shown = shown_by(connected)
+            return Node(pod, int(pod.labels[LABEL_SHARD]), Connection(connected, *accounts), shown=shown)
         except (LinkError, RedisError) as error:
             unheard[pod.name] = how(error)
             return f"{pod.name} ({error})"
 
     with ThreadPoolExecutor(PARALLEL) as pool:
         found = list(zip(running, pool.map(connect, running), strict=True))
-    sight = Sight(cluster, accounts[0], [], missing, unheard=unheard)
+    sight = Sight(cluster, accounts[0], [], missing, unheard=unheard, channel=channel if is_on(cluster.spec) else None)
     known = {pod.name: pod.ip for pod in stay}
     may_be_away = {key.removeprefix(READY_GATE) for key in cluster.overridden if key.startswith(READY_GATE)}
     sight.excused = {name: known.get(name, "") for name in may_be_away}
@@ -252,6 +260,8 @@ def how(error: LinkError | RedisError) -> str:
         return "silent"
     if isinstance(cause, ConnectionRefusedError):
         return "refused"
+    if isinstance(cause, ssl.SSLCertVerificationError):
+        return "untrusted"
     # Whoever breaks a connection, or says no, is there.
     return "closed" if isinstance(error, RedisError) or isinstance(cause, OSError) else "unreachable"
 

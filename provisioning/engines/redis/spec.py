@@ -65,6 +65,12 @@ FIELDS = (
         group="Behaviour", advanced=True,
     ),
     Field(
+        "tls", "Encryption (TLS)", "enum", "off", Effect.FIXED,
+        "on: every connection is encrypted, those between members too, and nothing else is answered. Berth makes the "
+        "certificates and renews them. Cannot be changed afterwards.",
+        choices=("off", "on"), group="Security",
+    ),
+    Field(
         "exporter", "Metrics exporter", "boolean", True, Effect.ROLL,
         "A Prometheus exporter beside each node.", group="Monitoring", advanced=True,
     ),
@@ -145,6 +151,13 @@ def _judged(change: Change, after: Spec, target: TargetView, grows: set[str], sh
     was, will, key = change.before, change.after, change.pointer[1:]
     if key == "storageClass":
         return replace(change, message="The data stays on its storage class: order a new cluster on the other one.")
+    if key == "tls":
+        text = (
+            "Members that encrypt their bus do not hear those that do not, so restarting one after the other would "
+            "split the cluster, and every client would have to change at that moment. "
+            f"Order a new cluster with tls {will}, and copy the keys."
+        )
+        return replace(change, message=text)
     if key == "storageGiB":
         if will < was:
             return replace(change, effect=Effect.FIXED, message="Storage can grow, never shrink.")

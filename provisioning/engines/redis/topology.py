@@ -39,13 +39,15 @@ from provisioning.engines.redis import settings, spread
 from provisioning.engines.redis import spec as rules
 from provisioning.engines.redis.accounts import settle_users
 from provisioning.engines.redis.admin import Peer
+from provisioning.engines.redis.certificates import served_now, spoken, take_up
 from provisioning.engines.redis.diagnosis import diagnose
+from provisioning.engines.redis.encryption import is_on
 from provisioning.engines.redis.manifests import PORT
 from provisioning.engines.redis.placement import SLOTS, choose_masters, slot_range
 from provisioning.engines.redis.sight import PARALLEL, Node, Sight, connected, pod_of, read_all
 from provisioning.engines.redis.upkeep import (
-    FORMING_TIMEOUT_MS,
     Care,
+    forming_timeout_ms,
     frozen_for_good,
     look_after,
     outdated_members,
@@ -71,6 +73,9 @@ RESTART = StepTitle("restart", "Pods restarted: replicas, then the old masters")
 PATIENCE_SECONDS = 3.0
 LOOK_EVERY_SECONDS = 0.03
 NUDGE_EVERY_SECONDS = 0.35
+# With TLS a new link costs both sides a handshake, so links that are there are left alone. Measured: else six nodes on
+# a busy machine take 8 to 40 s instead of 3, since new links replace those that are still shaking hands.
+NUDGE_TLS_EVERY_SECONDS = 1.0
 # Above this many nodes a nudge costs more than waiting for gossip.
 NUDGE_UP_TO = 40
 
@@ -101,17 +106,21 @@ def advance(cluster: ClusterView, world: World, link: Link) -> Advance:
         first = diagnose(sight, world)
         # Before all else, and though members are away: a password that was taken back must not work any longer.
         complaint, users = settle_users(sight, link)
+        served = take_up(sight, link)
         outcome = _advance(sight, world, link)
         if users is not None:
             report = StepReport("users", "done" if users.in_force else "running", users.waits)
             outcome = replace(outcome, users=users, steps=(*outcome.steps, report))
             if complaint and outcome.healthy:
                 outcome = replace(outcome, healthy=False, reason=complaint, retry_after=0.5)
+        if outcome.healthy and served is not None and served.expires <= world.now:
+            # Members that are linked stay so, but no client gets in.
+            outcome = _report(outcome, f"a certificate has expired on {spoken(served.expires)}", 2.0)
         causes = (() if outcome.healthy else diagnose(sight, world)) or first
         outdated = tuple(pod.name for pod in outdated_pods(world))
         return replace(
             outcome, outdated=outdated, spread=spread.seen(sight, world), causes=causes,
-            hopeless=frozen_for_good(sight, world),
+            served=served, hopeless=frozen_for_good(sight, world),
         )  # fmt: skip
 
 
@@ -122,12 +131,14 @@ def observe(cluster: ClusterView, world: World, link: Link) -> Advance:
         formed = _judge(sight)
         causes = () if formed.healthy else diagnose(sight, world)
         outdated = tuple(pod.name for pod in outdated_pods(world))
-        return replace(formed, outdated=outdated, spread=spread.seen(sight, world), causes=causes)
+        return replace(formed, outdated=outdated, spread=spread.seen(sight, world), causes=causes,
+                       served=served_now(sight))  # fmt: skip
 
 
 def _advance(sight: Sight, world: World, link: Link) -> Advance:
     """Take steps from what was read until there is none to take now."""
     until = time.monotonic() + PATIENCE_SECONDS
+    nudge_every = NUDGE_TLS_EVERY_SECONDS if is_on(sight.cluster.spec) else NUDGE_EVERY_SECONDS
     nudged, settled = 0.0, False
     while True:
         formed = _judge(sight)
@@ -154,7 +165,7 @@ def _advance(sight: Sight, world: World, link: Link) -> Advance:
         now = time.monotonic()
         # Nodes that have met take no epoch any more, so a cluster that is still to form meets when all are there.
         early = sight.missing and not sight.slots_known()
-        if not formed.healthy and not early and (acted or now - nudged > NUDGE_EVERY_SECONDS):
+        if not formed.healthy and not early and (acted or now - nudged > nudge_every):
             nudged = now
             _nudge(sight)
         if now > until or (sight.missing and not acted):
@@ -205,7 +216,8 @@ def _act(sight: Sight, link: Link) -> bool:
         if not sight.slots_known():
             # A master that was up for over 2 s without any slot known takes itself for a minority, and serves only when
             # the node timeout has passed since (rejoin_delay in cluster.c, 0.5 to 5 s); settle_settings() sets it back.
-            short: list[str | int] = ["CONFIG", "SET", "cluster-node-timeout", FORMING_TIMEOUT_MS]
+            forming = forming_timeout_ms(sight.cluster.spec)
+            short: list[str | int] = ["CONFIG", "SET", "cluster-node-timeout", forming]
             # Only a node that knows nobody takes an epoch; equal epochs would cost rounds of conflict resolution.
             for number, node in enumerate(sight.nodes, 1):
                 node.connection.pipeline([short, ["CLUSTER", "SET-CONFIG-EPOCH", number]])
@@ -329,7 +341,7 @@ def _nudge(sight: Sight) -> None:
     known = {peer for node in sight.nodes for peer in node.peers}
     nodes = [*sight.nodes, *(node for node in sight.leaving if node.id in known)]
     electing = sight.all_slots_owned() and len(sight.heads()) < sight.cluster.spec["shards"]
-    every = len(nodes) <= NUDGE_UP_TO and not electing
+    every = len(nodes) <= NUDGE_UP_TO and not electing and not is_on(sight.cluster.spec)
 
     def meet(node: Node) -> None:
         words: list[list[str | int]] = []
@@ -383,6 +395,8 @@ def _unknown(sight: Sight) -> str:
                 return f"{node.pod.name} takes {other.pod.name} for failed"
             if other is not node and not known.linked:
                 return f"{node.pod.name} has no link to {other.pod.name}"
+            if is_on(sight.cluster.spec) and not known.host:
+                return f"{node.pod.name} does not know yet by which name clients find {other.pod.name}"
     return ""
 
 

@@ -26,18 +26,21 @@ from provisioning.engines.base import (
     Link,
     LinkError,
     PodView,
+    Spec,
     StepReport,
     World,
     outdated_pods,
     templates_seen,
 )
-from provisioning.engines.redis import moves, settings, spread
+from provisioning.engines.redis import encryption, moves, settings, spread
 from provisioning.engines.redis.admin import RedisError, parse_info
+from provisioning.engines.redis.manifests import PORT
 from provisioning.engines.redis.sight import Node, Sight, is_wished, ordinal_of, redis_pods
 
 MIB = 2**20
-# The node timeout while a cluster forms; below what a spec may wish. See topology._act.
-FORMING_TIMEOUT_MS = 500
+# The node timeout while a cluster forms; below what a spec may wish. See topology._act. With TLS 500 ms are too few on
+# a busy machine: who is still shaking hands is taken for failed, and has to begin anew.
+FORMING_TIMEOUT_MS, FORMING_TIMEOUT_TLS_MS = 500, 1900
 # A process that reacts to nobody for so long is ended, when another does its work.
 FROZEN_SECONDS = 60
 
@@ -79,6 +82,11 @@ def look_after(sight: Sight, world: World, link: Link, until: float) -> Care:
     return care
 
 
+def forming_timeout_ms(spec: Spec) -> int:
+    """The node timeout while a cluster forms."""
+    return FORMING_TIMEOUT_TLS_MS if encryption.is_on(spec) else FORMING_TIMEOUT_MS
+
+
 # --- settings ---------------------------------------------------------------------------------------------------------
 
 
@@ -88,7 +96,7 @@ def settle_settings(sight: Sight, world: World, link: Link, care: Care) -> str:
     A pod that is to be restarted into more memory keeps its maxmemory until then.
     """
     spec = sight.cluster.spec
-    wish = settings.wanted(spec)
+    wish = settings.wanted(spec) | encryption.settings(spec, PORT)
     old = {pod.name for pod in outdated_pods(world)}
     have = {node.pod.name: _read(node, wish) for node in sight.nodes}
     for node in sight.nodes:
@@ -105,7 +113,7 @@ def settle_settings(sight: Sight, world: World, link: Link, care: Care) -> str:
         different = {key: value for key, value in wish.items() if key in said and said[key] != value}
         if node.pod.name in old and int(said["maxmemory"]) < int(wish["maxmemory"]):
             different.pop("maxmemory", None)
-        if said["cluster-node-timeout"] == str(FORMING_TIMEOUT_MS):
+        if said["cluster-node-timeout"] == str(forming_timeout_ms(spec)):
             # Ours, from forming: set back without a word as soon as the node serves.
             different.pop("cluster-node-timeout", None)
             if node.info.get("cluster_state") == "ok":

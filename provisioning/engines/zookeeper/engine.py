@@ -7,6 +7,7 @@ from collections.abc import Collection, Sequence
 from provisioning.engines.base import (
     Access,
     Advance,
+    CertificateSpec,
     Change,
     ClusterView,
     Demand,
@@ -79,6 +80,9 @@ class ZooKeeperEngine:
 
     def secrets(self, cluster: ClusterView) -> Sequence[SecretSpec]:
         return [SecretSpec(manifests.auth_secret(cluster), {"password": PASSWORD_LENGTH}, manifests.PRINCIPAL)]
+
+    def certificates(self, cluster: ClusterView) -> Sequence[CertificateSpec]:
+        return []
 
     def render(self, cluster: ClusterView) -> Sequence[Manifest]:
         return manifests.render(cluster)

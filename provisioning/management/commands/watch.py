@@ -17,7 +17,14 @@ from provisioning import targets, tasks
 from provisioning.apply import door, errors
 from provisioning.apply.client import CLIENTS, KubeClient
 from provisioning.apply.pulse import Patient, Pulses
-from provisioning.engines.base import LABEL_CLUSTER_ID, LABEL_COMPONENT, LABEL_ENGINE, LABEL_MANAGED_BY, MANAGED_BY
+from provisioning.engines.base import (
+    LABEL_CLUSTER_ID,
+    LABEL_COMPONENT,
+    LABEL_ENGINE,
+    LABEL_MANAGED_BY,
+    LABEL_TLS,
+    MANAGED_BY,
+)
 from provisioning.engines.registry import ENGINES
 from provisioning.models import Target
 
@@ -108,7 +115,8 @@ def _feel(item: dict[str, Any], pulses: Pulses, *, gone: bool = False) -> str:
     if pulse is None or gone or pod.deleting or not pod.started or pod.labels.get(LABEL_COMPONENT) != pulse.component:
         pulses.drop(pod.uid)
     else:
-        pulses.follow(pod.uid, Patient(cluster_id, pod.ip, pulse.port, pulse.line))
+        port = pulse.encrypted_port if pulse.encrypted_port and LABEL_TLS in pod.labels else pulse.port
+        pulses.follow(pod.uid, Patient(cluster_id, pod.ip, port, pulse.line))
     return pod.uid
 
 

@@ -205,6 +205,33 @@ test("once the deletion has ended the page says so and asks for nothing more", a
   expect(poll).toHaveBeenCalledTimes(1);
 });
 
+const CERTIFICATE = {
+  authority: "-----BEGIN CERTIFICATE-----\nAA+/=\n-----END CERTIFICATE-----\n", names: ["orders"], serial: "1f",
+  expires: "2026-04-01T00:00:00Z", renews: "2026-03-01T00:00:00Z", authority_expires: "2036-01-01T00:00:00Z",
+};
+const SERVED = { type: "CertificateValid", status: "True", reason: "Served", message: "", since: null };
+
+test("a cluster that encrypts offers its CA certificate as a file, and says until when it is valid", async () => {
+  openPage(ADDRESS, {
+    ...ready,
+    [`GET ${ONE}`]: () => ({ body: cluster({ conditions: [SERVED] as never }) }),
+    [`GET ${ONE}/certificate`]: () => ({ body: CERTIFICATE }),
+  });
+  expect(await screen.findByRole("heading", { name: "Encryption" })).toBeVisible();
+  const link = screen.getByRole("link", { name: "Download" });
+  expect(link).toHaveAttribute("download", "orders-ca.crt");
+  const [, encoded] = (link.getAttribute("href") ?? "").split(",");
+  expect(decodeURIComponent(encoded ?? "")).toBe(CERTIFICATE.authority);
+  expect(screen.getByText(/Valid until/).nextSibling).toHaveTextContent("2026");
+});
+
+test("a cluster that does not encrypt is not asked for a certificate", async () => {
+  const calls = openPage(ADDRESS, ready);
+  expect(await screen.findByRole("button", { name: "Reveal the password" })).toBeVisible();
+  expect(screen.queryByRole("heading", { name: "Encryption" })).not.toBeInTheDocument();
+  expect(calls.filter(({ path }) => path.endsWith("/certificate"))).toEqual([]);
+});
+
 test("a cluster that is not there is said so", async () => {
   openPage(ADDRESS, { [`GET ${ONE}`]: () => problem(404, "not_found", "Nothing here.") });
   expect(await screen.findByRole("heading", { name: "There is no cluster orders" })).toBeVisible();

@@ -6,7 +6,8 @@ import { CopyButton } from "../../components/CopyButton";
 import { Loading } from "../../components/Loading";
 import { ProblemNotice } from "../../components/ProblemNotice";
 import { Tabs } from "../../components/Tabs";
-import { HIDE_AFTER_MINUTES, useCredentials, useReveal, useSnippets } from "../../hooks/credentials";
+import { Time } from "../../components/Time";
+import { HIDE_AFTER_MINUTES, useCertificate, useCredentials, useReveal, useSnippets } from "../../hooks/credentials";
 
 const PLACEHOLDER = "{password}";
 
@@ -39,6 +40,7 @@ export function Connect({ cluster, mayReveal }: Props) {
     <section className="card" aria-labelledby="connect-title">
       <h2 id="connect-title">{t("cluster.connect")}</h2>
       <Endpoints endpoints={cluster.endpoints} />
+      {cluster.conditions.some(({ type }) => type === "CertificateValid") && <Encryption cluster={cluster} />}
       <h3>{t("credentials.title")}</h3>
       {credentials.isPending && <Loading lines={1} />}
       {credentials.isError && <ProblemNotice error={credentials.error} onRetry={() => void credentials.refetch()} />}
@@ -102,6 +104,42 @@ function Endpoints({ endpoints }: { endpoints: readonly Endpoint[] }) {
         </tbody>
       </table>
     </div>
+  );
+}
+
+/** What clients need to verify the servers, and how long it is good. */
+function Encryption({ cluster }: { cluster: Cluster }) {
+  const { t } = useTranslation();
+  const certificate = useCertificate({ tenant: cluster.tenant, name: cluster.name }, true);
+  if (certificate.isPending) return <Loading lines={2} />;
+  if (certificate.isError) return <ProblemNotice error={certificate.error} onRetry={() => void certificate.refetch()} />;
+  const { authority, expires, renews } = certificate.data;
+  return (
+    <>
+      <h3>{t("certificate.title")}</h3>
+      <dl className="facts facts--wide">
+        <dt>{t("certificate.authority")}</dt>
+        <dd>
+          <a
+            className="button button--small"
+            href={`data:application/x-pem-file;charset=utf-8,${encodeURIComponent(authority)}`}
+            download={`${cluster.name}-ca.crt`}
+          >
+            {t("certificate.download")}
+          </a>{" "}
+          <CopyButton isShort text={authority} label={t("certificate.copy")} />
+        </dd>
+        <dt>{t("certificate.expires")}</dt>
+        <dd>
+          <Time at={expires} />
+        </dd>
+        <dt>{t("certificate.renews")}</dt>
+        <dd>
+          <Time at={renews} />
+        </dd>
+      </dl>
+      <p className="row__help">{t("certificate.note")}</p>
+    </>
   );
 }
 

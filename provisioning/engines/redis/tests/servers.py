@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from secrets import token_hex
 
+from provisioning.credentials.certificates import advance
 from provisioning.engines.base import (
     LABEL_COMPONENT,
     LABEL_SHARD,
@@ -30,6 +31,7 @@ from provisioning.engines.base import (
 )
 from provisioning.engines.redis import RedisEngine, users
 from provisioning.engines.redis.admin import Connection
+from provisioning.engines.redis.encryption import Channel, is_on, pod_host, secret_name
 from provisioning.engines.redis.manifests import PORT, START, redis_conf
 
 PASSWORD = "correcthorsebatterystaple"
@@ -82,6 +84,9 @@ class Fleet:
     # Pod to the thread that is held.
     held: dict[str, int] = field(default_factory=dict)
     stored: dict[str, str] = field(default_factory=lambda: {"password": PASSWORD})
+    # What the core keeps in Secrets, with TLS: the authority's, and the servers' own.
+    authority: Mapping[str, str] = field(default_factory=dict)
+    certificate: Mapping[str, str] = field(default_factory=dict)
 
     def start(self) -> None:
         """Make and start every server that is wished and not there, members of a shard on different nodes."""
@@ -161,9 +166,16 @@ class Fleet:
             (server.folder / key).write_text(value)
 
         def here(text: str) -> str:
-            for place in ("/etc/redis-auth", "/etc/redis", "/run/redis", "/data"):
+            for place in ("/etc/redis-tls", "/etc/redis-auth", "/etc/redis", "/run/redis", "/data"):
                 text = text.replace(place, str(server.folder))
             return text
+
+        environment = {**os.environ, "POD_IP": server.address}
+        if is_on(self.cluster.spec):
+            environment["POD_HOST"] = pod_host(self.cluster, server.pod)
+            if not self.certificate:
+                self.keep_certificates()
+            self.bring_certificates(server)
 
         (server.folder / "redis.conf").write_text(here(redis_conf(self.cluster)) + f"bind {server.address}\n")
         script = server.folder / "start.sh"
@@ -173,8 +185,19 @@ class Fleet:
         with (server.folder / "log").open("ab") as log:
             server.process = subprocess.Popen(
                 ["/bin/sh", str(script)], stdout=log, stderr=log, stdin=subprocess.DEVNULL,
-                env={**os.environ, "POD_IP": server.address},
+                env=environment,
             )  # fmt: skip
+
+    def keep_certificates(self, now: datetime | None = None) -> None:
+        """What the core does about once a minute."""
+        (wanted,) = ENGINE.certificates(self.cluster)
+        moment = now or datetime.now(UTC)
+        self.authority, self.certificate = advance(self.authority, self.certificate, wanted.names, "orders", moment)
+
+    def bring_certificates(self, server: Server) -> None:
+        """What a kubelet does, about a minute later."""
+        for name, text in self.certificate.items():
+            (server.folder / name).write_text(text)
 
     def kill(self, server: Server) -> None:
         """SIGKILL."""
@@ -263,6 +286,8 @@ class Fleet:
         return self.connect(self.world().pods[0], port, timeout=timeout)
 
     def secret(self, name: str) -> Mapping[str, str]:
+        if name == secret_name(self.cluster):
+            return self.certificate
         assert name == f"{self.cluster.name}-auth"
         if self.cluster.users is None:
             return {"password": PASSWORD}
@@ -299,7 +324,8 @@ def config(fleet: Fleet, key: str) -> set[str]:
     """What CONFIG GET says, over all nodes."""
     found = set()
     for pod in fleet.world().pods:
-        with Connection(fleet.connect(pod, PORT), ("", PASSWORD)) as connection:
+        connected = Channel(fleet.cluster, fleet).to_pod(fleet.connect(pod, PORT), pod.name)
+        with Connection(connected, ("", PASSWORD)) as connection:
             reply = connection.call("CONFIG", "GET", key)
             assert isinstance(reply, list)
             found.add(str(reply[1]))
