@@ -39,8 +39,8 @@ FRESH_SECONDS = 10.0
 REMEMBERED_SECONDS = 20.0
 REMEMBERED = 50_000
 MOST_IN_ONE_COMMIT = 2000
-# Each step waits for more, if the last one brought some.
-MOST_STEPS = 10
+# Well below the webhook's deadline, also when a commit had to be tried again and again.
+MOST_GATHERED_SECONDS = 0.25
 
 
 @dataclass(frozen=True)
@@ -377,8 +377,9 @@ class _Waiting:
 class Writer:
     """One shard's writer: gathers claims, writes the whole set once, answers all who wait.
 
-    0. A claim that comes alone is written at once. While others come, and while the last commit answered several,
-       it waits in steps of `gather` seconds for as long as each step brings more, at most MOST_STEPS of them.
+    0. A claim that comes alone is written at once. While others come, or after a commit that answered several, it
+       waits for more, as long as more keep coming, and not much longer than the last commit took: a commit writes
+       everything, so that one of many claims costs no more than one of few.
     1. Compute the set and the ledger from what is known, or read both when nothing is known.
     2. Write the IPReservation if the set grew; the version makes a write from stale knowledge fail (Conflict).
     3. Write the ledger if a record changed.
@@ -407,23 +408,26 @@ class Writer:
         """Read everything anew before the next write: Calico's API has changed."""
         self._barred = self._kept = None
 
-    def _gather_more(self, *, several: bool) -> None:
-        """Wait while claims keep coming. `several`: the last commit answered more than one, so more are likely."""
-        for _ in range(MOST_STEPS):
+    def _gather_more(self, *, several: bool, took: float) -> None:
+        """Wait while claims keep coming. `several`: the last commit, which took so long, answered more than one."""
+        if len(self._queue) == 1 and not several:
+            return
+        took = min(took, MOST_GATHERED_SECONDS)
+        step, until = max(self._gather, took / 4), time.monotonic() + max(self._gather, took)
+        waiting = 0
+        while waiting < len(self._queue) and time.monotonic() < until:
             waiting = len(self._queue)
-            if waiting == 1 and not several:
-                return
-            time.sleep(self._gather)
-            if len(self._queue) == waiting:
-                return
+            time.sleep(step)
 
     def _run(self) -> None:
         batch: list[_Waiting] = []
+        took = 0.0
         while True:
             with self._wake:
                 while not self._queue:
                     self._wake.wait()
-            self._gather_more(several=len(batch) > 1)
+            self._gather_more(several=len(batch) > 1, took=took)
+            began = time.monotonic()
             with self._wake:
                 batch, self._queue = self._queue[:MOST_IN_ONE_COMMIT], self._queue[MOST_IN_ONE_COMMIT:]
             try:
@@ -432,6 +436,7 @@ class Writer:
                 # The thread must live, and those who wait get an answer.
                 log.exception("commit of shard %d failed", self.index)
                 self._fail(batch, error)
+            took = time.monotonic() - began
 
     def _commit(self, batch: list[_Waiting]) -> None:
         self._metrics.batch.observe(len(batch))
