@@ -48,7 +48,7 @@ def test_a_new_cluster_has_its_users_before_its_first_pod(cluster: Cluster) -> N
     secret = stored(cluster)
     assert set(secret) == {"password", "user.default.1", "system", "acl.conf"}
     assert secret["password"] == secret["user.default.1"] != secret["system"]
-    assert [line.split()[1] for line in secret["acl.conf"].splitlines()] == ["default", "berth"]
+    assert [line.split()[1] for line in secret["acl.conf"].splitlines()] == ["berth", "default"]
 
 
 def test_adding_a_user_writes_its_password_and_keeps_the_others(cluster: Cluster, alice: Person) -> None:

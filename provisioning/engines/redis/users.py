@@ -158,11 +158,11 @@ def lines(users: Sequence[User], secret: Mapping[str, str]) -> dict[str, str]:
 
     Passwords that the Secret does not hold are left out.
     """
-    found = {}
+    # First: who is told by an older Berth's `default` must not lose its rights before there is another way in.
+    found = {SYSTEM: f"{SYSTEM} {digest(secret[SYSTEM_KEY])} on ~* &* +@all"}
     for user in users:
         hashes = [digest(secret[key]) for key in keys(user) if key in secret]
         found[user.name] = " ".join([user.name, *hashes, rules(user)])
-    found[SYSTEM] = f"{SYSTEM} {digest(secret[SYSTEM_KEY])} on ~* &* +@all"
     return found
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import time
 from collections.abc import Mapping
@@ -17,7 +18,7 @@ from redis import Redis
 from redis.cluster import RedisCluster
 from redis.exceptions import AuthenticationError, NoPermissionError, ResponseError
 
-from provisioning.engines.base import Access, User, UsersSeen
+from provisioning.engines.base import Access, LinkError, User, UsersSeen
 from provisioning.engines.redis import users
 from provisioning.engines.redis.admin import Connection
 from provisioning.engines.redis.manifests import PORT
@@ -241,6 +242,19 @@ def test_a_cluster_made_before_there_were_users_gets_them_without_a_restart(star
     assert {server.pod: server.process for server in fleet.servers[1:]} == {
         pod: process for pod, process in before.items() if pod != fleet.servers[0].pod
     }
+
+
+def test_a_default_of_an_older_cluster_is_limited_at_the_same_look_that_brings_the_users(start: Start) -> None:
+    fleet = start(replace(view(**SMALL), users=None))
+    fleet.settle()
+    fleet.cluster = replace(fleet.cluster, users=(User("default", (1,), Access(("*",), (), ("read",))),))
+    deadline = time.monotonic() + 30
+    while True:
+        with contextlib.suppress(LinkError):
+            if look(fleet).in_force:
+                break
+        assert time.monotonic() < deadline
+    assert ENGINE.prove(fleet.cluster, fleet.world(), fleet).ok
 
 
 def test_nodes_that_answer_are_told_though_another_is_away(start: Start) -> None:
