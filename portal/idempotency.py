@@ -27,9 +27,9 @@ from django.db import OperationalError, connection, transaction
 from django.utils import timezone
 from rest_framework.request import Request
 from rest_framework.response import Response
-from rest_framework.utils.encoders import JSONEncoder
 
 from portal.api.base import ApiView
+from portal.api.renderers import FastJsonRenderer
 from portal.models import IdempotencyKey
 from portal.problems import Malformed
 from tenants.refusals import Conflict, Invalid
@@ -47,6 +47,9 @@ SET LOCAL lock_timeout = '{WAIT_SECONDS}s';
 INSERT INTO portal_idempotencykey (caller, key, fingerprint, status, headers, created)
 VALUES (%s, %s, %s, 0, '{{}}', %s) ON CONFLICT (caller, key) DO NOTHING RETURNING id
 """
+
+RENDERER = FastJsonRenderer()
+STORE = "UPDATE portal_idempotencykey SET status = %s, headers = %s::jsonb, body = %s::jsonb WHERE id = %s"
 
 V = TypeVar("V", bound=ApiView)
 Handler = Callable[..., Response]
@@ -85,6 +88,12 @@ def _claim(caller: str, key: str, fingerprint: str) -> IdempotencyKey:
     return row
 
 
+def _store(row: IdempotencyKey) -> None:
+    """Write the answer down. By hand, since Django takes longer to compose it than PostgreSQL to do it."""
+    with connection.cursor() as cursor:
+        cursor.execute(STORE, [row.status, *(RENDERER.render(one).decode() for one in (row.headers, row.body)), row.pk])
+
+
 def idempotent(*, required_from_tokens: bool) -> Callable[[Handler], Handler]:
     """Make a view's `post` honour Idempotency-Key. Handlers without it are listed, with the reason, in a test."""
 
@@ -118,9 +127,9 @@ def idempotent(*, required_from_tokens: bool) -> Callable[[Handler], Handler]:
                     return Response(row.body, status=row.status, headers=headers)
                 response = handler(view, request, **kwargs)
                 row.status = response.status_code
-                row.body = json.loads(json.dumps(response.data, cls=JSONEncoder))
+                row.body = response.data
                 row.headers = {name: response.headers[name] for name in STORED_HEADERS if name in response.headers}
-                row.save(update_fields=["status", "body", "headers"])
+                _store(row)
                 return response
 
         post.honours_idempotency_key = True  # type: ignore[attr-defined]

@@ -12,6 +12,7 @@ from django.db import transaction
 from django.utils import timezone
 
 from tenants.models import ApiToken, AuditEvent, AuditResult, Tenant, User
+from tenants.prepared import insert
 
 
 def record(
@@ -23,7 +24,7 @@ def record(
 
     `detail` must name facts only; a secret in it could never be removed.
     """
-    return AuditEvent.objects.create(
+    event = AuditEvent(
         tenant_id=tenant.pk if tenant else "",
         tenant=tenant.slug if tenant else "",
         actor_id=by.pk if by else None,
@@ -40,6 +41,8 @@ def record(
         operation_id=operation_id,
         request_id=request_id,
     )
+    insert(event)
+    return event
 
 
 # What one statement deletes: rows enough to get on, few enough that nobody waits for it.

@@ -27,13 +27,22 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
-from operator import add
 
-from django.db import transaction
+from django.db import connection, transaction
 from django.db.models import Sum
+from django.utils import timezone
 
 from tenants.access import require_active
-from tenants.models import EntryKind, LedgerEntry, QuotaHold, QuotaLimit, QuotaTotal, Tenant, User
+from tenants.models import (
+    EntryKind,
+    LedgerEntry,
+    QuotaHold,
+    QuotaLimit,
+    QuotaTotal,
+    Tenant,
+    User,
+    new_entry_id,
+)
 from tenants.refusals import Conflict
 
 log = logging.getLogger(__name__)
@@ -123,37 +132,30 @@ def reserve(*, tenant_id: str, holder: str, place: str, wanted: Amounts, cause: 
     """
     # Without a savepoint in a caller's transaction: a refusal comes before anything is written.
     with nullcontext() if transaction.get_connection().in_atomic_block else transaction.atomic():
-        tenant = _lock(tenant_id)
+        books = _open_books(tenant_id, holder)
         if by is not None:
-            require_active(tenant=tenant, user=by)
-        held = _held(holder)
-        growth = growth_over(wanted, {resource: hold.used + hold.reserved for resource, hold in held.items()})
+            require_active(tenant=books.tenant, user=by)
+        growth = growth_over(wanted, {resource: hold.used + hold.reserved for resource, hold in books.held.items()})
         if not growth:
             return
-        totals = _totals(tenant_id)
-        violations = violations_of(_standings(tenant_id, totals), place, growth)
+        violations = violations_of(_standings(books.totals, books.limits), place, growth)
         if violations:
-            raise QuotaExceeded(tenant.slug, violations)
-        changes = {resource: (0, amount) for resource, amount in growth.items()}
-        _write(EntryKind.RESERVE, tenant_id, holder, place, cause, held, changes, totals)
+            raise QuotaExceeded(books.tenant.slug, violations)
+        _write(EntryKind.RESERVE, books, place, cause, {resource: (0, amount) for resource, amount in growth.items()})
 
 
 def enter(*, tenant_id: str, holder: str, place: str, amounts: Amounts, cause: str) -> None:
     """Write down as used what `holder` has had all along, whatever the limits say. It must not be known yet."""
     with transaction.atomic():
-        _lock(tenant_id)
-        held = _held(holder)
-        changes = {resource: (amount, 0) for resource, amount in amounts.items() if amount and resource not in held}
-        if changes:
-            _write(EntryKind.COMMIT, tenant_id, holder, place, cause, held, changes)
+        books = _open_books(tenant_id, holder)
+        fresh = {resource: (amount, 0) for resource, amount in amounts.items() if amount and resource not in books.held}
+        _write(EntryKind.COMMIT, books, place, cause, fresh)
 
 
 def commit(*, tenant_id: str, holder: str, cause: str) -> None:
     """Turn all that is reserved for `holder` into used: its operation has ended without giving anything back."""
     with transaction.atomic():
-        _lock(tenant_id)
-        held = _held(holder)
-        _commit(tenant_id, holder, cause, held)
+        _commit(_open_books(tenant_id, holder), cause)
 
 
 def settle(*, tenant_id: str, holder: str, cause: str, kept: Amounts) -> None:
@@ -162,22 +164,20 @@ def settle(*, tenant_id: str, holder: str, cause: str, kept: Amounts) -> None:
     `kept` beyond what is held is not taken: only `reserve` grows a number. Asked again, it changes nothing.
     """
     with transaction.atomic():
-        _lock(tenant_id)
-        held = _held(holder)
-        _commit(tenant_id, holder, cause, held)
+        books = _open_books(tenant_id, holder)
+        _commit(books, cause)
         surplus = {
             resource: (kept.get(resource, 0) - hold.used, 0)
-            for resource, hold in held.items()
+            for resource, hold in books.held.items()
             if kept.get(resource, 0) < hold.used
         }
-        if surplus:
-            place = next(iter(held.values())).place
-            _write(EntryKind.RELEASE, tenant_id, holder, place, cause, held, surplus)
+        _write(EntryKind.RELEASE, books, books.place, cause, surplus)
 
 
 def standings(tenant_id: str) -> list[Standing]:
     """How every resource with a limit or a number stands, overall first, then per place. Two queries."""
-    return _standings(tenant_id, _totals(tenant_id))
+    limits = QuotaLimit.objects.filter(tenant=tenant_id).values_list("place", "resource", "limit")
+    return _standings(_totals(tenant_id), {(place, resource): limit for place, resource, limit in limits})
 
 
 def _totals(tenant_id: str) -> Totals:
@@ -185,13 +185,12 @@ def _totals(tenant_id: str) -> Totals:
     return {(place, resource): (used, reserved) for place, resource, used, reserved in rows}
 
 
-def _standings(tenant_id: str, totals: Totals) -> list[Standing]:
+def _standings(totals: Totals, limits: Mapping[tuple[str, str], int]) -> list[Standing]:
     sums: dict[tuple[str, str], tuple[int, int]] = defaultdict(lambda: (0, 0))
     for (place, resource), (used, reserved) in totals.items():
         for where in (OVERALL, place) if used or reserved else ():
             before = sums[where, resource]
             sums[where, resource] = before[0] + used, before[1] + reserved
-    limits = {(limit.place, limit.resource): limit.limit for limit in QuotaLimit.objects.filter(tenant=tenant_id)}
     return [
         Standing(resource, place, limits.get((place, resource)), *sums[place, resource])
         for place, resource in sorted({*sums, *limits}, key=_order)
@@ -279,54 +278,114 @@ def _held(holder: str) -> dict[str, QuotaHold]:
     return {hold.resource: hold for hold in QuotaHold.objects.filter(holder=holder)}
 
 
-def _commit(tenant_id: str, holder: str, cause: str, held: dict[str, QuotaHold]) -> None:
-    open_ones = {resource: (hold.reserved, -hold.reserved) for resource, hold in held.items() if hold.reserved}
-    if open_ones:
-        place = next(iter(held.values())).place
-        _write(EntryKind.COMMIT, tenant_id, holder, place, cause, held, open_ones)
+@dataclass
+class _Books:
+    """What a movement goes by, read under the lock of the tenant's row. `held`: what the holder has, by resource."""
+
+    tenant: Tenant
+    holder: str
+    held: dict[str, QuotaHold]
+    totals: dict[tuple[str, str], tuple[int, int]]
+    limits: dict[tuple[str, str], int]
+
+    @property
+    def place(self) -> str:
+        """Where the holder is; all of it is at one place. "" when it holds nothing."""
+        return next((hold.place for hold in self.held.values()), "")
 
 
-def _write(
-    kind: EntryKind, tenant_id: str, holder: str, place: str, cause: str, held: dict[str, QuotaHold],
-    changes: Mapping[str, tuple[int, int]], totals: Totals | None = None,
-) -> None:  # fmt: skip
-    """Append the entries, bring holds and totals up to date: `changes` is resource to (used, reserved).
+# Orders of one tenant wait for each other from here to the commit, so all of it is one message. The statements are
+# worked off one after the other, and each sees what was committed before it began (READ COMMITTED): whatever stands
+# after the first is what the last movement left.
+_OPEN = """
+SELECT id, slug, suspended FROM tenants_tenant WHERE id = %s FOR NO KEY UPDATE;
+SELECT resource, place, used, reserved, used_by, reserved_by FROM tenants_quotahold WHERE holder = %s;
+SELECT place, resource, used, reserved FROM tenants_quotatotal WHERE tenant_id = %s;
+SELECT place, resource, "limit" FROM tenants_quotalimit WHERE tenant_id = %s
+"""
+# Lists in place of one VALUES for each row: so the text is always the same, and need not be taken apart anew.
+_WRITE = """
+INSERT INTO tenants_ledgerentry
+    (id, tenant_id, kind, place, holder, cause, resource, used_change, reserved_change, created)
+SELECT id, %(tenant)s, %(kind)s, %(place)s, %(holder)s, %(cause)s, resource, used, reserved, %(now)s
+FROM unnest(%(ids)s::text[], %(resources)s::text[], %(used)s::bigint[], %(reserved)s::bigint[])
+    AS change (id, resource, used, reserved);
+INSERT INTO tenants_quotatotal (tenant_id, place, resource, used, reserved)
+SELECT %(tenant)s, %(place)s, resource, used, reserved
+FROM unnest(%(resources)s::text[], %(total_used)s::bigint[], %(total_reserved)s::bigint[])
+    AS total (resource, used, reserved)
+ON CONFLICT (tenant_id, place, resource) DO UPDATE SET used = EXCLUDED.used, reserved = EXCLUDED.reserved;
+INSERT INTO tenants_quotahold (tenant_id, place, holder, resource, used, reserved, used_by, reserved_by)
+SELECT %(tenant)s, place, %(holder)s, resource, used, reserved, used_by, reserved_by
+FROM unnest(%(hold_places)s::text[], %(resources)s::text[], %(hold_used)s::bigint[], %(hold_reserved)s::bigint[],
+    %(used_by)s::text[], %(reserved_by)s::text[]) AS hold (place, resource, used, reserved, used_by, reserved_by)
+ON CONFLICT (holder, resource) DO UPDATE SET used = EXCLUDED.used, reserved = EXCLUDED.reserved,
+    used_by = EXCLUDED.used_by, reserved_by = EXCLUDED.reserved_by
+"""
+_DROP_EMPTY = "DELETE FROM tenants_quotahold WHERE holder = %s AND used = 0 AND reserved = 0"
 
-    `totals`: the tenant's, if they were read under this lock already.
-    """
-    LedgerEntry.objects.bulk_create(
-        LedgerEntry(
-            tenant_id=tenant_id, kind=kind, place=place, holder=holder, cause=cause, resource=resource,
-            used_change=used, reserved_change=reserved,
-        )
-        for resource, (used, reserved) in changes.items()
+
+def _open_books(tenant_id: str, holder: str) -> _Books:
+    """Take the tenant's row, and read what the last movement left. Raises Tenant.DoesNotExist."""
+    with connection.cursor() as cursor:
+        cursor.execute(_OPEN, [tenant_id, holder, tenant_id, tenant_id])
+        found = []
+        for _ in range(4):
+            found.append(cursor.fetchall())
+            cursor.nextset()
+    tenants, holds, totals, limits = found
+    if not tenants:
+        raise Tenant.DoesNotExist(f"There is no tenant {tenant_id}.")
+    ((key, slug, suspended),) = tenants
+    return _Books(
+        tenant=Tenant(id=key, slug=slug, suspended=suspended),
+        holder=holder,
+        held={
+            resource: QuotaHold(
+                tenant_id=key, place=place, holder=holder, resource=resource, used=used, reserved=reserved,
+                used_by=used_by, reserved_by=reserved_by,
+            )
+            for resource, place, used, reserved, used_by, reserved_by in holds
+        },
+        totals={(place, resource): (used, reserved) for place, resource, used, reserved in totals},
+        limits={(place, resource): limit for place, resource, limit in limits},
     )  # fmt: skip
-    before = _totals(tenant_id) if totals is None else totals
-    after = []
-    for resource, change in changes.items():
-        used, reserved = map(add, before.get((place, resource), (0, 0)), change)
-        after.append(QuotaTotal(tenant_id=tenant_id, place=place, resource=resource, used=used, reserved=reserved))
-    QuotaTotal.objects.bulk_create(
-        after, update_conflicts=True, unique_fields=["tenant", "place", "resource"], update_fields=["used", "reserved"]
-    )
-    fresh = [
-        QuotaHold(tenant_id=tenant_id, place=place, holder=holder, resource=resource)
-        for resource in changes
-        if resource not in held
-    ]
-    held.update({hold.resource: hold for hold in fresh})
+
+
+def _commit(books: _Books, cause: str) -> None:
+    open_ones = {resource: (hold.reserved, -hold.reserved) for resource, hold in books.held.items() if hold.reserved}
+    _write(EntryKind.COMMIT, books, books.place, cause, open_ones)
+
+
+def _write(kind: EntryKind, books: _Books, place: str, cause: str, changes: Mapping[str, tuple[int, int]]) -> None:
+    """Append the entries, bring holds and totals up to date: `changes` is resource to (used, reserved)."""
+    if not changes:
+        return
     for resource, (used, reserved) in changes.items():
-        hold = held[resource]
+        before = books.totals.get((place, resource), (0, 0))
+        books.totals[place, resource] = before[0] + used, before[1] + reserved
+        hold = books.held.setdefault(resource, QuotaHold(place=place, resource=resource))
         hold.used += used
         hold.reserved += reserved
         if used:
             hold.used_by = cause
         hold.reserved_by = cause if hold.reserved else ""
-    touched = [held[resource] for resource in changes]
-    QuotaHold.objects.bulk_update([hold for hold in touched if hold.pk], ["used", "reserved", "used_by", "reserved_by"])
-    QuotaHold.objects.bulk_create(hold for hold in fresh)
-    empty = [hold for hold in touched if not hold.used and not hold.reserved]
-    if empty:
-        QuotaHold.objects.filter(pk__in=[hold.pk for hold in empty]).delete()
-        for hold in empty:
-            del held[hold.resource]
+    totals = [books.totals[place, resource] for resource in changes]
+    holds = [books.held[resource] for resource in changes]
+    with connection.cursor() as cursor:
+        cursor.execute(
+            _WRITE,
+            {
+                "tenant": books.tenant.id, "kind": kind.value, "place": place, "holder": books.holder, "cause": cause,
+                "now": timezone.now(), "ids": [new_entry_id() for _ in changes], "resources": list(changes),
+                "used": [used for used, _ in changes.values()],
+                "reserved": [reserved for _, reserved in changes.values()],
+                "total_used": [used for used, _ in totals], "total_reserved": [reserved for _, reserved in totals],
+                "hold_places": [hold.place for hold in holds], "hold_used": [hold.used for hold in holds],
+                "hold_reserved": [hold.reserved for hold in holds], "used_by": [hold.used_by for hold in holds],
+                "reserved_by": [hold.reserved_by for hold in holds],
+            },
+        )  # fmt: skip
+        if any(not hold.used and not hold.reserved for hold in holds):
+            cursor.execute(_DROP_EMPTY, [books.holder])
+            books.held = {resource: hold for resource, hold in books.held.items() if hold.used or hold.reserved}

@@ -39,6 +39,7 @@ from provisioning.models import (
 from provisioning.operations import steps
 from tenants.access import hold_active, require_active
 from tenants.models import Tenant, User
+from tenants.prepared import Prepared, insert
 from tenants.refusals import Conflict, FieldError, Invalid, Missing, Stale, Unavailable
 
 __all__ = [
@@ -93,12 +94,23 @@ def hint(cluster_id: str) -> None:
     transaction.on_commit(send)
 
 
+# What every order asks, and every forecast.
+PLAN = Prepared(lambda name, engine: Plan.objects.filter(name=name, engine=engine))
+TARGETS = Prepared(lambda: Target.objects.order_by("name"))
+TARGETS_FOR_PLAN = Prepared(
+    lambda plan: Target.objects.order_by("name").annotate(
+        is_picked=Exists(Plan.targets.through.objects.filter(plan=plan, target=OuterRef("pk")))
+    )
+)
+KEPT_VOLUMES = Prepared(
+    lambda tenant, target, name: Cluster.objects.filter(
+        tenant=tenant, target=target, name=name, phase=Phase.DELETED, volumes_kept=True
+    ).values_list("pk")[:1]
+)
+
+
 def _choose_target(name: str | None, plan: Plan | None) -> Target:
-    targets = Target.objects.order_by("name")
-    if plan:
-        picked = Plan.targets.through.objects.filter(plan=plan, target=OuterRef("pk"))
-        targets = targets.annotate(is_picked=Exists(picked))
-    known = list(targets)
+    known = TARGETS_FOR_PLAN.all(plan=plan.pk) if plan else TARGETS.all()
     # A plan that picks none may run on any.
     there = [target for target in known if getattr(target, "is_picked", False)] or known
     offered = [target for target in there if target.enabled]
@@ -143,7 +155,7 @@ def check_draft(
     chosen = ENGINES[engine]
     row = None
     if plan is not None:
-        row = Plan.objects.filter(name=plan, engine=engine).first()
+        row = PLAN.first(name=plan, engine=engine)
         if row is None or not row.offered:
             offered = Plan.objects.filter(engine=engine, offered=True).values_list("name", flat=True)
             code, why = (
@@ -177,7 +189,7 @@ def create_cluster(
         raise invalid_field("/name", "bad_name", f"Name: {error.messages[0]}") from error
     draft = check_draft(engine=engine, plan=plan, version=version, target=target, spec=spec or {})
     chosen, place = draft.engine, draft.target
-    if Cluster.objects.filter(tenant=tenant, target=place, name=name, phase=Phase.DELETED, volumes_kept=True).exists():
+    if KEPT_VOLUMES.first(tenant=tenant.pk, target=place.pk, name=name):
         raise Conflict(
             "volumes_kept",
             f"A deleted cluster {name} left its volumes behind, and a new one would start on their data.",
@@ -194,14 +206,14 @@ def create_cluster(
                 {"name": one.name, "host": one.host, "port": one.port, "scope": one.scope}
                 for one in chosen.endpoints(view)
             ]
-            cluster.save(force_insert=True)
             titles = [*steps.DELIVER_BEFORE, *chosen.steps(view), *steps.DELIVER_AFTER]
-            operation = open_operation(cluster, "create", steps.fresh(titles), by, request_id)
-            Principal.objects.bulk_create(
+            operation = _new_operation(cluster, "create", steps.fresh(titles), by, request_id)
+            principals = [
                 Principal(cluster=cluster, name=one.principal, secret_name=one.name, secret_key=one.password_key)
                 for one in chosen.secrets(view)
                 if one.principal
-            )
+            ]
+            insert(cluster, operation, *principals)
             # Last, since it takes the tenant's lock: orders of one tenant wait for each other from here to the commit.
             quota.reserve(cluster, operation, by)
     except IntegrityError as error:
@@ -220,8 +232,18 @@ def open_operation(
     **params: Any,
 ) -> Operation:  # fmt: skip
     """`longer`: seconds beyond the usual deadline."""
+    operation = _new_operation(cluster, kind, fresh, by, request_id, longer=longer, **params)
+    operation.save(force_insert=True)
+    return operation
+
+
+def _new_operation(
+    cluster: Cluster, kind: str, fresh: list[dict[str, Any]], by: User, request_id: str, *, longer: int = 0,
+    **params: Any,
+) -> Operation:  # fmt: skip
+    """Not written yet."""
     deadline = timezone.now() + timedelta(seconds=settings.OPERATION_DEADLINE_SECONDS + longer)
-    return Operation.objects.create(
+    return Operation(
         cluster=cluster, kind=kind, generation=cluster.generation, params=params, steps=fresh, actor=by,
         request_id=request_id, deadline=deadline,
     )  # fmt: skip

@@ -6,12 +6,14 @@ import threading
 from datetime import timedelta
 
 import pytest
-from django.db import connection
+from django.db import IntegrityError, connection, transaction
+from django.db.models import Value
+from django.db.models.expressions import DatabaseDefault
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
-from tenants.models import ApiToken, Membership, Role, Tenant, User
-from tenants.prepared import Prepared
+from tenants.models import ApiToken, EntryKind, LedgerEntry, Membership, QuotaLimit, Role, Tenant, User
+from tenants.prepared import Prepared, insert
 from tenants.tokens import create_token
 
 
@@ -74,6 +76,42 @@ def test_a_query_that_changes_or_drops_its_values_is_refused(people: list[User])
         Prepared(lambda name: User.objects.filter(username=name).prefetch_related("tokens")).all(name="a")
     with pytest.raises(TypeError, match="float"):
         Prepared(lambda name: User.objects.filter(username=name)).all(name=1.5)  # type: ignore[arg-type]
+
+
+def test_new_rows_of_several_models_are_written_in_one_message(people: list[User]) -> None:
+    acme = Tenant.objects.get()
+    token = ApiToken(
+        user=people[0], name="it's \\ 100%s", prefix="brt_", sha256="0" * 64, scopes=["read", 'a"b'],
+        expires=timezone.now(),
+    )  # fmt: skip
+    entry = LedgerEntry(tenant=acme, kind=EntryKind.RESERVE, place="p", holder="h", cause="c", resource="pods")
+    limits = [QuotaLimit(tenant=acme, resource=resource, limit=7) for resource in ("pods", "cpu")]
+    with CaptureQueriesContext(connection) as queries:
+        insert(token, entry, *limits)
+    assert len(queries) == 1
+    again = ApiToken.objects.get(pk=token.pk)
+    for field in ApiToken._meta.concrete_fields:
+        assert getattr(again, field.attname) == getattr(token, field.attname), field.name
+    assert LedgerEntry.objects.get().created == entry.created
+    assert sorted(acme.quota_limits.values_list("resource", "limit")) == [("cpu", 7), ("pods", 7)]
+    # Saved again, a row that was inserted is updated.
+    token.name = "other"
+    token.save()
+    assert ApiToken.objects.filter(name="other").count() == 1
+
+
+def test_what_the_database_has_a_value_for_is_left_to_it(people: list[User]) -> None:
+    member = Membership(tenant=Tenant.objects.get(), user=User.objects.create(username="carol"), role=Role.VIEWER)
+    member.from_groups = DatabaseDefault(Value(False))
+    insert(member)
+    assert Membership.objects.get(user__username="carol").from_groups is False
+
+
+def test_a_constraint_refuses_all_of_them(people: list[User]) -> None:
+    acme, carol = Tenant.objects.get(), User.objects.create(username="carol")
+    with pytest.raises(IntegrityError), transaction.atomic():
+        insert(*(Membership(tenant=acme, user=user, role=Role.VIEWER) for user in (carol, people[0])))
+    assert not carol.memberships.exists()
 
 
 @pytest.mark.django_db(transaction=True)
