@@ -66,6 +66,22 @@ def secret_reference(name: str) -> str:
     return value
 
 
+def address(name: str) -> str:
+    """An http or https address without a slash at its end, "" when unset. Raises ImproperlyConfigured otherwise.
+
+    The value is not repeated, since a refused one may hold a password.
+    """
+    value = os.environ.get(name, "").strip().rstrip("/")
+    if not value:
+        return ""
+    parts = urlsplit(value)
+    if parts.scheme not in {"http", "https"} or not parts.hostname or parts.query or parts.fragment or "@" in value:
+        raise ImproperlyConfigured(
+            f"{name} is not an address: write https://host, or http://host:port/path, without user, ? and #."
+        )
+    return value
+
+
 def words(name: str, default: str) -> list[str]:
     """A comma-separated list, blanks dropped."""
     return [word.strip() for word in os.environ.get(name, default).split(",") if word.strip()]
@@ -87,6 +103,11 @@ def secret(name: str) -> str:
     if not value:
         raise ImproperlyConfigured(f"{name} is not set. Set {name}, or {name}_FILE to a file that holds it.")
     return value
+
+
+def optional_secret(name: str) -> str:
+    """The same, "" when neither is set."""
+    return secret(name) if os.environ.get(name) or os.environ.get(f"{name}_FILE") else ""
 
 
 def database(name: str) -> dict[str, object]:

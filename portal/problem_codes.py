@@ -386,6 +386,13 @@ CODES: Mapping[str, Code] = {
         "The Kubernetes cluster that holds it cannot be reached. What runs there runs on.",
         "Repeat it later; `detail` says what an administrator can do.",
     ),
+    "monitoring_unreachable": Code(
+        503,
+        "Alertmanager does not answer",
+        "Alerts are asked of Alertmanager, which cannot be reached or gives no alerts. Clusters run on; phase and "
+        "causes come from Berth itself.",
+        "Repeat it later; an administrator looks at Alertmanager and at BERTH_ALERTMANAGER_URL.",
+    ),
 }
 
 # Codes of single fields, in `errors[].code`.

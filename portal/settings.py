@@ -143,6 +143,7 @@ SPECTACULAR_SETTINGS = {
         "EndpointScope": "portal.api.clusters.ENDPOINT_SCOPES",
         "LedgerEntryKind": "tenants.models.EntryKind",
         "ConditionStatus": "portal.api.clusters.CONDITION_STATES",
+        "AlertState": "portal.api.monitoring.ALERT_STATES",
     },
     "TAGS": [
         {"name": "Session", "description": "Who you are, and signing in and out from a browser."},
@@ -193,6 +194,11 @@ TARGETS_SECRET = env.secret_reference("BERTH_TARGETS_SECRET")
 IMAGE_REGISTRY = env.text("BERTH_IMAGE_REGISTRY", "")
 # Where ipreserve keeps its ledger on the targets.
 IPRESERVE_NAMESPACE = env.text("BERTH_IPRESERVE_NAMESPACE", "ip-reserve")
+# Where alerts about clusters are asked for, with this bearer token if it wants one; "" without monitoring.
+ALERTMANAGER_URL = env.address("BERTH_ALERTMANAGER_URL")
+ALERTMANAGER_TOKEN = env.optional_secret("BERTH_ALERTMANAGER_TOKEN")
+# Where the engines' dashboards are; "" without one.
+GRAFANA_URL = env.address("BERTH_GRAFANA_URL")
 # Where people sign in besides here; None without one.
 OIDC = env.oidc_provider()
 # Days a row of the audit is kept, 0 for ever; the database keeps each for a year.

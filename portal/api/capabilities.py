@@ -18,6 +18,7 @@ from portal.api.copies import CopyView
 from portal.api.credentials import CertificateView, CredentialsView, RevealView, SnippetsView
 from portal.api.drift import ClusterDriftView
 from portal.api.grants import GrantsView, GrantView
+from portal.api.monitoring import AlertsView, ClusterMonitoringView
 from portal.api.operations import OperationOut
 from portal.api.pauses import PauseView, ResumeView
 from portal.api.schema import described
@@ -38,6 +39,8 @@ ACTIONS: Mapping[str, tuple[type[ApiView], str]] = {
     "getClusterOrder": (CopyView, "GET"),
     "pauseCluster": (PauseView, "POST"),
     "resumeCluster": (ResumeView, "POST"),
+    "getMonitoring": (ClusterMonitoringView, "GET"),
+    "listAlerts": (AlertsView, "GET"),
     "listClusterEvents": (EventsView, "GET"),
     "listClusterOperations": (ClusterOperationsView, "GET"),
     "listCredentials": (CredentialsView, "GET"),

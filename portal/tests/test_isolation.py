@@ -32,6 +32,8 @@ OWNED = {
     "cluster-status": "/api/v1/tenants/acme/cluster-status",
     "capabilities": "/api/v1/tenants/acme/clusters/orders/capabilities",
     "cluster-drift": "/api/v1/tenants/acme/clusters/orders/drift",
+    "cluster-monitoring": "/api/v1/tenants/acme/clusters/orders/monitoring",
+    "cluster-alerts": "/api/v1/tenants/acme/clusters/orders/alerts",
     "restart": "/api/v1/tenants/acme/clusters/orders/restart",
     "rebalance-masters": "/api/v1/tenants/acme/clusters/orders/rebalance-masters",
     "cluster-order": "/api/v1/tenants/acme/clusters/orders/order",
@@ -96,7 +98,16 @@ COMMON = {
     "metrics-targets": "/api/v1/metrics-targets",
 }
 # What a grant opens to a person of another tenant; everything else stays shut.
-GUEST_READ = {"cluster", "cluster-order", "capabilities", "cluster-events", "cluster-operations", "operation"}
+GUEST_READ = {
+    "cluster",
+    "cluster-order",
+    "capabilities",
+    "cluster-events",
+    "cluster-operations",
+    "operation",
+    "cluster-monitoring",
+    "cluster-alerts",
+}
 GUEST_USE = GUEST_READ | {"certificate", "credentials", "snippets", "users", "user"}
 # Open to everybody, signed in or not, and the same for all.
 OPEN = {"openapi", "problems", "problem", "session", "reference", "application", "oidc-login", "oidc-callback"}

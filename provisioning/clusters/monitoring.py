@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from urllib.parse import urlencode
+
+from django.conf import settings
 
 from provisioning.clusters.views import cluster_view
 from provisioning.engines.base import Scrape
@@ -57,3 +60,12 @@ def labels_of(cluster: Cluster) -> dict[str, str]:
         "cluster": cluster.name,
         "namespace": cluster_view(cluster).namespace,
     }
+
+
+def dashboard_of(cluster: Cluster) -> str:
+    """Address of the engine's dashboard in Grafana, on this cluster; "" without one."""
+    engine = ENGINES.get(cluster.engine)
+    if not settings.GRAFANA_URL or engine is None or not engine.dashboard:
+        return ""
+    asked = {f"var-{name}": value for name, value in labels_of(cluster).items() if name in ("tenant", "cluster")}
+    return f"{settings.GRAFANA_URL}/d/{engine.dashboard}?{urlencode(asked)}"

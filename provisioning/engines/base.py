@@ -579,6 +579,10 @@ class Engine(Protocol):
         """How to notice, between two looks, that a process has stopped reacting."""
 
     @property
+    def dashboard(self) -> str:
+        """The `uid` of the dashboard for Grafana in its folder, monitoring/dashboard.json; "" without one."""
+
+    @property
     def fields(self) -> tuple[Field, ...]:
         """The plan fields, in form order."""
 

@@ -4,6 +4,8 @@ import type { components, operations } from "./schema";
 type Schemas = components["schemas"];
 
 export type Accepted = Schemas["Accepted"];
+export type Alert = Schemas["Alert"];
+export type Alerts = Schemas["AlertPage"];
 export type Cause = Schemas["Cause"];
 export type Certificate = Schemas["Certificate"];
 export type Cluster = Schemas["Cluster"];
@@ -21,6 +23,7 @@ export type Forecast = Schemas["Forecast"];
 export type ForecastDraft = Schemas["ForecastDraft"];
 export type ForecastStanding = Schemas["ForecastStanding"];
 export type Member = Schemas["Member"];
+export type Monitoring = Schemas["Monitoring"];
 export type Operation = Schemas["Operation"];
 export type Phase = Schemas["Phase"];
 export type Plan = Schemas["Plan"];

@@ -4,7 +4,7 @@ import { render } from "@testing-library/react";
 import { MemoryRouter } from "react-router";
 import { vi } from "vitest";
 
-import type { Cluster, Engine, Field, Operation, Plan, Problem, Session, Step, Target, Tenant } from "../api/types";
+import type { Cluster, Engine, Field, Monitoring, Operation, Plan, Problem, Session, Step, Target, Tenant } from "../api/types";
 import { App } from "../App";
 import { createQueryClient } from "../query";
 
@@ -38,12 +38,16 @@ export const alice: Session = {
 };
 export const demo: Tenant = { slug: "demo", name: "Demo", role: "owner", suspended: false, created: "2026-01-01T00:00:00Z" };
 
+const unwatched: Monitoring = { metrics: [], labels: {}, dashboard: "", alerting: false };
+
 /** Shows the application on `address`; returns every call the page makes. */
 export function openPage(address: string, answers: Answers = {}): Call[] {
   const calls: Call[] = [];
   const all: Answers = {
     "GET /session": () => ({ body: alice }),
     "GET /tenants/demo/ip-reservations": () => ({ body: { targets: [], items: [], next: null } }),
+    "GET /tenants/demo/clusters/orders/monitoring": () => ({ body: unwatched }),
+    "GET /tenants/demo/clusters/orders/alerts": () => ({ body: { configured: true, remedy: "", items: [], next: null } }),
     "GET /tenants": () => ({ body: { items: [demo], next: null } }),
     ...answers,
   };

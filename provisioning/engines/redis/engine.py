@@ -40,6 +40,7 @@ class RedisEngine:
     versions = spec.VERSIONS
     reserves_addresses = True
     pulse = Pulse("redis", manifests.PORT, b"PING\r\n", manifests.BUS_PORT)
+    dashboard = "berth-redis"
     fields: tuple[Field, ...] = spec.FIELDS
 
     user_rules: UserRules | None = users.RULES

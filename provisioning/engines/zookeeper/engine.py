@@ -41,6 +41,7 @@ class ZooKeeperEngine:
     versions = spec.VERSIONS
     reserves_addresses = True
     pulse = Pulse("zookeeper", manifests.CLIENT_PORT, b"ruok")
+    dashboard = ""
     fields: tuple[Field, ...] = spec.FIELDS
 
     user_rules: UserRules | None = None

@@ -20,6 +20,7 @@ import { Connect } from "./Connect";
 import { DeleteDialog } from "./DeleteDialog";
 import { Events } from "./Events";
 import { Members } from "./Members";
+import { MonitoringCard } from "./MonitoringCard";
 import { OperationPanel } from "./OperationPanel";
 import { PauseNotice } from "./Pause";
 import { Settings } from "./Settings";
@@ -90,6 +91,7 @@ function ClusterView({ name }: { name: string }) {
       <Members members={cluster.data.members} />
       <SpreadCard cluster={cluster.data} mayChange={canChange(tenant) && !hasVanished} />
       <Settings cluster={cluster.data} engine={engine} mayChange={canChange(tenant) && !hasVanished} />
+      <MonitoringCard path={path} isEnabled={!hasVanished} />
       <Addresses path={path} isEnabled={!hasVanished} />
       <Events path={path} isEnabled={!hasVanished} />
     </>
