@@ -156,16 +156,20 @@ case "$role" in
 esac
 [ "$role" = master ] || exit 0
 me=$($cli cluster myid)
-$cli cluster nodes | while read -r id address flags master rest; do
-  case "$flags" in *fail*) continue ;; *slave*) ;; *) continue ;; esac
-  [ "$master" = "$me" ] || continue
-  host=${address%@*}; host=${host%:*}
-  $cli -h "$host" cluster failover
-  break
-done
+hand_over() {
+  $cli cluster nodes | while read -r id address flags master rest; do
+    case "$flags" in *fail*) continue ;; *slave*) ;; *) continue ;; esac
+    [ "$master" = "$me" ] || continue
+    host=${address%@*}; host=${host%:*}
+    $cli -h "$host" cluster failover
+    break
+  done
+}
+# A replica refuses while its link to this node is being made anew, which others' introductions do: it is asked again.
 tries=0
-while [ "$tries" -lt 30 ]; do
+while [ "$tries" -lt 50 ]; do
   [ "$($cli role | head -n 1)" = master ] || exit 0
+  [ $((tries % 10)) != 0 ] || hand_over
   tries=$((tries + 1)); sleep 0.1
 done
 """.replace("SYSTEM_USER", users.SYSTEM)

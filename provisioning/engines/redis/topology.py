@@ -167,7 +167,7 @@ def _advance(sight: Sight, world: World, link: Link) -> Advance:
         early = sight.missing and not sight.slots_known()
         if not formed.healthy and not early and (acted or now - nudged > nudge_every):
             nudged = now
-            _nudge(sight)
+            _nudge(sight, every=acted or not sight.all_slots_owned())
         if now > until or (sight.missing and not acted):
             return outcome
         time.sleep(LOOK_EVERY_SECONDS)
@@ -330,18 +330,19 @@ def _forget_strangers(sight: Sight, foreign: Sequence[tuple[Node, Peer]], link: 
     return acted
 
 
-def _nudge(sight: Sight) -> None:
-    """Everybody meets everybody who is not known well; with few nodes, everybody.
+def _nudge(sight: Sight, *, every: bool) -> None:
+    """Everybody meets everybody who is not known well; with few nodes and `every` (while a cluster forms, and when
+    something was sent), everybody.
 
     A meeting replaces the link between two nodes, and what was on its way is lost. So where a shard has no master, and
     its replicas may be asking for votes, only those meet who do not know each other: measured, an election whose votes
-    were lost is held again after four node timeouts.
+    were lost is held again after four node timeouts. A pod that hands over before it ends does so at any time.
     """
     # Who leaves and has been forgotten is not met again.
     known = {peer for node in sight.nodes for peer in node.peers}
     nodes = [*sight.nodes, *(node for node in sight.leaving if node.id in known)]
     electing = sight.all_slots_owned() and len(sight.heads()) < sight.cluster.spec["shards"]
-    every = len(nodes) <= NUDGE_UP_TO and not electing and not is_on(sight.cluster.spec)
+    every = every and len(nodes) <= NUDGE_UP_TO and not electing and not is_on(sight.cluster.spec)
 
     def meet(node: Node) -> None:
         words: list[list[str | int]] = []
