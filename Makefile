@@ -86,9 +86,9 @@ e2e: setup ## the end-to-end tests; KUBECONFIG=... runs them on any cluster, REG
 
 bench: setup ## speed, side by side with kubectl and redis-cli; times to recovery
 	@$(PY) -m dev.bench
-	@$(PY) -m dev.bench_changes
-	@$(PY) -m dev.bench_recovery
 	@$(PY) -m dev.bench_api
+	@$(PY) -m dev.bench_recovery
+	@$(PY) -m dev.bench_changes
 
 bench-ipreserve: setup-system $(IPRESERVE_VENV)/.stamp ## what deletions wait for: ipreserve beside one that patches per request
 	@$(IPRESERVE_VENV)/bin/python -m dev.bench_ipreserve
