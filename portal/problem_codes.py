@@ -424,6 +424,8 @@ FIELD_CODES: Mapping[str, str] = {
     "unknown_plan": "There is no such plan for this engine.",
     "plan_not_offered": "New clusters cannot be ordered by this plan any more.",
     "unknown_version": "The engine is not offered in this version.",
+    "no_upgrade_path": "A cluster of this version cannot go there; the message says why, and where it can go.",
+    "not_together": "This cannot be asked for together with other changes: one, then the other.",
     "unknown_target": "There is no such target to choose.",
     "target_disabled": "The target takes no new orders.",
     "bad_kubeconfig": "The kubeconfig cannot be accepted; the message says why.",

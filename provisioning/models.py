@@ -264,7 +264,7 @@ class Operation(models.Model):
 
     id = models.CharField(primary_key=True, max_length=40, default=new_operation_id, editable=False)
     cluster = models.ForeignKey(Cluster, on_delete=models.CASCADE, related_name="operations")
-    kind = models.CharField(max_length=30)  # create, update, restart, rebalance-masters, change-users, delete
+    kind = models.CharField(max_length=30)  # create, update, upgrade, restart, rebalance-masters, change-users, delete
     state = models.CharField(max_length=16, choices=OperationState.choices, default=OperationState.QUEUED)
     generation = models.PositiveIntegerField()
     # Such as {"volumes": "keep"}; of a change {"changes": [effects]}; {"overridden": [{"gate", "by", "reason", "at"}]}.

@@ -57,7 +57,6 @@ FIXED = {
     "engine": "An engine never changes: order a new cluster.",
     "target": "A cluster stays on its target: order a new one on the other target.",
     "plan": "The plan stays as a name; send the values you want to change as `spec`.",
-    "version": "Changing the version of a running cluster is not possible yet.",
 }
 
 
@@ -88,6 +87,10 @@ class ClusterPatch(Body):
         help_text="Merged key by key; null removes a key; null for the whole removes all.",
     )  # fmt: skip
     description = Text(required=False, allow_null=True, allow_blank=True, max_length=2000, help_text="null empties it.")
+    version = Text(
+        required=False, max_length=30,
+        help_text="Go to this version by a rolling restart; see the engine's `upgrades`. Not together with `spec`.",
+    )  # fmt: skip
     spec = serializers.DictField(
         required=False,
         help_text="Plan fields to change; null takes a value back to the plan's or the engine's default. Maps are "
@@ -454,8 +457,9 @@ class ClusterView(ApiView):
                rehearses=True, answers={200: EDITED, 202: AcceptedOut}, problems=(400, 403, 404, 409, 412, 415, 422),
                parameters=[IF_MATCH, ETAG, LOCATION],
                about="A JSON merge patch (RFC 7396). `labels` and `description` take effect at once: 200. A change of "
-               "`spec` is brought about by an operation of the kind update: 202; its `changes` say what each changed "
-               "field does. A dry run is answered with a rehearsal: 200. What can lose data wants `confirm`. One "
+               "`spec` is brought about by an operation of the kind update, another `version` by one of the kind "
+               "upgrade: 202; its `changes` say what each changed field does. A dry run is answered "
+               "with a rehearsal: 200. What can lose data wants `confirm`. One "
                "operation at a time: 409 `operation_in_progress`.")  # fmt: skip
     def patch(self, request: Request, tenant: str, name: str) -> Response:
         fixed = [key for key in FIXED if isinstance(request.data, dict) and key in request.data]
@@ -471,14 +475,14 @@ class ClusterView(ApiView):
             merged = {**self.cluster.labels, **sent["labels"]} if sent["labels"] is not None else {}
             changes["labels"] = {key: value for key, value in merged.items() if value is not None}
         if self.rehearsal:
-            wished = {"spec": sent["spec"]} if "spec" in sent else {}
+            wished = {key: sent[key] for key in ("spec", "version") if key in sent}
             return rehearsed(
                 self, rehearse_edit(cluster=self.cluster, by=self.user, expected_revision=expected, **wished, **changes)
             )  # fmt: skip
-        if "spec" in sent:
+        if "spec" in sent or "version" in sent:
             operation = change_cluster(
-                cluster=self.cluster, by=self.user, spec=sent["spec"], confirm=query.get("confirm"),
-                expected_revision=expected, request_id=logs.request_id.get(), **changes,
+                cluster=self.cluster, by=self.user, spec=sent.get("spec"), version=sent.get("version"),
+                confirm=query.get("confirm"), expected_revision=expected, request_id=logs.request_id.get(), **changes,
             )  # fmt: skip
             if operation is not None:
                 return accepted(self, operation)

@@ -63,6 +63,10 @@ class EngineOut(serializers.Serializer[Any]):
     title = serializers.CharField()
     summary = serializers.CharField()
     versions = serializers.ListField(child=serializers.CharField(), help_text="The first one is the default.")
+    upgrades = serializers.DictField(
+        child=serializers.ListField(child=serializers.CharField()),
+        help_text="Version to those a running cluster may go to from there, in one step.",
+    )
     fields = FieldOut(many=True)  # type: ignore[assignment]
     user_rules = UserRulesOut(allow_null=True, help_text="null: its clusters have one user, which never changes.")
 

@@ -40,7 +40,7 @@ class OperationErrorOut(serializers.Serializer[Any]):
 
 
 class ChangeOut(serializers.Serializer[Any]):
-    pointer = serializers.CharField(help_text="JSON pointer below `spec`; empty for a restart.")
+    pointer = serializers.CharField(help_text="JSON pointer below `spec`; empty for a restart or another version.")
     before = AnyValue()
     after = AnyValue()
     effect = serializers.ChoiceField(
@@ -75,7 +75,7 @@ class ClusterRef(serializers.Serializer[Any]):
 class OperationOut(serializers.Serializer[Any]):
     id = serializers.CharField()
     kind = serializers.CharField(
-        help_text="create, update, restart, rebalance-masters, change-users or delete; more will come."
+        help_text="create, update, upgrade, restart, rebalance-masters, change-users or delete; more will come."
     )
     cluster = ClusterRef()
     state = serializers.ChoiceField(choices=OperationState.choices)

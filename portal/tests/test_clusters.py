@@ -180,7 +180,7 @@ def test_a_merge_patch_has_its_own_media_type(alice: APIClient) -> None:
     assert (answer.status_code, answer.json()["description"]) == (200, "")
 
 
-@pytest.mark.parametrize("field", ["name", "engine", "target", "plan", "version"])
+@pytest.mark.parametrize("field", ["name", "engine", "target", "plan"])
 def test_what_cannot_be_changed_is_named_with_the_way_out(alice: APIClient, field: str) -> None:
     answer = alice.patch(ORDERS, {field: {}}, format="json")
     error = answer.json()["errors"][0]
@@ -345,3 +345,41 @@ def test_what_is_no_longer_offered_is_left_out_of_the_order_and_said(alice: APIC
     assert [one["pointer"] for one in copy["left_out"]] == ["/plan", "/version", "/target"]
     assert (copy["order"]["plan"], copy["order"]["target"]) == (None, None)
     assert copy["order"]["spec"]["shards"] == world.orders.spec["shards"]
+
+
+def test_another_version_is_an_operation_whose_effect_is_said_before(alice: APIClient, world: World) -> None:
+    rehearsed = alice.patch(f"{ORDERS}?dry_run=true", {"version": "8.0.2"}, format="json").json()
+    assert [(one["pointer"], one["effect"], one["before"], one["after"]) for one in rehearsed["effects"]] == [
+        ("/version", "roll", "7.0.15", "8.0.2")
+    ]
+    assert Cluster.objects.get(name="orders").version == "7.0.15"
+    answer = alice.patch(ORDERS, {"version": "8.0.2", "description": "newer"}, format="json")
+    operation = answer.json()["operation"]
+    assert (answer.status_code, operation["kind"]) == (202, "upgrade")
+    assert [step["key"] for step in operation["steps"]] == ["apply", "schedule", "start", "config", "restart", "proof"]
+    assert (answer.json()["cluster"]["version"], answer.json()["cluster"]["description"]) == ("8.0.2", "newer")
+    assert Cluster.objects.get(name="orders").generation == 2
+
+
+@pytest.mark.parametrize(
+    ("running", "sent", "code", "text"),
+    [
+        ("7.0.15", {"version": "6.2"}, "unknown_version", "7.0.15, 8.0.2"),
+        ("8.0.2", {"version": "7.0.15"}, "no_upgrade_path", "never goes back"),
+        ("7.0.15", {"version": "8.0.2", "spec": {"shards": 4}}, "not_together", "one, then the other"),
+    ],
+)
+def test_versions_that_cannot_be_gone_to_are_refused_with_the_rule(
+    alice: APIClient, world: World, running: str, sent: dict[str, Any], code: str, text: str
+) -> None:
+    Cluster.objects.filter(name="orders").update(version=running)
+    answer = alice.patch(ORDERS, sent, format="json")
+    [error] = answer.json()["errors"]
+    assert (answer.status_code, error["pointer"], error["code"]) == (422, "/version", code)
+    assert text in error["message"]
+    assert not world.orders.operations.open().exists()
+
+
+def test_the_version_a_cluster_has_is_no_change(alice: APIClient, world: World) -> None:
+    assert alice.patch(ORDERS, {"version": "7.0.15"}, format="json").status_code == 200
+    assert not world.orders.operations.open().exists()

@@ -47,7 +47,7 @@ EVENT_REPEATS_WITHIN = timedelta(minutes=10)
 # For a pod whose process reacts to nothing. Not 0: that would forget the pod before its node has ended it.
 HOPELESS_GRACE_SECONDS = 1
 # Kinds of operations that change a cluster which is there.
-CHANGES = ("update", "restart", rebalance.KIND, accounts.KIND)
+CHANGES = ("update", "restart", "upgrade", rebalance.KIND, accounts.KIND)
 # Those that change no template, and so restart nothing.
 QUIET = ("", rebalance.KIND, accounts.KIND)
 

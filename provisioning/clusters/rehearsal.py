@@ -122,22 +122,27 @@ def rehearse_create(*, tenant: Tenant, by: User, **order: Any) -> Rehearsal:
 
 
 def rehearse_edit(
-    *, cluster: Cluster, by: User, spec: Mapping[str, Any] | None = None, **changes: Any
+    *, cluster: Cluster, by: User, spec: Mapping[str, Any] | None = None, version: str | None = None, **changes: Any
 ) -> Rehearsal:  # fmt: skip
-    """What `edit_cluster` would do, or `change_cluster` with a `spec`; raises what they raise, but wants no loss
-    confirmed: that is what it tells about.
+    """What `edit_cluster` would do, or `change_cluster` with a `spec` or `version`; raises what they raise, but wants
+    no loss confirmed: that is what it tells about.
     """
     with _undone():
         before = quota.standings(cluster.tenant_id)
         operation = None
-        if spec is None:
+        if spec is None and version is None:
             edited = services.edit_cluster(cluster=cluster, by=by, **changes)
         else:
-            operation = services.change_cluster(cluster=cluster, by=by, spec=spec, confirm=cluster.name, **changes)
+            operation = services.change_cluster(
+                cluster=cluster, by=by, spec=spec, version=version, confirm=cluster.name, **changes
+            )
             edited = Cluster.objects.select_related("tenant", "target").get(pk=cluster.pk)
         after = quota.standings(cluster.tenant_id)
     impacts = [
-        Impact(one["effect"], one["message"], f"/spec{one['pointer']}", one["before"], one["after"])
+        Impact(
+            one["effect"], one["message"], f"/spec{one['pointer']}" if one["pointer"] else "/version", one["before"],
+            one["after"],
+        )
         for one in (operation.params["changes"] if operation is not None else ())
     ]  # fmt: skip
     for field in ("labels", "description"):

@@ -20,6 +20,7 @@ from django.utils import timezone
 from provisioning import tasks
 from provisioning.apply import door, errors
 from provisioning.catalog.specs import complete_spec, target_view
+from provisioning.catalog.versions import upgrade_refused
 from provisioning.clusters import quota, rebalance
 from provisioning.clusters.views import client_for, cluster_view, pause_told
 from provisioning.credentials.certificates import Certificates, described
@@ -291,19 +292,20 @@ def plan_spec(*, cluster: Cluster, sent: Mapping[str, Any]) -> tuple[dict[str, A
 
 
 def change_cluster(
-    *, cluster: Cluster, by: User, spec: Mapping[str, Any], labels: Mapping[str, str] | None = None,
-    description: str | None = None, confirm: str | None = None, expected_revision: int | None = None,
-    request_id: str = "",
+    *, cluster: Cluster, by: User, spec: Mapping[str, Any] | None = None, version: str | None = None,
+    labels: Mapping[str, str] | None = None, description: str | None = None, confirm: str | None = None,
+    expected_revision: int | None = None, request_id: str = "",
 ) -> Operation | None:  # fmt: skip
-    """Change the spec of a running cluster by a merge patch, and labels and description with it.
+    """Change the spec of a running cluster by a merge patch, or its version; labels and description with it.
 
-    Returns the operation that brings it about, its effects in `params`; None when the spec stays as it is. Raises
+    Returns the operation that brings it about, its effects in `params`; None when both stay as they are. Raises
     Invalid for wrong values, refused changes and an unconfirmed loss of data, Stale, Conflict while another operation
     runs, QuotaExceeded when the growth does not fit.
     """
     with transaction.atomic():
         locked = held_for_change(cluster, by, expected_revision)
-        after, changes = plan_spec(cluster=locked, sent=spec)
+        after, changes = plan_spec(cluster=locked, sent=spec or {})
+        upgrade = _plan_version(locked, version, changes)
         refused = [one for one in changes if one.effect == Effect.FIXED]
         if refused:
             found = [FieldError(f"/spec{one.pointer}", "not_changeable", one.message) for one in refused]
@@ -316,6 +318,12 @@ def change_cluster(
         if description is not None:
             locked.description = description
             edited.append("description")
+        if upgrade is not None:
+            locked.version = str(version)
+            edited.append("version")
+            operation = _begin_change(locked, "upgrade", [upgrade], edited, by, confirm, request_id)
+            hint(cluster.id)
+            return operation
         if not changes:
             if edited:
                 locked.revision += 1
@@ -326,6 +334,24 @@ def change_cluster(
         operation = _begin_change(locked, "update", changes, edited, by, confirm, request_id)
     hint(cluster.id)
     return operation
+
+
+def _plan_version(cluster: Cluster, version: str | None, others: Sequence[Change]) -> Change | None:
+    """What going to `version` does; None when it is to stay. Raises Invalid where the way is not open."""
+    if version is None or version == cluster.version:
+        return None
+    engine = ENGINES[cluster.engine]
+    if version not in engine.versions:
+        there = ", ".join(engine.versions)
+        text = f"{engine.title} is offered in {there}, not in {version[:40]!r}."
+        raise invalid_field("/version", "unknown_version", text)
+    why = upgrade_refused(engine.upgrades, cluster.version, version, engine.title)
+    if why:
+        raise invalid_field("/version", "no_upgrade_path", why)
+    if others:
+        text = "Not together with changes of the spec: change one, then the other, so that it is known what did what."
+        raise invalid_field("/version", "not_together", text)
+    return engine.plan_upgrade(completed(cluster.engine, cluster.spec), cluster.version, version)
 
 
 def restart_cluster(

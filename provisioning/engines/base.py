@@ -525,7 +525,8 @@ class Snippet:
 class Change:
     """The effect of changing one field of a running cluster.
 
-    `pointer` is below /spec, as in Problem, and "" for a restart. FIXED: the change is refused, and `message` says why.
+    `pointer` is below /spec, as in Problem, and "" for a restart or another version. FIXED: the change is
+    refused, and `message` says why.
     """
 
     pointer: str
@@ -566,6 +567,10 @@ class Engine(Protocol):
     @property
     def versions(self) -> tuple[str, ...]:
         """Versions on offer, the default first."""
+
+    @property
+    def upgrades(self) -> Mapping[str, tuple[str, ...]]:
+        """Version to those a running cluster may go to from there, in one step. Never back: formats on disk grow."""
 
     @property
     def reserves_addresses(self) -> bool:
@@ -613,6 +618,9 @@ class Engine(Protocol):
 
     def plan_restart(self, spec: Spec) -> Change:
         """What restarting every pod does."""
+
+    def plan_upgrade(self, spec: Spec, before: str, after: str) -> Change:
+        """What going to another version, one of `upgrades`, does to a running cluster."""
 
     def plan_rebalance(self, spec: Spec) -> Change:
         """What making the leading members even over the nodes does; FIXED says why it cannot be done."""

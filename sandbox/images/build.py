@@ -115,6 +115,16 @@ def ensure(
     store = Store(cache or cache_home() / "images")
     workshop = Workshop(store.root, progress, program or (lambda name: _found_or_built(name, progress)))
     registries = Registries()
+
+    def one(ref: str) -> Path | None:
+        try:
+            return _ensure_one(ref, workshop, store, registries)
+        except ImageError as error:
+            if refs is not None or not IMAGES[ref].dispensable:
+                raise
+            progress(f"going on without an image that nothing needs at once: {error}")
+            return None
+
     with ThreadPoolExecutor(max_workers=4) as pool:
-        paths = list(pool.map(lambda ref: _ensure_one(ref, workshop, store, registries), wanted))
-    return dict(zip(wanted, paths, strict=True))
+        paths = list(pool.map(one, wanted))
+    return {ref: path for ref, path in zip(wanted, paths, strict=True) if path is not None}

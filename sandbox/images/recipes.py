@@ -7,6 +7,7 @@ Paths, users, entry points and variables are those of the public images of the s
 
 from __future__ import annotations
 
+import gzip
 import os
 import platform
 import re
@@ -294,30 +295,63 @@ def coredns() -> Recipe:
     )  # fmt: skip
 
 
-def redis(version: str) -> Recipe:
-    """Redis from the system's packages; server and cli with TLS."""
-    binaries = {
-        # In Debian redis-server is a link to redis-check-rdb: files are copied under the name they are called by.
-        "/usr/local/bin/redis-server": ("/usr/bin/redis-server", "redis-server"),
-        "/usr/local/bin/redis-check-rdb": ("/usr/bin/redis-check-rdb", "redis-tools"),
-        "/usr/local/bin/redis-check-aof": ("/usr/bin/redis-check-aof", "redis-tools"),
-        "/usr/local/bin/redis-cli": ("/usr/bin/redis-cli", "redis-tools"),
-        "/usr/local/bin/redis-benchmark": ("/usr/bin/redis-benchmark", "redis-tools"),
-    }
+# Path in the image to package and path there. In Debian redis-server is a link to redis-check-rdb: files are copied
+# under the name they are called by.
+_REDIS_PROGRAMS = {
+    "/usr/local/bin/redis-server": ("/usr/bin/redis-server", "redis-server"),
+    "/usr/local/bin/redis-check-rdb": ("/usr/bin/redis-check-rdb", "redis-tools"),
+    "/usr/local/bin/redis-check-aof": ("/usr/bin/redis-check-aof", "redis-tools"),
+    "/usr/local/bin/redis-cli": ("/usr/bin/redis-cli", "redis-tools"),
+    "/usr/local/bin/redis-benchmark": ("/usr/bin/redis-benchmark", "redis-tools"),
+}
+# With all they are linked with: what an image of another suite's programs brings along.
+_REDIS_PACKAGES = (
+    "redis-server", "redis-tools", "libc6", "libatomic1", "libjemalloc2", "liblzf1", "libssl3t64", "libstdc++6",
+    "libgcc-s1", "libsystemd0", "libcap2", "libzstd1", "zlib1g",
+)  # fmt: skip
+
+
+def redis_packages(workshop: Workshop, codename: str) -> Path:
+    """The programs and libraries of another suite's Redis, unpacked. Raises MissingInput."""
+    return workshop.suite(codename, _REDIS_PACKAGES)
+
+
+def _redis(version: str, found: Sequence[Part]) -> Recipe:
+    own = [
+        *found,
+        accounts("redis", 999),
+        folders(folder("/data", 0o755, uid=999, gid=999)),
+        script("/usr/local/bin/docker-entrypoint.sh", "redis-entrypoint.sh"),
+    ]
     return Recipe(
-        [
-            BASE,
-            [
-                version_is(["/usr/bin/redis-server", "--version"], "redis-server", version),
-                programs(binaries),
-                accounts("redis", 999),
-                folders(folder("/data", 0o755, uid=999, gid=999)),
-                script("/usr/local/bin/docker-entrypoint.sh", "redis-entrypoint.sh"),
-            ],
-        ],
+        [BASE, own],
         entrypoint=["docker-entrypoint.sh"], command=["redis-server"], user="999:999", workdir="/data",
         environment={"REDIS_VERSION": version}, ports=["6379/tcp"], volumes=["/data"],
     )  # fmt: skip
+
+
+def redis(version: str) -> Recipe:
+    """Redis from the system's packages; server and cli with TLS."""
+    said = version_is(["/usr/bin/redis-server", "--version"], "redis-server", version)
+    return _redis(version, [said, programs(_REDIS_PROGRAMS)])
+
+
+def redis_of(version: str, codename: str) -> Recipe:
+    """Redis from the packages of another Debian suite, with its own C library."""
+
+    def layer(workshop: Workshop) -> list[Entry]:
+        root = redis_packages(workshop, codename)
+        found = {place: root / path.lstrip("/") for place, (path, _) in _REDIS_PROGRAMS.items()}
+        [described] = root.glob("usr/share/doc/redis-server/changelog.Debian.gz")
+        newest = gzip.decompress(described.read_bytes()).decode().partition("\n")[0]
+        if not re.search(rf"[(:]{re.escape(version)}[-+]", newest):
+            raise MissingInput(f"Debian {codename} has {newest[:80]!r}, but the image is of version {version}")
+        return [
+            *(file(place, path, 0o755) for place, path in found.items()),
+            *workshop.libraries_within(root, list(found.values())),
+        ]
+
+    return _redis(version, [layer])
 
 
 def redis_exporter(version: str) -> Recipe:

@@ -16,6 +16,7 @@ from pathlib import Path
 from sandbox.images import maven
 from sandbox.images.oci import Entry, file, folder, link
 
+_LIST_LINE = re.compile(r"^\s+(?P<name>\S+) => (?P<path>/\S+) \(0x[0-9a-f]+\)$")
 _LDD_LINE = re.compile(r"^\s+(?:(?P<name>\S+) => )?(?P<path>/\S+) \(0x[0-9a-f]+\)$")
 _FETCH_TIMEOUT_SECONDS = 300.0
 
@@ -100,6 +101,50 @@ class Workshop:
         root = self.artefact(f"deb-{package}", [version], fetch)
         return self.host_file(str(root / path.lstrip("/")), package)
 
+    def suite(self, codename: str, packages: Sequence[str]) -> Path:
+        """A folder with packages of another Debian suite unpacked, fetched by this machine's apt from its mirrors.
+
+        For a program of another version than this system has; nothing of it is installed. Its lists are kept apart, and
+        checked against the keys of debian-archive-keyring as the system's own are. Raises MissingInput.
+        """
+        remedy = "use a Debian system with a mirror, or set BERTH_REGISTRY to a registry that has the image"
+        if not shutil.which("apt-get") or not shutil.which("dpkg-deb"):
+            raise MissingInput(f"Debian {codename}'s {packages[0]} cannot be fetched without apt-get: {remedy}")
+
+        def fetch(into: Path) -> None:
+            own = output(["sed", "-n", "s/^VERSION_CODENAME=//p", "/etc/os-release"]).strip()
+            form = "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $(REPO_URI) $(RELEASE) $(COMPONENT)"
+            told = output(["apt-get", "indextargets", "--format", form, "Created-By: Packages"]).splitlines()
+            # The suite itself, its updates and its security fixes; and no mirror of anybody but Debian.
+            wanted = re.compile(rf" {re.escape(own)}(-updates|-security)? main$")
+            sources = sorted({wanted.sub(rf" {codename}\1 main", line) for line in told if wanted.search(line)})
+            if not sources:
+                raise MissingInput(f"this system's apt has no sources of Debian {own or '?'}: {remedy}")
+            self.progress(f"downloading {packages[0]} of Debian {codename}")
+            with tempfile.TemporaryDirectory(prefix="berth-suite-") as name:
+                place = Path(name)
+                place.chmod(0o755)
+                for part in ("lists/partial", "cache/archives/partial", "parts", "debs"):
+                    (place / part).mkdir(parents=True)
+                (place / "sources.list").write_text("\n".join(sources) + "\n")
+                argv = ["apt-get", "-q"]
+                for option, value in (
+                    ("Dir::Etc::sourcelist", place / "sources.list"), ("Dir::Etc::sourceparts", place / "parts"),
+                    ("Dir::State::lists", place / "lists"), ("Dir::Cache", place / "cache"),
+                    ("Dir::State::status", "/dev/null"), ("APT::Sandbox::User", "root"),
+                    ("APT::Default-Release", codename), ("Acquire::Languages", "none"),
+                ):  # fmt: skip
+                    argv += ["-o", f"{option}={value}"]
+                for step in ([*argv, "update"], [*argv, "download", *packages]):
+                    done = _run(step, cwd=place / "debs")
+                    if done.returncode != 0:
+                        said = done.stderr.strip()[-800:]
+                        raise MissingInput(f"{packages[0]} of Debian {codename} cannot be fetched: {remedy}. {said}")
+                for deb in sorted((place / "debs").glob("*.deb")):
+                    output(["dpkg-deb", "-x", str(deb), str(into)])
+
+        return self.artefact(f"suite-{codename}-{packages[0]}", packages, fetch)
+
     def artefact(self, name: str, inputs: Sequence[object], make: Callable[[Path], None]) -> Path:
         """A folder that `make` fills once for the same inputs; complete or absent, however the maker ends."""
         key = hashlib.sha256(repr(list(inputs)).encode()).hexdigest()[:16]
@@ -150,6 +195,31 @@ class Workshop:
                 continue
             # The loader's own name (no "=>") is written into programs; the others are searched by folder.
             found[match["path"]] = file(match["path"], source, 0o755)
+        return list(found.values())
+
+    def libraries_within(self, root: Path, programs: Sequence[Path]) -> list[Entry]:
+        """As `libraries`, but of programs and libraries that were unpacked below `root`, and of nothing of this system.
+
+        Raises MissingInput for a library that is not there.
+        """
+        loaders = sorted(root.glob("usr/lib/*/ld-linux-*.so.*")) + sorted(root.glob("lib/ld-linux-*.so.*"))
+        if not loaders:
+            raise MissingInput(f"{root} holds no loader: libc6 is not among its packages")
+        folders_ = sorted({path.parent for path in root.glob("usr/lib/*/*.so*")})
+        search = ":".join(str(path) for path in folders_)
+        found: dict[str, Entry] = {}
+        for program in programs:
+            said = output([str(loaders[0]), "--inhibit-cache", "--library-path", search, "--list", str(program)])
+            for line in said.splitlines():
+                match = _LIST_LINE.match(line)
+                if match is None:
+                    continue
+                source, name = Path(match["path"]), match["name"]
+                if not source.resolve().is_relative_to(root.resolve()):
+                    raise MissingInput(f"the library {name}, needed by {program.name}, is not among the packages")
+                # The loader's own place is written into programs; the others are searched where the system's are.
+                at = name if name.startswith("/") else "/" + str(source.relative_to(root / "usr"))
+                found[at] = file(at, source, 0o755)
         return list(found.values())
 
     def tree(self, root: Path, at: str) -> list[Entry]:

@@ -64,6 +64,25 @@ export async function changeCluster(
   return answer;
 }
 
+/** What going to another version would do; nothing is changed. */
+export async function rehearseUpgrade(path: ClusterPath, version: string, signal: AbortSignal): Promise<Rehearsal> {
+  const params = { path, query: { dry_run: true } };
+  const answer = await body(client.PATCH(ONE, { params, body: { version }, signal }));
+  if (!("dry_run" in answer)) throw new TypeError("A rehearsal was answered with a change.");
+  return answer;
+}
+
+/** Go to another version; `confirm`: the cluster's name typed again, where that loses data. */
+export async function upgradeCluster(
+  path: ClusterPath, revision: number, version: string, confirm: string | undefined,
+): Promise<Accepted> {
+  const params = { path, query: confirm === undefined ? {} : { confirm }, header: { "If-Match": `"${revision}"` } };
+  const answer = await body(client.PATCH(ONE, { params, body: { version } }));
+  if (!("operation" in answer && "cluster" in answer) || "dry_run" in answer)
+    throw new TypeError("A change of version was answered without an operation.");
+  return answer;
+}
+
 /** Restart every pod, one at a time; `confirm`: the cluster's name typed again, where a restart loses data. */
 export function restartCluster(path: ClusterPath, revision: number, confirm: string): Promise<Accepted> {
   const params = { path, query: confirm === "" ? {} : { confirm }, header: { "If-Match": `"${revision}"` } };

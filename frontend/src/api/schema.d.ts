@@ -619,7 +619,7 @@ export interface paths {
         head?: never;
         /**
          * Change a cluster
-         * @description A JSON merge patch (RFC 7396). `labels` and `description` take effect at once: 200. A change of `spec` is brought about by an operation of the kind update: 202; its `changes` say what each changed field does. A dry run is answered with a rehearsal: 200. What can lose data wants `confirm`. One operation at a time: 409 `operation_in_progress`.
+         * @description A JSON merge patch (RFC 7396). `labels` and `description` take effect at once: 200. A change of `spec` is brought about by an operation of the kind update, another `version` by one of the kind upgrade: 202; its `changes` say what each changed field does. A dry run is answered with a rehearsal: 200. What can lose data wants `confirm`. One operation at a time: 409 `operation_in_progress`.
          */
         patch: operations["editCluster"];
         trace?: never;
@@ -1573,7 +1573,7 @@ export interface components {
             authority_expires: string;
         };
         Change: {
-            /** @description JSON pointer below `spec`; empty for a restart. */
+            /** @description JSON pointer below `spec`; empty for a restart or another version. */
             pointer: string;
             before: unknown;
             after: unknown;
@@ -1667,6 +1667,8 @@ export interface components {
             } | null;
             /** @description null empties it. */
             description?: string | null;
+            /** @description Go to this version by a rolling restart; see the engine's `upgrades`. Not together with `spec`. */
+            version?: string;
             /** @description Plan fields to change; null takes a value back to the plan's or the engine's default. Maps are merged key by key. */
             spec?: {
                 [key: string]: unknown;
@@ -1818,6 +1820,10 @@ export interface components {
             summary: string;
             /** @description The first one is the default. */
             versions: string[];
+            /** @description Version to those a running cluster may go to from there, in one step. */
+            upgrades: {
+                [key: string]: string[];
+            };
             fields: components["schemas"]["Field"][];
             /** @description null: its clusters have one user, which never changes. */
             user_rules: components["schemas"]["UserRules"] | null;
@@ -2255,7 +2261,7 @@ export interface components {
         };
         Operation: {
             id: string;
-            /** @description create, update, restart, rebalance-masters, change-users or delete; more will come. */
+            /** @description create, update, upgrade, restart, rebalance-masters, change-users or delete; more will come. */
             kind: string;
             cluster: components["schemas"]["ClusterRef"];
             state: components["schemas"]["OperationState"];

@@ -4,7 +4,7 @@ import { useRef } from "react";
 import type { ClusterPath, SpecPatch } from "../api/clusters";
 import {
   changeCluster, createCluster, deleteCluster, getCluster, getCopy, getDeletedCluster, listClusters, listEvents, rehearseChange,
-  pauseCluster, rebalanceMasters, restartCluster, resumeCluster,
+  pauseCluster, rebalanceMasters, rehearseUpgrade, restartCluster, resumeCluster, upgradeCluster,
 } from "../api/clusters";
 import { isGone, isTemporary } from "../api/problem";
 import type { Accepted, Cluster, ClusterOrder, VolumesChoice } from "../api/types";
@@ -152,6 +152,26 @@ export function useRehearsal(path: ClusterPath, spec: SpecPatch | null) {
     gcTime: 0,
   });
   return { ...rehearsal, isCurrent: JSON.stringify(settled) === JSON.stringify(spec) };
+}
+
+/** What going to another version would do. */
+export function useUpgradeRehearsal(path: ClusterPath, version: string) {
+  return useQuery({
+    queryKey: keys.upgrade(path, version),
+    queryFn: ({ signal }) => rehearseUpgrade(path, version, signal),
+    gcTime: 0,
+  });
+}
+
+export function useUpgradeCluster(path: ClusterPath) {
+  const cache = useQueryClient();
+  const remember = useAccepted();
+  return useMutation({
+    mutationFn: ({ revision, version, confirm }: { revision: number; version: string; confirm: string | undefined }) =>
+      upgradeCluster(path, revision, version, confirm),
+    onSuccess: remember,
+    onError: () => cache.invalidateQueries({ queryKey: keys.cluster(path), exact: true }),
+  });
 }
 
 export function useChangeCluster(path: ClusterPath) {

@@ -10,6 +10,7 @@ export const keys = {
   targets: ["targets"] as const,
   forecast: (tenant: string, draft: ForecastDraft | null) => ["tenant", tenant, "forecast", draft] as const,
   rehearsal: ({ tenant, name }: ClusterPath, spec: SpecPatch | null) => ["tenant", tenant, "rehearsal", name, spec] as const,
+  upgrade: ({ tenant, name }: ClusterPath, version: string) => ["tenant", tenant, "upgrade", name, version] as const,
   clusters: (tenant: string) => ["tenant", tenant, "clusters"] as const,
   cluster: ({ tenant, name }: ClusterPath) => ["tenant", tenant, "cluster", name] as const,
   deletedCluster: (tenant: string, id: string) => ["tenant", tenant, "deleted-cluster", id] as const,

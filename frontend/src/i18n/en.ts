@@ -275,6 +275,13 @@ export const en = {
     submit: "Restart",
     busy: "Restarting…",
   },
+  upgrade: {
+    open: "Upgrade…",
+    title: "Upgrade {{name}}?",
+    version: "From {{version}} to",
+    submit: "Upgrade",
+    busy: "Starting…",
+  },
   pause: {
     open: "Pause…",
     title: "Pause Berth for {{name}}?",
@@ -317,6 +324,9 @@ export const en = {
     "change-users": "Users being changed",
     delete: "Being deleted",
     createDone: "Made in {{time}}",
+    upgrade: "Being upgraded",
+    upgradeDone: "Upgraded in {{time}}",
+    upgradeFailed: "The upgrade failed after {{time}}",
     updateDone: "Changed in {{time}}",
     restartDone: "Restarted in {{time}}",
     "rebalance-mastersDone": "Masters evened out in {{time}}",

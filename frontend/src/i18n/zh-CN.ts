@@ -274,6 +274,13 @@ export const zhCN: Translation = {
     submit: "重启",
     busy: "正在提交…",
   },
+  upgrade: {
+    open: "升级…",
+    title: "要升级 {{name}} 吗？",
+    version: "从 {{version}} 升级到",
+    submit: "升级",
+    busy: "正在开始…",
+  },
   pause: {
     open: "暂停…",
     title: "要让 Berth 暂停管理 {{name}} 吗？",
@@ -316,6 +323,9 @@ export const zhCN: Translation = {
     "change-users": "正在更改用户",
     delete: "正在删除",
     createDone: "创建完成,用时 {{time}}",
+    upgrade: "正在升级",
+    upgradeDone: "升级完成,用时 {{time}}",
+    upgradeFailed: "升级失败,用时 {{time}}",
     updateDone: "更改完成,用时 {{time}}",
     restartDone: "重启完成,用时 {{time}}",
     "rebalance-mastersDone": "主节点均衡完成,用时 {{time}}",

@@ -101,6 +101,7 @@ export const redis: Engine = {
   title: "Redis Cluster",
   summary: "Sharded.",
   versions: ["7.0"],
+  upgrades: {},
   fields: [
     field("shards", { title: "Shards", minimum: 3, maximum: 32, effect: "move" }),
     field("memoryGiB", { title: "Memory", kind: "number", default: 2, minimum: 0.5, maximum: 32, step: 0.5, unit: "GiB" }),

@@ -38,6 +38,7 @@ class RedisEngine:
     title = "Redis Cluster"
     summary = "In-memory keys and values, spread over shards with replicas; fails over by itself."
     versions = spec.VERSIONS
+    upgrades = spec.UPGRADES
     reserves_addresses = True
     pulse = Pulse("redis", manifests.PORT, b"PING\r\n", manifests.BUS_PORT)
     dashboard = "berth-redis"
@@ -68,6 +69,9 @@ class RedisEngine:
 
     def plan_restart(self, spec_: Spec) -> Change:
         return spec.plan_restart(spec_)
+
+    def plan_upgrade(self, spec_: Spec, before: str, after: str) -> Change:
+        return spec.plan_upgrade(spec_, before, after)
 
     def plan_rebalance(self, spec_: Spec) -> Change:
         return spec.plan_rebalance(spec_)

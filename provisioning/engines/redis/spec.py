@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from types import MappingProxyType
 
 from provisioning.engines.base import Change, Demand, Effect, Field, Problem, Spec, TargetView, plain_changes
 from provisioning.engines.redis import settings
 from provisioning.engines.redis.settings import memory_mib
 
-VERSIONS = ("7.0.15",)
+# 7.0 is the default: BSD, and what Debian 12 has. See docs/decisions for the licences of what comes after.
+VERSIONS = ("7.0.15", "8.0.2")
+# Each was run with real servers under a writing client. Replicas of a newer version read what an older master sends,
+# not the other way round: so replicas come first, and there is no way back.
+UPGRADES: Mapping[str, tuple[str, ...]] = MappingProxyType({"7.0.15": ("8.0.2",)})
 EXPORTER_CPU_MILLICORES = 20
 EXPORTER_MEMORY_MIB = 48
 EVICTION = (
@@ -202,6 +207,15 @@ def plan_restart(spec: Spec) -> Change:
     """What restarting every pod does."""
     text = "Every pod restarts, one at a time: replicas first, then a replica takes over, the old master last."
     return _with_risk(spec, Change("", None, None, Effect.ROLL, text))
+
+
+def plan_upgrade(spec: Spec, before: str, after: str) -> Change:
+    """What going to another version does."""
+    text = (
+        f"Redis {before} becomes {after}. Every pod restarts with it, one at a time: replicas first, then a replica "
+        f"takes over, the old master last. There is no way back: {before} cannot read what {after} wrote."
+    )
+    return _with_risk(spec, Change("", before, after, Effect.ROLL, text))
 
 
 def plan_rebalance(spec: Spec) -> Change:

@@ -47,6 +47,7 @@ from provisioning.engines.redis.placement import SLOTS, choose_masters, slot_ran
 from provisioning.engines.redis.sight import PARALLEL, Node, Sight, connected, pod_of, read_all
 from provisioning.engines.redis.upkeep import (
     Care,
+    cannot_follow,
     forming_timeout_ms,
     frozen_for_good,
     look_after,
@@ -162,6 +163,9 @@ def _advance(sight: Sight, world: World, link: Link) -> Advance:
                 settle_settings(sight, world, link, Care())
             acted = _act(sight, link)
             outcome = replace(_with_restarts(formed, sight, world), gate=_gate(sight))
+            stray = cannot_follow(sight, world)
+            if stray is not None:
+                return replace(outcome, restart=stray)
         now = time.monotonic()
         # Nodes that have met take no epoch any more, so a cluster that is still to form meets when all are there.
         early = sight.missing and not sight.slots_known()

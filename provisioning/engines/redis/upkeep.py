@@ -43,6 +43,8 @@ MIB = 2**20
 FORMING_TIMEOUT_MS, FORMING_TIMEOUT_TLS_MS = 500, 1900
 # A process that reacts to nobody for so long is ended, when another does its work.
 FROZEN_SECONDS = 60
+# A demoted master is linked to its heir again within a second or two; after this long it is not going to be.
+STRAY_SECONDS = 10
 
 
 @dataclass
@@ -300,6 +302,26 @@ def _heir_gate(sight: Sight, head: Node) -> Gate:
         f"Shard {head.shard} answers nobody while {head.pod.name} restarts, and what a client wrote last may be lost.",
         refusal,
     )  # fmt: skip
+
+
+def cannot_follow(sight: Sight, world: World) -> PodView | None:
+    """An outdated replica that gets no link to a master of the newer template: to be restarted as it is.
+
+    A newer Redis may not be understood by an older one (a full copy is in the newer format), so in an upgrade the old
+    master may never get in step before it is upgraded itself. Everybody is there, and the rest of its shard in step.
+    """
+    if not sight.cluster.changing or sight.missing or not templates_seen(world):
+        return None
+    old = {pod.name for pod in outdated_members(sight, world)}
+    for shard, head in sorted(sight.heads().items()):
+        replicas = [node for node in sight.shard(shard) if node is not head]
+        stray = [node for node in replicas if not node.follows(head)]
+        if head.pod.name in old or len(stray) != 1 or stray[0].pod.name not in old:
+            continue
+        away = int(stray[0].replication.get("master_link_down_since_seconds", 0))
+        if stray[0].me.master == head.id and away >= STRAY_SECONDS:
+            return stray[0].pod
+    return None
 
 
 def restart_progress(sight: Sight, outdated: Sequence[PodView], reason: str) -> str:

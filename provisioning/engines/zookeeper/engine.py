@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from types import MappingProxyType
 
 from provisioning.engines.base import (
     Access,
@@ -39,6 +40,8 @@ class ZooKeeperEngine:
     title = "ZooKeeper"
     summary = "Coordination: small data, ordered, kept by an ensemble behind one stable address."
     versions = spec.VERSIONS
+    # None is proven yet.
+    upgrades: Mapping[str, tuple[str, ...]] = MappingProxyType({})
     reserves_addresses = True
     pulse = Pulse("zookeeper", manifests.CLIENT_PORT, b"ruok")
     dashboard = ""
@@ -69,6 +72,9 @@ class ZooKeeperEngine:
 
     def plan_restart(self, spec_: Spec) -> Change:
         return spec.plan_restart(spec_)
+
+    def plan_upgrade(self, spec_: Spec, before: str, after: str) -> Change:
+        return spec.plan_upgrade(spec_, before, after)
 
     def plan_rebalance(self, spec_: Spec) -> Change:
         return spec.plan_rebalance(spec_)

@@ -83,6 +83,11 @@ def _with_outage(spec: Spec, change: Change) -> Change:
     return change
 
 
+def plan_upgrade(spec: Spec, before: str, after: str) -> Change:
+    """What going to another version does."""
+    return replace(plan_restart(spec), before=before, after=after)
+
+
 def plan_restart(spec: Spec) -> Change:
     """What restarting every server does."""
     return _with_outage(

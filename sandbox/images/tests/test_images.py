@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import http.server
 import io
@@ -19,7 +20,7 @@ from sandbox.images.build import ImageError, build, default_refs, ensure
 from sandbox.images.recipes import Recipe
 from sandbox.images.sources import MissingInput, Workshop
 from sandbox.images.store import Store, blobs_of, read_record
-from sandbox.images.table import BUSYBOX, COREDNS, IMAGES, PAUSE
+from sandbox.images.table import BUSYBOX, COREDNS, IMAGES, PAUSE, Image
 
 
 def no_program(name: str) -> Path:
@@ -374,3 +375,39 @@ def test_place_of_an_image(ref: str, through: str | None, expected: registry.Pla
 def test_incomplete_reference_is_refused(ref: str) -> None:
     with pytest.raises(ValueError, match="host/repository:tag"):
         registry.place(ref)
+
+
+def _cannot_be_made() -> Recipe:
+    def part(workshop: Workshop) -> list[oci.Entry]:
+        raise MissingInput("its packages cannot be fetched")
+
+    return Recipe([[part]], command=["x"])
+
+
+@pytest.mark.parametrize("dispensable", [True, False])
+def test_only_a_dispensable_image_that_cannot_be_made_is_gone_on_without(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dispensable: bool
+) -> None:
+    ref, told = "example.test/new:1", list[str]()
+    table = {PAUSE: IMAGES[PAUSE], ref: Image(_cannot_be_made, dispensable=dispensable)}
+    monkeypatch.setattr("sandbox.images.build.IMAGES", table)
+    outcome = contextlib.nullcontext() if dispensable else pytest.raises(ImageError, match="cannot be fetched")
+    with outcome:
+        assert set(ensure(progress=told.append, cache=tmp_path)) == {PAUSE}
+        assert [line for line in told if ref in line and "cannot be fetched" in line]
+    with pytest.raises(ImageError, match="cannot be fetched"):
+        ensure([ref], progress=quiet, cache=tmp_path)
+
+
+def test_a_library_that_is_not_among_the_packages_of_another_suite_is_named(tmp_path: Path) -> None:
+    """Never filled in from this system: such an image would run here, and break where the libraries differ."""
+    workshop = Workshop(tmp_path / "cache", quiet, no_program)
+    loader = Path(os.path.realpath("/lib64/ld-linux-x86-64.so.2"))
+    place = tmp_path / "root" / "usr/lib/x86_64-linux-gnu"
+    place.mkdir(parents=True)
+    (place / "ld-linux-x86-64.so.2").write_bytes(loader.read_bytes())
+    (place / "ld-linux-x86-64.so.2").chmod(0o755)
+    program = tmp_path / "root" / "bash"
+    program.write_bytes(Path("/bin/bash").read_bytes())
+    with pytest.raises(MissingInput, match=r"libtinfo\.so\.6, needed by bash, is not among the packages"):
+        workshop.libraries_within(tmp_path / "root", [program])

@@ -356,3 +356,29 @@ test("a cluster is paused with a reason, says so with who and why, and is resume
   ]);
   expect(sent[0]?.body).toEqual({ reason: "disks are moved" });
 });
+
+test("another version is chosen among those it can go to, and what that does is shown before", async () => {
+  const current = operation({ kind: "upgrade", steps: [step("restart", { title: "Pods restarted", state: "running" })] });
+  const effect = { effect: "roll", message: "Redis 7.0 becomes 8.0.", pointer: "/version", before: "7.0", after: "8.0" };
+  const rehearsed = {
+    dry_run: true, cluster: cluster(), operation: null, quota: [], effects: [effect], objects: [],
+    target: { asked: true, takes_it: true, namespace_exists: true, problem: null },
+  };
+  const engine = { ...redis, versions: ["7.0", "8.0"], upgrades: { "7.0": ["8.0"] } };
+  const calls = openPage(ADDRESS, {
+    ...ready,
+    "GET /engines": page(engine),
+    [`GET ${ONE}`]: () => ({ body: cluster({ version: "7.0" }) }),
+    "GET /operations/op_1": never,
+    [`PATCH ${ONE}`]: ({ query }) =>
+      query.has("dry_run") ? { body: rehearsed } : { status: 202, body: { operation: current, cluster: cluster({ operation: current }) } },
+  });
+  await userEvent.click(await screen.findByRole("button", { name: "Upgrade…" }));
+  const dialog = screen.getByRole("dialog", { name: "Upgrade orders?" });
+  expect(await within(dialog).findByText("Redis 7.0 becomes 8.0.")).toBeVisible();
+  await userEvent.click(within(dialog).getByRole("button", { name: "Upgrade" }));
+  expect(await screen.findByRole("heading", { name: "Being upgraded" })).toBeVisible();
+  const sent = calls.filter(({ method }) => method === "PATCH");
+  expect(sent.map(({ body }) => body)).toEqual([{ version: "8.0" }, { version: "8.0" }]);
+  expect(sent.at(-1)?.headers.get("If-Match")).toBe('"7"');
+});

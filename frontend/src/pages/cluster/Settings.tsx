@@ -10,6 +10,7 @@ import { useTargets } from "../../hooks/catalogue";
 import { ChangeForm } from "./ChangeForm";
 import { PauseButton } from "./Pause";
 import { RestartDialog } from "./RestartDialog";
+import { UpgradeDialog } from "./UpgradeDialog";
 
 interface Props {
   cluster: Cluster;
@@ -22,6 +23,7 @@ export function Settings({ cluster, engine, mayChange }: Props) {
   const { t } = useTranslation();
   const [isChanging, setIsChanging] = useState(false);
   const [isRestarting, setIsRestarting] = useState(false);
+  const [isUpgrading, setIsUpgrading] = useState(false);
   const targets = useTargets();
   const shown = useFieldValue();
   const spec: Record<string, unknown> = cluster.spec;
@@ -29,6 +31,7 @@ export function Settings({ cluster, engine, mayChange }: Props) {
   const target = targets.data?.find(({ name }) => name === cluster.target);
   if (isChanging && engine)
     return <ChangeForm cluster={cluster} engine={engine} target={target} onClose={() => setIsChanging(false)} />;
+  const upgrades = engine?.upgrades[cluster.version] ?? [];
   const isBusy = cluster.operation !== null && isOpen(cluster.operation);
   return (
     <section className="card" aria-labelledby="settings-title">
@@ -40,9 +43,15 @@ export function Settings({ cluster, engine, mayChange }: Props) {
               {t("cluster.orderLike")}
             </Link>
             {!cluster.paused && <PauseButton cluster={cluster} />}
+            {!cluster.paused && !isBusy && upgrades.length > 0 && (
+              <button type="button" className="button" onClick={() => setIsUpgrading(true)}>
+                {t("upgrade.open")}
+              </button>
+            )}
             {!cluster.paused && !isBusy && <ChangeButtons onRestart={() => setIsRestarting(true)} onChange={() => setIsChanging(true)} />}
           </span>
         )}
+        {isUpgrading && <UpgradeDialog cluster={cluster} versions={upgrades} onClose={() => setIsUpgrading(false)} />}
         {isRestarting && <RestartDialog cluster={cluster} onClose={() => setIsRestarting(false)} />}
       </div>
       {cluster.description && <p>{cluster.description}</p>}

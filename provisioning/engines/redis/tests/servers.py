@@ -61,6 +61,7 @@ class Server:
     folder: Path
     process: subprocess.Popen[bytes] | None = None
     revision: str = "1"
+    version: str = ""
 
 
 @dataclass
@@ -79,6 +80,8 @@ class Fleet:
     volumes: set[str] = field(default_factory=set)
     restarted: list[str] = field(default_factory=list)
     numbers: int = 0
+    # Version to a folder with its redis-server; any other is the system's.
+    programs: dict[str, Path] = field(default_factory=dict)
     # Kubernetes nodes that are not ready.
     lost: set[str] = field(default_factory=set)
     # Pod to the thread that is held.
@@ -101,14 +104,18 @@ class Fleet:
                 self.numbers += 1
                 node = f"n{(shard + ordinal) % 3}"
                 address = f"127.77.{self.network}.{self.numbers}"
-                server = Server(pod, shard, node, address, self.folder / pod, revision=self.revision)
+                server = Server(
+                    pod, shard, node, address, self.folder / pod, revision=self.revision, version=self.cluster.version
+                )
                 self.servers.append(server)
                 self.volumes.add(f"data-{pod}")
                 self.run(server)
 
-    def wish(self, *, roll: bool = False, **spec: object) -> None:
+    def wish(self, *, roll: bool = False, version: str = "", **spec: object) -> None:
         """An operation wishes another spec, as after its step "apply"; `roll`: with another template."""
-        view = replace(self.cluster, spec={**self.cluster.spec, **spec}, changing=True)
+        view = replace(
+            self.cluster, spec={**self.cluster.spec, **spec}, changing=True, version=version or self.cluster.version
+        )
         self.cluster = view
         self.revision = str(int(self.revision) + roll)
         self.start()
@@ -119,7 +126,7 @@ class Fleet:
             server = next(one for one in self.servers if one.pod == outcome.restart.name)
             self.restarted.append(server.pod)
             self.end(server)
-            server.revision = self.revision
+            server.revision, server.version = self.revision, self.cluster.version
             self.run(server)
         for kind, name in outcome.retired:
             if kind == "StatefulSet":
@@ -170,7 +177,9 @@ class Fleet:
                 text = text.replace(place, str(server.folder))
             return text
 
-        environment = {**os.environ, "POD_IP": server.address}
+        program = self.programs.get(server.version)
+        path = f"{program}:{os.environ['PATH']}" if program else os.environ["PATH"]
+        environment = {**os.environ, "PATH": path, "POD_IP": server.address}
         if is_on(self.cluster.spec):
             environment["POD_HOST"] = pod_host(self.cluster, server.pod)
             if not self.certificate:
