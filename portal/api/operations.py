@@ -72,6 +72,11 @@ class ClusterRef(serializers.Serializer[Any]):
     engine = serializers.CharField()
 
 
+class EstimateOut(serializers.Serializer[Any]):
+    seconds = serializers.FloatField(help_text="From its start to its end.")
+    based_on = serializers.IntegerField(help_text="How many past operations that is the median of.")
+
+
 class OperationOut(serializers.Serializer[Any]):
     id = serializers.CharField()
     kind = serializers.CharField(
@@ -83,6 +88,9 @@ class OperationOut(serializers.Serializer[Any]):
     reason = serializers.CharField(help_text="What it waits for right now; empty when it waits for nothing.")
     steps = StepOut(many=True)
     changes = serializers.SerializerMethodField(help_text="What a change does, field by field; empty for others.")
+    estimate = serializers.SerializerMethodField(
+        help_text="How long it takes, from past changes of the same steps; null: there was none to tell from."
+    )
     proof = ProofOut(allow_null=True, help_text="The write and read that showed the cluster works.")
     gate = GateOut(
         allow_null=True, help_text="The health gate a change of a running cluster waits at; null when at none."
@@ -101,6 +109,11 @@ class OperationOut(serializers.Serializer[Any]):
     @extend_schema_field(ChangeOut(many=True))
     def get_changes(self, operation: Operation) -> list[dict[str, Any]]:
         found: list[dict[str, Any]] = operation.params.get("changes", [])
+        return found
+
+    @extend_schema_field(EstimateOut(allow_null=True))
+    def get_estimate(self, operation: Operation) -> dict[str, Any] | None:
+        found: dict[str, Any] | None = operation.params.get("estimate")
         return found
 
     def get_cancelable(self, operation: Operation) -> bool:

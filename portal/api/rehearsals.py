@@ -5,10 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from django.db.models import TextChoices
+from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 from rest_framework.response import Response
 
 from portal.api.base import ApiView
+from portal.api.operations import EstimateOut
 from portal.api.serializers import wire
 from provisioning.apply.errors import DoorError
 from provisioning.clusters.rehearsal import QuotaEffect, Rehearsal, TargetAnswer, ask_target
@@ -50,9 +52,17 @@ class RehearsedClusterOut(serializers.Serializer[Any]):
 class RehearsedOperationOut(serializers.Serializer[Any]):
     kind = serializers.CharField()
     steps = serializers.SerializerMethodField(help_text="Titles of its steps, in order.")
+    estimate = serializers.SerializerMethodField(
+        help_text="How long it takes, from past changes of the same steps; null: there was none to tell from."
+    )
 
     def get_steps(self, operation: Any) -> list[str]:
         return [step["title"] for step in operation.steps]
+
+    @extend_schema_field(EstimateOut(allow_null=True))
+    def get_estimate(self, operation: Any) -> dict[str, Any] | None:
+        found: dict[str, Any] | None = operation.params.get("estimate")
+        return found
 
 
 class QuotaEffectOut(serializers.Serializer[Any]):

@@ -38,6 +38,7 @@ from provisioning.models import (
     Target,
 )
 from provisioning.operations import steps
+from provisioning.operations.estimates import estimate
 from tenants.access import hold_active, require_active
 from tenants.models import Tenant, User
 from tenants.prepared import Prepared, insert
@@ -449,7 +450,11 @@ def _begin_change(
          "message": one.message}
         for one in changes
     ]  # fmt: skip
-    operation = open_operation(cluster, kind, steps.fresh(titles), by, request_id, longer=longer, changes=shown)
+    pods = engine.demand(completed(cluster.engine, cluster.spec)).pods
+    operation = open_operation(
+        cluster, kind, steps.fresh(titles), by, request_id, longer=longer, changes=shown, pods=pods,
+        estimate=estimate(cluster, [title.key for title in titles], pods),
+    )  # fmt: skip
     # Last, since it takes the tenant's lock.
     quota.reserve(cluster, operation, by)
     return operation

@@ -58,3 +58,13 @@ def test_another_like_it_is_ordered_and_has_its_own_password(stack: Stack, order
     assert other.operation["state"] == "succeeded", other.operation["error"]
     assert other.read()["spec"] == placed.read()["spec"]
     assert other.password() != placed.password()
+
+
+def test_the_second_restart_knows_how_long_the_first_took(stack: Stack, order: OrderCluster) -> None:
+    placed = order(plan="redis-dev")
+    placed.api.follow(placed.api.request("POST", f"{placed.path}/restart")["operation"], deadline_seconds=240)
+    rehearsed = placed.api.request("PATCH", f"{placed.path}?dry_run=true", {"version": "8.0.2"})
+    estimate = placed.api.request("POST", f"{placed.path}/restart")["operation"]["estimate"]
+    assert estimate["based_on"] >= 1
+    assert estimate["seconds"] > 0
+    assert rehearsed["operation"]["estimate"] == estimate

@@ -1849,6 +1849,15 @@ export interface components {
             items: components["schemas"]["Entry"][];
             next: string | null;
         };
+        Estimate: {
+            /**
+             * Format: double
+             * @description From its start to its end.
+             */
+            seconds: number;
+            /** @description How many past operations that is the median of. */
+            based_on: number;
+        };
         Event: {
             id: string;
             warning: boolean;
@@ -2272,6 +2281,8 @@ export interface components {
             steps: components["schemas"]["Step"][];
             /** @description What a change does, field by field; empty for others. */
             readonly changes: components["schemas"]["Change"][];
+            /** @description How long it takes, from past changes of the same steps; null: there was none to tell from. */
+            readonly estimate: components["schemas"]["Estimate"] | null;
             /** @description The write and read that showed the cluster works. */
             proof: components["schemas"]["Proof"] | null;
             /** @description The health gate a change of a running cluster waits at; null when at none. */
@@ -2493,6 +2504,8 @@ export interface components {
             kind: string;
             /** @description Titles of its steps, in order. */
             readonly steps: string[];
+            /** @description How long it takes, from past changes of the same steps; null: there was none to tell from. */
+            readonly estimate: components["schemas"]["Estimate"] | null;
         };
         Reservation: {
             /** @description IPv4 or IPv6. */

@@ -275,6 +275,12 @@ export const en = {
     submit: "Restart",
     busy: "Restarting…",
   },
+  estimate: {
+    takes: "Takes about {{time}}, as the last {{count}} like it did.",
+    unknown: "How long it takes is not known: none like it was done here before.",
+    of: "of about {{time}}, as the last {{count}} like it took",
+    late: "longer than the {{time}} that the last {{count}} like it took",
+  },
   upgrade: {
     open: "Upgrade…",
     title: "Upgrade {{name}}?",

@@ -274,6 +274,12 @@ export const zhCN: Translation = {
     submit: "重启",
     busy: "正在提交…",
   },
+  estimate: {
+    takes: "大约需要 {{time}}（依据最近 {{count}} 次同类操作）。",
+    unknown: "所需时间未知：此处尚未执行过同类操作。",
+    of: "预计约 {{time}}（依据最近 {{count}} 次同类操作）",
+    late: "已超过最近 {{count}} 次同类操作所用的 {{time}}",
+  },
   upgrade: {
     open: "升级…",
     title: "要升级 {{name}} 吗？",

@@ -129,7 +129,7 @@ export function step(key: string, more: Partial<Step> = {}): Step {
 export function operation(more: Partial<Operation> = {}): Operation {
   return {
     id: "op_1", kind: "create", cluster: { id: "clu_1", tenant: "demo", name: "orders", engine: "redis" }, state: "running",
-    percent: 50, reason: "", steps: [], changes: [], proof: null, gate: null, error: null, cancelable: false, actor: "alice",
+    percent: 50, reason: "", steps: [], changes: [], estimate: null, proof: null, gate: null, error: null, cancelable: false, actor: "alice",
     generation: 1, revision: 1, request_id: "req-0", created: "2026-01-01T00:00:00Z", started: "2026-01-01T00:00:00Z", ended: null,
     deadline: "2026-01-01T00:15:00Z", ...more,
   };

@@ -358,10 +358,10 @@ test("a cluster is paused with a reason, says so with who and why, and is resume
 });
 
 test("another version is chosen among those it can go to, and what that does is shown before", async () => {
-  const current = operation({ kind: "upgrade", steps: [step("restart", { title: "Pods restarted", state: "running" })] });
+  const current = operation({ kind: "upgrade", estimate: { seconds: 90, based_on: 3 }, steps: [step("restart", { title: "Pods restarted", state: "running" })] });
   const effect = { effect: "roll", message: "Redis 7.0 becomes 8.0.", pointer: "/version", before: "7.0", after: "8.0" };
   const rehearsed = {
-    dry_run: true, cluster: cluster(), operation: null, quota: [], effects: [effect], objects: [],
+    dry_run: true, cluster: cluster(), operation: { kind: "upgrade", steps: [], estimate: { seconds: 90, based_on: 3 } }, quota: [], effects: [effect], objects: [],
     target: { asked: true, takes_it: true, namespace_exists: true, problem: null },
   };
   const engine = { ...redis, versions: ["7.0", "8.0"], upgrades: { "7.0": ["8.0"] } };
@@ -376,8 +376,11 @@ test("another version is chosen among those it can go to, and what that does is 
   await userEvent.click(await screen.findByRole("button", { name: "Upgrade…" }));
   const dialog = screen.getByRole("dialog", { name: "Upgrade orders?" });
   expect(await within(dialog).findByText("Redis 7.0 becomes 8.0.")).toBeVisible();
+  expect(within(dialog).getByText(/Takes about .*, as the last 3 like it did/)).toBeVisible();
   await userEvent.click(within(dialog).getByRole("button", { name: "Upgrade" }));
   expect(await screen.findByRole("heading", { name: "Being upgraded" })).toBeVisible();
+  // It began months ago by the clock of this test.
+  expect(screen.getByText(/longer than the .* that the last 3 like it took/)).toBeVisible();
   const sent = calls.filter(({ method }) => method === "PATCH");
   expect(sent.map(({ body }) => body)).toEqual([{ version: "8.0" }, { version: "8.0" }]);
   expect(sent.at(-1)?.headers.get("If-Match")).toBe('"7"');

@@ -46,9 +46,11 @@ export function OperationPanel({ operation, live, mayChange }: Props) {
 
 function Open({ operation, live, mayChange }: Props) {
   const { t } = useTranslation();
-  const { kind, percent, deadline, actor, created, started, gate } = operation;
+  const { kind, percent, deadline, actor, created, started, gate, estimate } = operation;
   const now = useNow(true);
-  const elapsed = duration(secondsBetween(started ?? created, null, now));
+  const seconds = secondsBetween(started ?? created, null, now);
+  const elapsed = duration(seconds);
+  const isLate = estimate !== null && seconds > estimate.seconds;
   return (
     <>
       <div className="operation__head">
@@ -58,6 +60,11 @@ function Open({ operation, live, mayChange }: Props) {
       <progress max={100} value={percent} aria-label={t("operation.progressLabel")} />
       <p className="muted operation__facts">
         <span className="figures">{t("operation.elapsed", { time: elapsed })}</span>
+        {estimate && (
+          <span className="figures">
+            {t(isLate ? "estimate.late" : "estimate.of", { time: duration(estimate.seconds), count: estimate.based_on })}
+          </span>
+        )}
         <span>{replaceTime(t("operation.deadline", { time: "\0" }), deadline)}</span>
         {actor && <span>{t("operation.by", { name: actor })}</span>}
       </p>

@@ -5,6 +5,11 @@ import { ProblemNotice } from "../../components/ProblemNotice";
 import { Said } from "../../components/Said";
 import { useResourceLabel } from "../../components/resourceLabel";
 import { amountText } from "../../lib/quota";
+import { duration } from "../../lib/time";
+
+function estimateWords({ seconds, based_on: count }: { seconds: number; based_on: number }) {
+  return { time: duration(seconds), count };
+}
 
 /** The portal's answer to the dry run: effect by effect, the quota, and what the target says. */
 export function Preview({ rehearsal, error }: { rehearsal: Rehearsal | undefined; error: Error | null }) {
@@ -17,7 +22,7 @@ export function Preview({ rehearsal, error }: { rehearsal: Rehearsal | undefined
         {t("change.asking")}
       </p>
     );
-  const { quota, effects, target, objects } = rehearsal;
+  const { quota, effects, target, objects, operation } = rehearsal;
   const refusals = objects.filter(({ refusal }) => refusal !== null);
   return (
     <div role="status">
@@ -28,6 +33,7 @@ export function Preview({ rehearsal, error }: { rehearsal: Rehearsal | undefined
           </li>
         ))}
       </ul>
+      {operation && <p className="muted">{operation.estimate ? t("estimate.takes", estimateWords(operation.estimate)) : t("estimate.unknown")}</p>}
       {quota.length > 0 && (
         <p className="quota__takes">
           {quota.map(({ resource, target: place, unit, before, after }) => (

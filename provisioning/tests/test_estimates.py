@@ -1,0 +1,62 @@
+"""How long a change takes, told from past ones of the same steps."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+from django.utils import timezone
+
+from provisioning.clusters.rehearsal import rehearse_edit
+from provisioning.clusters.services import change_cluster, create_cluster, restart_cluster
+from provisioning.models import Cluster, Operation, OperationState, Phase, Target
+from tenants.models import Tenant, User
+
+
+@pytest.fixture
+def cluster(acme: Tenant, alice: User, target: Target) -> Cluster:
+    """Six pods, delivered."""
+    made, operation = create_cluster(tenant=acme, by=alice, name="orders", engine="redis", plan="redis-dev")
+    Operation.objects.filter(pk=operation.pk).update(state=OperationState.SUCCEEDED)
+    Cluster.objects.filter(pk=made.pk).update(phase=Phase.READY)
+    return made
+
+
+def ended(operation: Operation | None, seconds: float, state: str = OperationState.SUCCEEDED) -> Operation:
+    """The operation, as if it had taken so long."""
+    assert operation is not None
+    now = timezone.now()
+    operation.started, operation.ended, operation.state = now - timedelta(seconds=seconds), now, state
+    operation.save(update_fields=["started", "ended", "state"])
+    return operation
+
+
+def test_the_first_of_its_kind_has_nothing_to_tell_from(cluster: Cluster, alice: User) -> None:
+    assert restart_cluster(cluster=cluster, by=alice).params["estimate"] is None
+
+
+def test_restarts_tell_by_the_pod_what_an_upgrade_takes_which_takes_the_same_steps(
+    cluster: Cluster, alice: User
+) -> None:
+    for seconds in (60, 66, 600):
+        ended(restart_cluster(cluster=cluster, by=alice), seconds)
+    ended(restart_cluster(cluster=cluster, by=alice), 6, OperationState.FAILED)
+    found = rehearse_edit(cluster=cluster, by=alice, version="8.0.2").operation
+    assert found is not None
+    # The median of 10, 11 and 100 s a pod, for 6 pods.
+    assert found.params["estimate"] == {"seconds": 66.0, "based_on": 3}
+    Cluster.objects.filter(pk=cluster.pk).update(spec={**cluster.spec, "shards": 4})
+    assert restart_cluster(cluster=cluster, by=alice).params["estimate"] == {"seconds": 88.0, "based_on": 3}
+
+
+def test_changes_of_other_steps_and_on_other_targets_tell_nothing(cluster: Cluster, alice: User) -> None:
+    ended(restart_cluster(cluster=cluster, by=alice), 60)
+    live = change_cluster(cluster=cluster, by=alice, spec={"evictionPolicy": "allkeys-lru"})
+    assert ended(live, 2).params["estimate"] is None
+    again = change_cluster(cluster=cluster, by=alice, spec={"evictionPolicy": "allkeys-lfu"})
+    assert ended(again, 2).params["estimate"] == {"seconds": 2.0, "based_on": 1}
+    elsewhere = Cluster.objects.create(
+        tenant=cluster.tenant, target=Target.objects.create(name="other", title="Other"), engine="redis", name="else",
+        version="7.0.15", spec=cluster.spec, phase=Phase.READY,
+    )  # fmt: skip
+    assert restart_cluster(cluster=elsewhere, by=alice).params["estimate"] is None
