@@ -29,7 +29,7 @@ def estimate(cluster: Cluster, steps: Sequence[str], pods: int) -> dict[str, Any
     took = []
     for started, ended, past, params in rows:
         of = params.get("pods")
-        if [step["key"] for step in past] == list(steps) and of:
+        if started and ended and of and [step["key"] for step in past] == list(steps):
             took.append((ended - started).total_seconds() / (of if PER_POD in steps else 1))
     if not took:
         return None

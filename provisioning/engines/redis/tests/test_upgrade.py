@@ -44,7 +44,7 @@ def versions(fleet: Fleet) -> dict[str, str]:
     """Pod to the version that runs in it."""
     found = {}
     for pod in fleet.world().pods:
-        with Connection(fleet.connect(pod, PORT), PASSWORD) as connection:
+        with Connection(fleet.connect(pod, PORT), ("", PASSWORD)) as connection:
             found[pod.name] = parse_info(str(connection.call("INFO", "server")))["redis_version"]
     return found
 
@@ -103,7 +103,7 @@ def test_an_old_master_that_cannot_read_what_its_newer_heir_sends_is_upgraded_al
     fleet.run(heir)
     pod = next(one for one in fleet.world().pods if one.name == heir.pod)
     deadline = time.monotonic() + 30
-    with Connection(fleet.connect(pod, PORT), PASSWORD) as connection:
+    with Connection(fleet.connect(pod, PORT), ("", PASSWORD)) as connection:
         while parse_info(str(connection.call("INFO", "replication")))["role"] != "master":
             assert time.monotonic() < deadline, "the heir leads"
             with contextlib.suppress(Exception):
