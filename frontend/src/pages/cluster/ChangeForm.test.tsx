@@ -15,7 +15,7 @@ function rehearsal(more: Partial<Rehearsal> = {}): Rehearsal {
   return {
     dry_run: true,
     cluster: { name: "orders", engine: "redis", version: "7.0", plan: null, target: "sandbox", spec: SPEC, labels: {}, description: "" },
-    operation: { kind: "update", steps: [] },
+    operation: { kind: "update", steps: [], estimate: null },
     quota: [{ resource: "pods", target: null, unit: "", limit: 20, before: 6, after: 8 }],
     effects: [{ effect: "move", message: "Shards: 3 becomes 4. Slots move to the new shard.", pointer: "/spec/shards", before: 3, after: 4 }],
     target: { asked: true, namespace_exists: true, takes_it: true, problem: null },
