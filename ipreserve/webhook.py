@@ -35,6 +35,8 @@ log = logging.getLogger("ipreserve.webhook")
 KEEP_SECONDS = 3.0
 DETECT_SECONDS = 30.0
 LOOK_SECONDS = 3.0
+# For the event loop to take up a certificate.
+USE_SECONDS = 5.0
 RETRY_HINT_SECONDS = 5
 SWITCH_SECONDS = 0.0005
 MOST_BODY = 4 << 20
@@ -61,6 +63,7 @@ class Webhook:
         # The API server never resumes a session, and making tickets costs as much as the rest of an answer.
         self._context.num_tickets = 0
         self._served: certs.Served | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._failing_since: float | None = None
         self._ready = "not looked yet"
         self._stop = threading.Event()
@@ -115,13 +118,24 @@ class Webhook:
         served = certs.keep(self.kube, self.options.namespace, names)
         self.metrics.certificate.set(served.expires.timestamp())
         if self._served is None or served.pair != self._served.pair:
-            # New connections get the new one; those that are open go on.
-            with tempfile.NamedTemporaryFile() as file:
-                file.write(served.pair.certificate + served.pair.key)
-                file.flush()
-                self._context.load_cert_chain(file.name)
+            # OpenSSL takes the certificate first and its key then; a connection that came between the two would be
+            # dropped. So the loop does it, which accepts them.
+            if self._loop is None:
+                self._use(served.pair)
+            else:
+                asyncio.run_coroutine_threadsafe(self._used(served.pair), self._loop).result(USE_SECONDS)
             log.info("certificate in use until %s", served.expires.isoformat())
         self._served = served
+
+    def _use(self, pair: certs.Pair) -> None:
+        """New connections get it; those that are open go on."""
+        with tempfile.NamedTemporaryFile() as file:
+            file.write(pair.certificate + pair.key)
+            file.flush()
+            self._context.load_cert_chain(file.name)
+
+    async def _used(self, pair: certs.Pair) -> None:
+        self._use(pair)
 
     def _probe(self) -> None:
         """Ready means: a reservation can be written. Makes both objects when they are missing."""
@@ -303,6 +317,7 @@ class Webhook:
         self._runner = web.ServerRunner(server, shutdown_timeout=5.0)
         await self._runner.setup()
         host, port = self.options.listen
+        self._loop = loop
         await web.TCPSite(self._runner, host, port, ssl_context=self._context, backlog=1024).start()
         log.info("serving on %s:%d", host, port)
         threading.Thread(target=self._keep_on, name="keep", daemon=True).start()

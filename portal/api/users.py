@@ -218,7 +218,7 @@ class RotateView(ApiView):
 
 class RevokeOldView(ApiView):
     @described("revokeOldPassword", tag="Users", summary="End a user's old password now", answers={202: AcceptedOut},
-               problems=(403, 404, 409, 412), parameters=[IF_MATCH, IDEMPOTENCY_KEY, LOCATION, REPLAYED],
+               problems=(400, 403, 404, 409, 412), parameters=[IF_MATCH, IDEMPOTENCY_KEY, LOCATION, REPLAYED],
                about="Before its time. 409 `no_old_password` when there is none.")  # fmt: skip
     @idempotent(required_from_tokens=False)
     def post(self, request: Request, tenant: str, name: str, user: str) -> Response:
