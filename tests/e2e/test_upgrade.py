@@ -44,8 +44,8 @@ def test_another_version_is_rolled_out_by_a_worker_that_dies_and_its_successor(
         assert ended["state"] == "succeeded", ended["error"]
         seen = writer.stop()
     assert seen["lost"] == []
-    assert seen["acknowledged"] > 100
-    print(f"acknowledged {seen['acknowledged']}, longest gap {seen['longest_gap']:.2f} s, refused {seen['refused']}")
+    assert seen["confirmed"] > 100
+    print(f"confirmed {seen['confirmed']}, longest gap {seen['accepted_gap']:.2f} s, refused {seen['refused']}")
     assert images(stack, placed) == {f"docker.io/library/redis:{NEW}"}
     assert not set(pods(stack, placed).values()) & set(before.values())
     events = sorted(placed.api.request("GET", f"{placed.path}/events?limit=100")["items"], key=lambda one: one["id"])
