@@ -10,6 +10,7 @@ from __future__ import annotations
 import http.client
 import json
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -150,6 +151,9 @@ class Api:
         if body is not None:
             data = json.dumps(body).encode()
             sent.setdefault("Content-Type", "application/json")
+        if self.connection is not None and self.connection.sock and select.select([self.connection.sock], [], [], 0)[0]:
+            # Nothing was asked, so this is the server's goodbye to a connection that was idle for long.
+            self.close()
         kept = self.connection is not None
         connection = self.connection or http.client.HTTPConnection(self.host, self.port, timeout=90)
         self.connection = None
@@ -160,7 +164,7 @@ class Api:
         except (http.client.HTTPException, OSError) as error:
             connection.close()
             if kept and method == "GET" and isinstance(error, ConnectionError):
-                # The server had closed the connection meanwhile, since it was idle for long.
+                # It said goodbye while this was on its way.
                 return self.request(method, path, headers=headers)
             raise ConnectionError(f"{method} {path}: {error}") from error
         self.connection = connection

@@ -54,7 +54,7 @@ test("from signing in over an order, its steps, the example and the password to 
     await expect(page.getByText("Copied. Put the password in place")).toBeVisible();
     expect(await page.evaluate(() => navigator.clipboard.readText())).toBe(await code.textContent());
 
-    await page.getByRole("button", { name: "Reveal the password" }).click();
+    await page.getByRole("button", { name: "Reveal the password", exact: true }).click();
     await expect(page.getByRole("button", { name: "Hide the password" })).toBeVisible();
     await expect(code).not.toContainText("{password}");
     await page.getByRole("button", { name: "Copy the example" }).click();
