@@ -12,12 +12,11 @@ from datetime import datetime
 from django.db import transaction
 from django.utils import timezone
 
-from provisioning.clusters.services import hint
+from provisioning.clusters.services import held_cluster, hint
 from provisioning.clusters.views import pause_told
 from provisioning.models import Cluster, ClusterEvent, Phase
-from tenants.access import hold_active
 from tenants.models import User
-from tenants.refusals import Conflict, Missing, Stale
+from tenants.refusals import Conflict
 
 
 def pause_cluster(*, cluster: Cluster, by: User, reason: str, expected_revision: int | None = None) -> Cluster:
@@ -26,7 +25,7 @@ def pause_cluster(*, cluster: Cluster, by: User, reason: str, expected_revision:
     Raises Conflict when it is paused already or is to be deleted, Stale, Missing, Forbidden in a suspended tenant.
     """
     with transaction.atomic():
-        locked = _held(cluster, by, expected_revision)
+        locked = held_cluster(cluster, by, expected_revision)
         if locked.phase == Phase.DELETING:
             raise Conflict("being_deleted", f"{locked.name} is to be deleted.", suggestion="Let its deletion end.")
         if locked.paused is not None:
@@ -45,7 +44,7 @@ def resume_cluster(*, cluster: Cluster, by: User, expected_revision: int | None 
     Raises Conflict when it is not paused, Stale, Missing, Forbidden in a suspended tenant.
     """
     with transaction.atomic():
-        locked = _held(cluster, by, expected_revision)
+        locked = held_cluster(cluster, by, expected_revision)
         if locked.paused is None:
             raise Conflict("not_paused", f"{locked.name} is not paused.", suggestion="There is nothing to resume.")
         now = timezone.now()
@@ -60,17 +59,6 @@ def resume_cluster(*, cluster: Cluster, by: User, expected_revision: int | None 
         _write(locked)
         ClusterEvent.objects.create(cluster=locked, reason="Resumed", message=f"{by.get_username()} resumed reconcile.")
     hint(locked.pk)
-    return locked
-
-
-def _held(cluster: Cluster, by: User, expected_revision: int | None) -> Cluster:
-    """The cluster's row, locked. Raises Stale, Missing, Forbidden."""
-    locked = Cluster.objects.select_for_update(of=("self",)).select_related("tenant").get(pk=cluster.pk)
-    hold_active(tenant_id=locked.tenant_id, user=by)
-    if expected_revision is not None and locked.revision != expected_revision:
-        raise Stale(locked.revision)
-    if locked.phase == Phase.DELETED:
-        raise Missing("not_found", f"There is no cluster {locked.name} in {locked.tenant.slug}.")
     return locked
 
 

@@ -394,15 +394,21 @@ def rebalance_cluster(
     return operation
 
 
-def held_for_change(cluster: Cluster, by: User, expected_revision: int | None) -> Cluster:
-    """The cluster's row, locked, with nothing in the way of a change. Raises Stale, Missing, Conflict, Forbidden."""
-    rows = Cluster.objects.select_for_update(of=("self",)).select_related("tenant", "plan", "target")
+def held_cluster(cluster: Cluster, by: User, expected_revision: int | None, *related: str) -> Cluster:
+    """The cluster's row, locked, with its tenant and what else is `related`. Raises Stale, Missing, Forbidden."""
+    rows = Cluster.objects.select_for_update(of=("self",)).select_related("tenant", *related)
     locked = rows.get(pk=cluster.pk)
     hold_active(tenant_id=locked.tenant_id, user=by)
     if expected_revision is not None and locked.revision != expected_revision:
         raise Stale(locked.revision)
     if locked.phase == Phase.DELETED:
         raise Missing("not_found", f"There is no cluster {locked.name} in {locked.tenant.slug}.")
+    return locked
+
+
+def held_for_change(cluster: Cluster, by: User, expected_revision: int | None) -> Cluster:
+    """The cluster's row, locked, with nothing in the way of a change. Raises Stale, Missing, Conflict, Forbidden."""
+    locked = held_cluster(cluster, by, expected_revision, "plan", "target")
     refuse_while_paused(locked)
     running = locked.operations.open().first()
     if running is not None:
@@ -473,12 +479,7 @@ def delete_cluster(
             "/confirm", "confirm_name", f"Deleting the volumes loses all data: repeat with confirm={cluster.name}."
         )
     with transaction.atomic():
-        locked = Cluster.objects.select_for_update(of=("self",)).select_related("tenant").get(pk=cluster.pk)
-        hold_active(tenant_id=locked.tenant_id, user=by)
-        if expected_revision is not None and locked.revision != expected_revision:
-            raise Stale(locked.revision)
-        if locked.phase == Phase.DELETED:
-            raise Missing("not_found", f"There is no cluster {locked.name} in {locked.tenant.slug}.")
+        locked = held_cluster(cluster, by, expected_revision)
         running = locked.operations.open().select_for_update().first()
         if running is not None and running.kind == "delete":
             return running
