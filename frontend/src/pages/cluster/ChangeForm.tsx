@@ -4,6 +4,8 @@ import { useTranslation } from "react-i18next";
 import { ApiProblem } from "../../api/problem";
 import type { Cluster, Engine, Target } from "../../api/types";
 import { type Fault, FaultSummary } from "../../components/FaultSummary";
+import { ExactInput } from "../../components/ExactInput";
+import { FormActions } from "../../components/FormActions";
 import { FormRow } from "../../components/FormRow";
 import { useChangeCluster, useRehearsal } from "../../hooks/clusters";
 import { FieldGroup, groupsOf } from "../spec/FieldGroup";
@@ -109,26 +111,16 @@ export function ChangeForm({ cluster, engine, target, onClose }: Props) {
         )}
         {isLoss && (
           <FormRow id={idOf(CONFIRM)} label={t("change.confirm", { name: cluster.name })} fault={faultAt(idOf(CONFIRM))}>
-            {(control) => (
-              <input
-                {...control}
-                value={typed}
-                autoComplete="off"
-                autoCapitalize="none"
-                spellCheck={false}
-                onChange={(event) => setTyped(event.target.value)}
-              />
-            )}
+            {(control) => <ExactInput control={control} value={typed} onChange={setTyped} />}
           </FormRow>
         )}
-        <div className="dialog__actions">
-          <button type="button" className="button" onClick={onClose}>
-            {t("common.cancel")}
-          </button>
-          <button className={isLoss ? "button button--danger-full" : "button button--main"} aria-disabled={change.isPending}>
-            {change.isPending ? t("change.busy") : t("change.submit")}
-          </button>
-        </div>
+        <FormActions
+          submit={t("change.submit")}
+          busy={t("change.busy")}
+          isPending={change.isPending}
+          isDanger={isLoss}
+          onClose={onClose}
+        />
       </section>
     </form>
   );

@@ -4,6 +4,8 @@ import { useTranslation } from "react-i18next";
 import type { Cluster, VolumesChoice } from "../../api/types";
 import { Dialog } from "../../components/Dialog";
 import { type Fault, FaultSummary } from "../../components/FaultSummary";
+import { ExactInput } from "../../components/ExactInput";
+import { FormActions } from "../../components/FormActions";
 import { FormRow } from "../../components/FormRow";
 import { useDeleteCluster } from "../../hooks/clusters";
 
@@ -70,26 +72,16 @@ export function DeleteDialog({ cluster, onClose }: Props) {
         </fieldset>
         {isLoss && (
           <FormRow id={nameId} label={t("remove.confirm", { name })} fault={faults[0]?.message}>
-            {(control) => (
-              <input
-                {...control}
-                value={typed}
-                autoComplete="off"
-                autoCapitalize="none"
-                spellCheck={false}
-                onChange={(event) => setTyped(event.target.value)}
-              />
-            )}
+            {(control) => <ExactInput control={control} value={typed} onChange={setTyped} />}
           </FormRow>
         )}
-        <div className="dialog__actions">
-          <button type="button" className="button" onClick={onClose}>
-            {t("common.cancel")}
-          </button>
-          <button className="button button--danger-full" aria-disabled={remove.isPending}>
-            {remove.isPending ? t("remove.busy") : t(isLoss ? "remove.submitVolumes" : "remove.submitKeep")}
-          </button>
-        </div>
+        <FormActions
+          submit={t(isLoss ? "remove.submitVolumes" : "remove.submitKeep")}
+          busy={t("remove.busy")}
+          isPending={remove.isPending}
+          isDanger
+          onClose={onClose}
+        />
       </form>
     </Dialog>
   );

@@ -4,6 +4,7 @@ import { useTranslation } from "react-i18next";
 import type { ClusterPath } from "../../api/clusters";
 import type { Operation } from "../../api/types";
 import { Dialog } from "../../components/Dialog";
+import { FormActions } from "../../components/FormActions";
 import { FormRow } from "../../components/FormRow";
 import { ProblemNotice } from "../../components/ProblemNotice";
 import { Time } from "../../components/Time";
@@ -41,14 +42,14 @@ function CancelDialog({ operation, onClose }: { operation: Operation; onClose: (
         <FormRow id={id} label={t("intervene.reason")} help={t("intervene.reasonHelp")}>
           {(control) => <input {...control} value={reason} maxLength={500} onChange={(event) => setReason(event.target.value)} />}
         </FormRow>
-        <div className="dialog__actions">
-          <button type="button" className="button" onClick={onClose}>
-            {t("intervene.goOn")}
-          </button>
-          <button className="button button--danger-full" aria-disabled={cancel.isPending}>
-            {cancel.isPending ? t("intervene.canceling") : t("intervene.cancelSubmit")}
-          </button>
-        </div>
+        <FormActions
+          submit={t("intervene.cancelSubmit")}
+          busy={t("intervene.canceling")}
+          away={t("intervene.goOn")}
+          isPending={cancel.isPending}
+          isDanger
+          onClose={onClose}
+        />
       </form>
     </Dialog>
   );
@@ -97,14 +98,13 @@ function GateDialog({ operation, gate, onClose }: { operation: Operation; gate: 
         <FormRow id={id} label={t("gate.reason")} help={t("intervene.reasonHelp")}>
           {(control) => <input {...control} value={reason} maxLength={500} required onChange={(event) => setReason(event.target.value)} />}
         </FormRow>
-        <div className="dialog__actions">
-          <button type="button" className="button" onClick={onClose}>
-            {t("gate.wait")}
-          </button>
-          <button className="button button--danger-full" aria-disabled={override.isPending}>
-            {t("gate.submit")}
-          </button>
-        </div>
+        <FormActions
+          submit={t("gate.submit")}
+          away={t("gate.wait")}
+          isPending={override.isPending}
+          isDanger
+          onClose={onClose}
+        />
       </form>
     </Dialog>
   );

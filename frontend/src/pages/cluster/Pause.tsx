@@ -3,6 +3,7 @@ import { useTranslation } from "react-i18next";
 
 import type { Cluster } from "../../api/types";
 import { Dialog } from "../../components/Dialog";
+import { FormActions } from "../../components/FormActions";
 import { FormRow } from "../../components/FormRow";
 import { ProblemNotice } from "../../components/ProblemNotice";
 import { Time } from "../../components/Time";
@@ -80,14 +81,12 @@ function PauseDialog({ cluster, onClose }: { cluster: Cluster; onClose: () => vo
             <input {...control} value={reason} maxLength={500} required onChange={(event) => setReason(event.target.value)} />
           )}
         </FormRow>
-        <div className="dialog__actions">
-          <button type="button" className="button" onClick={onClose}>
-            {t("common.cancel")}
-          </button>
-          <button className="button button--main" aria-disabled={pause.isPending}>
-            {pause.isPending ? t("pause.busy") : t("pause.submit")}
-          </button>
-        </div>
+        <FormActions
+          submit={t("pause.submit")}
+          busy={t("pause.busy")}
+          isPending={pause.isPending}
+          onClose={onClose}
+        />
       </form>
     </Dialog>
   );

@@ -5,6 +5,8 @@ import { ApiProblem } from "../../api/problem";
 import type { Cluster } from "../../api/types";
 import { Dialog } from "../../components/Dialog";
 import { FaultSummary } from "../../components/FaultSummary";
+import { ExactInput } from "../../components/ExactInput";
+import { FormActions } from "../../components/FormActions";
 import { FormRow } from "../../components/FormRow";
 import { useRestartCluster } from "../../hooks/clusters";
 
@@ -43,26 +45,16 @@ export function RestartDialog({ cluster, onClose }: { cluster: Cluster; onClose:
         <p>{t("restart.what")}</p>
         {isLoss && (
           <FormRow id={id} label={t("change.confirm", { name })}>
-            {(control) => (
-              <input
-                {...control}
-                value={typed}
-                autoComplete="off"
-                autoCapitalize="none"
-                spellCheck={false}
-                onChange={(event) => setTyped(event.target.value)}
-              />
-            )}
+            {(control) => <ExactInput control={control} value={typed} onChange={setTyped} />}
           </FormRow>
         )}
-        <div className="dialog__actions">
-          <button type="button" className="button" onClick={onClose}>
-            {t("common.cancel")}
-          </button>
-          <button className={isLoss ? "button button--danger-full" : "button button--main"} aria-disabled={restart.isPending}>
-            {restart.isPending ? t("restart.busy") : t("restart.submit")}
-          </button>
-        </div>
+        <FormActions
+          submit={t("restart.submit")}
+          busy={t("restart.busy")}
+          isPending={restart.isPending}
+          isDanger={isLoss}
+          onClose={onClose}
+        />
       </form>
     </Dialog>
   );

@@ -3,6 +3,8 @@ import { useTranslation } from "react-i18next";
 
 import type { Cluster } from "../../api/types";
 import { Dialog } from "../../components/Dialog";
+import { ExactInput } from "../../components/ExactInput";
+import { FormActions } from "../../components/FormActions";
 import { FormRow } from "../../components/FormRow";
 import { ProblemNotice } from "../../components/ProblemNotice";
 import { useUpgradeCluster, useUpgradeRehearsal } from "../../hooks/clusters";
@@ -53,26 +55,16 @@ export function UpgradeDialog({ cluster, versions, onClose }: Props) {
             label={t("change.confirm", { name })}
             fault={isWrong ? t("remove.confirmWrong", { name }) : undefined}
           >
-            {(control) => (
-              <input
-                {...control}
-                value={typed}
-                autoComplete="off"
-                autoCapitalize="none"
-                spellCheck={false}
-                onChange={(event) => setTyped(event.target.value)}
-              />
-            )}
+            {(control) => <ExactInput control={control} value={typed} onChange={setTyped} />}
           </FormRow>
         )}
-        <div className="dialog__actions">
-          <button type="button" className="button" onClick={onClose}>
-            {t("common.cancel")}
-          </button>
-          <button className={isLoss ? "button button--danger-full" : "button button--main"} aria-disabled={upgrade.isPending}>
-            {upgrade.isPending ? t("upgrade.busy") : t("upgrade.submit")}
-          </button>
-        </div>
+        <FormActions
+          submit={t("upgrade.submit")}
+          busy={t("upgrade.busy")}
+          isPending={upgrade.isPending}
+          isDanger={isLoss}
+          onClose={onClose}
+        />
       </form>
     </Dialog>
   );

@@ -6,6 +6,8 @@ import { ApiProblem } from "../../api/problem";
 import type { ClusterUser, UserRules } from "../../api/types";
 import { Dialog } from "../../components/Dialog";
 import { FaultSummary } from "../../components/FaultSummary";
+import { ExactInput } from "../../components/ExactInput";
+import { FormActions } from "../../components/FormActions";
 import { FormRow } from "../../components/FormRow";
 import { Said } from "../../components/Said";
 import { type UserChange, useChangeUsers } from "../../hooks/users";
@@ -52,14 +54,13 @@ function ChangeFrame({ title, path, submit, isDanger = false, change, onClose, c
           <FaultSummary faults={fields.map(({ message }) => ({ id, message }))} error={send.error} attempt={attempt} />
         )}
         {children(faultAt)}
-        <div className="dialog__actions">
-          <button type="button" className="button" onClick={onClose}>
-            {t("common.cancel")}
-          </button>
-          <button className={isDanger ? "button button--danger-full" : "button button--main"} aria-disabled={send.isPending}>
-            {send.isPending ? t("users.busy") : submit}
-          </button>
-        </div>
+        <FormActions
+          submit={submit}
+          busy={t("users.busy")}
+          isPending={send.isPending}
+          isDanger={isDanger}
+          onClose={onClose}
+        />
       </form>
     </Dialog>
   );
@@ -100,17 +101,7 @@ export function AccessDialog({ path, rules, user, onClose }: AccessProps) {
         <>
           {user === null ? (
             <FormRow id={`${id}-name`} label={t("users.name")} help={t("users.nameHelp")} fault={faultAt("/name")}>
-              {(control) => (
-                <input
-                  {...control}
-                  value={name}
-                  maxLength={30}
-                  autoComplete="off"
-                  autoCapitalize="none"
-                  spellCheck={false}
-                  onChange={(event) => setName(event.target.value)}
-                />
-              )}
+              {(control) => <ExactInput control={control} value={name} maxLength={30} onChange={setName} />}
             </FormRow>
           ) : (
             <Tick id={`${id}-on`} label={t("users.enabled")} isOn={isEnabled} onTurn={setIsEnabled} />
@@ -126,10 +117,10 @@ export function AccessDialog({ path, rules, user, onClose }: AccessProps) {
                 help={t("users.prefixesHelp")}
                 fault={faultAt("/key_prefixes")}
               >
-                {(control) => <Prefixes control={control} text={keyPrefixes} onChange={setKeyPrefixes} />}
+                {(control) => <ExactInput control={control} value={keyPrefixes} onChange={setKeyPrefixes} />}
               </FormRow>
               <FormRow id={`${id}-channels`} label={t("users.channelPrefixes")} fault={faultAt("/channel_prefixes")}>
-                {(control) => <Prefixes control={control} text={channelPrefixes} onChange={setChannelPrefixes} />}
+                {(control) => <ExactInput control={control} value={channelPrefixes} onChange={setChannelPrefixes} />}
               </FormRow>
               <fieldset>
                 <legend>{t("users.groups")}</legend>
@@ -150,19 +141,6 @@ export function AccessDialog({ path, rules, user, onClose }: AccessProps) {
         </>
       )}
     </ChangeFrame>
-  );
-}
-
-function Prefixes({ control, text, onChange }: { control: object; text: string; onChange: (text: string) => void }) {
-  return (
-    <input
-      {...control}
-      value={text}
-      autoComplete="off"
-      autoCapitalize="none"
-      spellCheck={false}
-      onChange={(event) => onChange(event.target.value)}
-    />
   );
 }
 

@@ -5,6 +5,7 @@ import { useNavigate } from "react-router";
 import { ApiProblem } from "../../api/problem";
 import type { CopiedOrder, Engine, Field, Plan, Target } from "../../api/types";
 import { type Fault, FaultSummary } from "../../components/FaultSummary";
+import { ExactInput } from "../../components/ExactInput";
 import { FormRow } from "../../components/FormRow";
 import { useFieldValue } from "../../components/fieldValue";
 import { Said } from "../../components/Said";
@@ -96,15 +97,7 @@ export function OrderDetails({ engine, plan, targets, copy }: Props) {
             fault={faultAt("/name")}
           >
             {(control) => (
-              <input
-                {...control}
-                value={form.name}
-                maxLength={30}
-                autoComplete="off"
-                autoCapitalize="none"
-                spellCheck={false}
-                onChange={(event) => set({ name: event.target.value })}
-              />
+              <ExactInput control={control} value={form.name} maxLength={30} onChange={(name) => set({ name })} />
             )}
           </FormRow>
           {engine.versions.length > 1 && (
