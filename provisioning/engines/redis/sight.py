@@ -22,7 +22,7 @@ from provisioning.engines.redis import spec as rules
 from provisioning.engines.redis import users
 from provisioning.engines.redis.admin import Connection, Peer, RedisError, parse_info, parse_nodes
 from provisioning.engines.redis.encryption import Channel, Shown, is_on, shown_by
-from provisioning.engines.redis.manifests import PORT, auth_secret
+from provisioning.engines.redis.manifests import PORT, VOTES_REACH_AFTER, auth_secret
 from provisioning.engines.redis.placement import SLOTS, choose_masters
 
 PARALLEL = 16
@@ -40,6 +40,7 @@ class Node:
     id: str = ""
     peers: Mapping[str, Peer] = field(default_factory=dict)
     info: Mapping[str, str] = field(default_factory=dict)
+    # INFO replication, and server.
     replication: Mapping[str, str] = field(default_factory=dict)
     # During this call; the next one may ask again.
     failover_asked: bool = False
@@ -74,10 +75,15 @@ class Node:
         )
         return behind < IN_STEP_BYTES
 
+    @property
+    def votes_reach(self) -> bool:
+        """Whether it has run for long enough to be voted for."""
+        return int(self.replication.get("uptime_in_seconds", VOTES_REACH_AFTER)) >= VOTES_REACH_AFTER
+
     def read(self) -> None:
         """Look. Raises LinkError."""
         nodes, info, replication = self.connection.pipeline(
-            [["CLUSTER", "NODES"], ["CLUSTER", "INFO"], ["INFO", "replication"]]
+            [["CLUSTER", "NODES"], ["CLUSTER", "INFO"], ["INFO", "replication", "server"]]
         )
         for reply in (nodes, info, replication):
             if isinstance(reply, RedisError):

@@ -440,12 +440,13 @@ def send(node: Node, link: Link, reason: str, *words: str | int) -> bool:
 
 
 def take_over(node: Node, link: Link, *, force: bool = False) -> bool:
-    """Have a replica that is in step become the master. Sent once while one is under way: asking again begins anew.
+    """Have a replica that is in step become the master. Sent once while one is under way: asking again begins anew;
+    and not yet to a server that has just started, see VOTES_REACH_AFTER.
     `force`: without its master, which is gone; the other masters vote.
 
     Measured: the command answers OK and does nothing while the link is not in step; so callers see the role afterwards.
     """
-    if node.failover_asked:
+    if node.failover_asked or not (force or node.votes_reach):
         return False
     node.failover_asked = True
     return send(node, link, "TakeOver", "CLUSTER", "FAILOVER", *(["FORCE"] if force else []))
