@@ -157,7 +157,7 @@ def by_hand(stack: Stack, sandbox: Sandbox, cluster: Mapping[str, Any], side: Si
     hand.deliver()
     host = f"byhand.{HAND_NAMESPACE}.svc.cluster.local"
     try:
-        with watched(sandbox, HAND_NAMESPACE, "byhand", host, hand.password) as seen:
+        with watched(sandbox, HAND_NAMESPACE, "byhand", host, hand.password, by_head=True) as seen:
             through(seen, sandbox, HAND_NAMESPACE, side, keys, hand.add_shard)
     finally:
         hand.remove()

@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -35,13 +35,17 @@ class Pod:
 
 
 class Watched:
-    """One cluster by name, with dev/writer.py running beside it. Made by `watched`."""
+    """One cluster by name, with dev/writer.py running beside it. Made by `watched`.
+
+    `by_head`: a shard is who follows one master, in the order of the masters' ids. redis-cli pairs pods as it likes;
+    Berth's shards are those of the pods' labels.
+    """
 
     def __init__(
         self, sandbox: Sandbox, namespace: str, name: str, host: str, password: str, *, lanes: int = 6,
-        pause: float = 0.02,
+        pause: float = 0.02, by_head: bool = False,
     ) -> None:  # fmt: skip
-        self.sandbox, self.namespace, self.name = sandbox, namespace, name
+        self.sandbox, self.namespace, self.name, self.by_head = sandbox, namespace, name, by_head
         self._client = Client(sandbox.kubeconfig_path)
         self._lock = threading.Lock()
         argv = [
@@ -99,11 +103,19 @@ class Watched:
         told = self._ask("look " + " ".join(pod.address for pod in pods))
         return {pod.name: told[pod.address] for pod in pods}
 
+    def _in_shards(self, pods: list[Pod], told: Mapping[str, Mapping[str, Any]]) -> list[Pod]:
+        """The pods with the shard each belongs to; who does not answer keeps that of its label."""
+        if not self.by_head:
+            return pods
+        heads = sorted({said["head"] for said in told.values() if said})
+        return [replace(pod, shard=heads.index(told[pod.name]["head"])) if told.get(pod.name) else pod for pod in pods]
+
     def member(self, shard: int, *, master: bool) -> Pod:
         """The master of a shard, or one of its replicas."""
         told = self.roles()
         want = "master" if master else "replica"
-        return next(pod for pod in self.pods() if pod.shard == shard and told.get(pod.name, {}).get("role") == want)
+        pods = self._in_shards(self.pods(), told)
+        return next(pod for pod in pods if pod.shard == shard and told.get(pod.name, {}).get("role") == want)
 
     def ailing(self, shards: int | None = None, replicas: int | None = None) -> str:
         """What is not whole: pods away, a shard without one master and its replicas in step, nodes that do not agree.
@@ -112,7 +124,7 @@ class Watched:
         """
         pods, told = self.pods(), self.roles()
         by_shard: dict[int, list[Pod]] = {}
-        for pod in pods:
+        for pod in self._in_shards(pods, told):
             by_shard.setdefault(pod.shard, []).append(pod)
             said = told.get(pod.name)
             if not pod.ready or not said:
@@ -155,10 +167,11 @@ class Watched:
 
 @contextlib.contextmanager
 def watched(
-    sandbox: Sandbox, namespace: str, name: str, host: str, password: str, *, lanes: int = 6, pause: float = 0.02
-) -> Iterator[Watched]:
+    sandbox: Sandbox, namespace: str, name: str, host: str, password: str, *, lanes: int = 6, pause: float = 0.02,
+    by_head: bool = False,
+) -> Iterator[Watched]:  # fmt: skip
     """A client that writes to a cluster; it is ended at the end."""
-    made = Watched(sandbox, namespace, name, host, password, lanes=lanes, pause=pause)
+    made = Watched(sandbox, namespace, name, host, password, lanes=lanes, pause=pause, by_head=by_head)
     try:
         yield made
     finally:

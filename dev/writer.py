@@ -250,9 +250,9 @@ def tags(count: int) -> Iterator[str]:
 
 
 def look(book: Book, address: str) -> dict[str, Any]:
-    """How one server sees itself: `role`, `linked` (of a master the replicas in step, of a replica 1 or 0), `slots`
-    (whether it serves some), `ok` (whether all slots are served in its eyes), `nodes` it knows, `failed` of them. Empty
-    when it does not answer.
+    """How one server sees itself: `role`, `head` (the id of its shard's master), `linked` (of a master the replicas in
+    step, of a replica 1 or 0), `slots` (whether it serves some), `ok` (whether all slots are served in its eyes),
+    `nodes` it knows, `failed` of them. Empty when it does not answer.
     """
     try:
         with book.connect(address, seconds=ASK_SECONDS) as connection:
@@ -265,10 +265,12 @@ def look(book: Book, address: str) -> dict[str, Any]:
     peers, said = parse_nodes(nodes), parse_info(replication)
     is_master = said["role"] == "master"
     replicas = [value for key, value in said.items() if key.startswith("slave") and ",state=online," in value]
+    me = next(peer for peer in peers if "myself" in peer.flags)
     return {
         "role": "master" if is_master else "replica",
+        "head": me.id if is_master else me.master,
         "linked": len(replicas) if is_master else int(said["master_link_status"] == "up"),
-        "slots": any(peer.slots for peer in peers if "myself" in peer.flags),
+        "slots": bool(me.slots),
         "ok": parse_info(info)["cluster_state"] == "ok",
         "nodes": len(peers),
         "failed": sum(peer.doubted for peer in peers),
