@@ -117,8 +117,10 @@ def lose_node(scene: Scene) -> Cure:
 
 def split(scene: Scene) -> Cure:
     """A master, and a replica of another shard on another node: the rest is a majority."""
-    head = scene.seen.member(0, master=True)
-    other = next(pod for shard in (1, 2) if (pod := scene.seen.member(shard, master=False)).node != head.node)
+    heads, replicas = ([scene.seen.member(shard, master=is_head) for shard in range(3)] for is_head in (True, False))
+    head, other = next(
+        (head, other) for head in heads for other in replicas if head.shard != other.shard and head.node != other.node
+    )
     away: Sequence[Pod] = (head, other)
     for pod in away:
         freeze(scene.sandbox, pod)

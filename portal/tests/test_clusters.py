@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
+from django.utils import timezone
 from rest_framework.test import APIClient
 
 from portal.api import remembered
@@ -221,6 +222,26 @@ def test_a_change_of_the_spec_is_an_operation_that_tells_each_effect(alice: APIC
     assert (body["cluster"]["spec"]["memoryGiB"], body["cluster"]["spec"]["config"]) == (4, {"hz": 20})
 
 
+def test_what_plan_and_target_no_longer_allow_is_kept_and_hinders_no_other_change(
+    alice: APIClient, world: World
+) -> None:
+    orders = world.orders
+    plan = Plan.objects.create(name="plan-fast", engine="redis", title="Fast", storage_classes=["fast-ssd"], position=3)
+    Cluster.objects.filter(pk=orders.pk).update(plan=plan)
+    orders.target.checked = timezone.now()
+    orders.target.storage_classes = [{"name": "fast-ssd", "default": True, "expandable": True}]
+    for node in orders.target.nodes[1:]:
+        node["schedulable"] = False
+    orders.target.save()
+    (error,) = change(alice, {"replicasPerShard": 2}).json()["errors"]
+    assert (error["pointer"], error["code"]) == ("/spec/replicasPerShard", "too_few_nodes")
+    (error,) = change(alice, {"storageClass": "slow"}).json()["errors"]
+    assert (error["pointer"], error["code"]) == ("/spec/storageClass", "not_allowed")
+    answer = change(alice, {"config": {"hz": "20"}, "replicasPerShard": 0}, "?confirm=orders")
+    assert answer.status_code == 202, answer.content
+    assert answer.json()["cluster"]["spec"]["storageClass"] not in plan.storage_classes
+
+
 def test_a_change_that_changes_nothing_is_no_operation(alice: APIClient, world: World) -> None:
     answer = change(alice, {"shards": 3})
     assert (answer.status_code, answer["ETag"]) == (200, '"1"')
@@ -233,6 +254,7 @@ def test_a_change_that_changes_nothing_is_no_operation(alice: APIClient, world: 
         ({"storageClass": "fast-ssd"}, "/spec/storageClass", "unknown_storage_class", "has no class"),
         ({"storageGiB": 1}, "/spec/storageGiB", "not_changeable", "never shrink"),
         ({"shards": 4, "replicasPerShard": 0, "memoryGiB": 4}, "/spec/replicasPerShard", "not_changeable", "growth"),
+        ({"shards": 6, "replicasPerShard": 0}, "/spec/replicasPerShard", "not_changeable", "growth (shards)"),
         ({"config": {"maxmemory": "1gb"}}, "/spec/config/maxmemory", "not_allowed", "memoryGiB"),
         ({"config": {"cluster-port": 1}}, "/spec/config/cluster-port", "not_allowed", "Berth shapes"),
         ({"config": {"hzz": 1}}, "/spec/config/hzz", "unknown_field", "Did you mean hz?"),

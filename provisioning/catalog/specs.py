@@ -28,8 +28,14 @@ def target_view(target: Target) -> TargetView:
     )
 
 
-def complete_spec(engine: Engine, plan: Plan | None, sent: Mapping[str, Any], target: Target) -> dict[str, Any]:
-    """The request's values, then the plan's, then the engine's defaults. Raises Invalid with every problem."""
+def complete_spec(
+    engine: Engine, plan: Plan | None, sent: Mapping[str, Any], target: Target, before: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """The request's values, then the plan's, then the engine's defaults. Raises Invalid with every problem.
+
+    `before` is the complete spec of a cluster that runs: what its plan or target no longer allows it keeps, and may
+    come nearer to what they do allow.
+    """
     problems = [_unknown(key, engine) for key in sent if key not in {field.key for field in engine.fields}]
     spec: dict[str, Any] = {}
     for field in engine.fields:
@@ -38,6 +44,27 @@ def complete_spec(engine: Engine, plan: Plan | None, sent: Mapping[str, Any], ta
         problems += wrong
         spec[field.key] = _typed_entries(field, value) if field.entries and not wrong else value
     view = target_view(target)
+    had: Sequence[Problem] = _class_problems(engine, plan, before, view) if before is not None else ()
+    problems += [one for one in _class_problems(engine, plan, spec, view) if not _stood(one, had, before, spec)]
+    if not problems:
+        # The engine's own rules rely on kinds and limits being right.
+        had = engine.preflight(before, view) if before is not None else ()
+        found = [one for one in engine.preflight(spec, view) if not _stood(one, had, before, spec)]
+        problems = [*engine.check(spec), *found]
+    if problems:
+        errors = [FieldError(f"/spec{problem.pointer}", problem.code, problem.message) for problem in problems]
+        raise Invalid(
+            "invalid",
+            errors[0].message if len(errors) == 1 else f"{len(errors)} values of the spec are wrong.",
+            suggestion="Change the fields named in errors.",
+            errors=errors,
+        )
+    return spec
+
+
+def _class_problems(engine: Engine, plan: Plan | None, spec: Mapping[str, Any], view: TargetView) -> list[Problem]:
+    """Storage classes the plan or the target does not have."""
+    problems = []
     for field in engine.fields:
         if field.kind != "storage-class":
             continue
@@ -47,20 +74,19 @@ def complete_spec(engine: Engine, plan: Plan | None, sent: Mapping[str, Any], ta
             problems.append(Problem(f"/{field.key}", "not_allowed", text))
         elif view.storage_classes and spec[field.key] not in view.storage_classes:
             there = ", ".join(view.storage_classes)
-            text = f"{field.title}: the target {target.name} has no class {spec[field.key]!r}. It has: {there}."
+            text = f"{field.title}: the target {view.name} has no class {spec[field.key]!r}. It has: {there}."
             problems.append(Problem(f"/{field.key}", "unknown_storage_class", text))
-    if not problems:
-        # The engine's own rules rely on kinds and limits being right.
-        problems = [*engine.check(spec), *engine.preflight(spec, view)]
-    if problems:
-        found = [FieldError(f"/spec{problem.pointer}", problem.code, problem.message) for problem in problems]
-        raise Invalid(
-            "invalid",
-            found[0].message if len(found) == 1 else f"{len(found)} values of the spec are wrong.",
-            suggestion="Change the fields named in errors.",
-            errors=found,
-        )
-    return spec
+    return problems
+
+
+def _stood(
+    problem: Problem, had: Sequence[Problem], before: Mapping[str, Any] | None, spec: Mapping[str, Any]
+) -> bool:  # fmt: skip
+    """Whether a problem was there before the change, which makes it no worse."""
+    if before is None or not any((one.pointer, one.code) == (problem.pointer, problem.code) for one in had):
+        return False
+    was, will = before[problem.pointer[1:]], spec[problem.pointer[1:]]
+    return bool(was == will or (isinstance(will, int | float) and will < was))
 
 
 def _unknown(key: str, engine: Engine) -> Problem:

@@ -277,7 +277,7 @@ def plan_spec(*, cluster: Cluster, sent: Mapping[str, Any]) -> tuple[dict[str, A
     """The complete spec after a merge patch (RFC 7396) of a cluster's spec, and what the change does, field by field.
 
     null takes a value back: the plan's, or the engine's default, holds again. Wants `plan` and `target` loaded. Raises
-    Invalid for a spec that could not be ordered either.
+    Invalid for a spec that could not be ordered either; what the plan or the target no longer allows a cluster keeps.
     """
     engine = ENGINES[cluster.engine]
     known = completed(cluster.engine, cluster.spec)
@@ -288,7 +288,7 @@ def plan_spec(*, cluster: Cluster, sent: Mapping[str, Any]) -> tuple[dict[str, A
             entries = {**before[field.key], **sent[field.key]}
             merged[field.key] = {key: value for key, value in entries.items() if value is not None}
     wished = {key: value for key, value in merged.items() if value is not None}
-    after = complete_spec(engine, cluster.plan, wished, cluster.target)
+    after = complete_spec(engine, cluster.plan, wished, cluster.target, before)
     return after, list(engine.plan_change(before, after, target_view(cluster.target)))
 
 

@@ -143,7 +143,9 @@ WIPES = "Persistence is none: every pod that restarts loses its data."
 
 def plan_change(before: Spec, after: Spec, target: TargetView) -> Sequence[Change]:
     """What each changed field does to a running cluster. See docs/engines/redis.md for the table."""
-    grows = {key for key in ("memoryGiB", "cpu", "storageGiB", "exporter") if after[key] > before[key]}
+    # Members that leave stay until their data is elsewhere, and take room in the quota meanwhile.
+    larger = ("shards", "replicasPerShard", "memoryGiB", "cpu", "storageGiB", "exporter")
+    grows = {key for key in larger if after[key] > before[key]}
     shrinks = {key for key in ("shards", "replicasPerShard") if after[key] < before[key]}
     return [
         _with_risk(after, _judged(change, after, target, grows, shrinks))
