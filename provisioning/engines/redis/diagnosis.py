@@ -251,10 +251,10 @@ def _takes_for_failed(one: Node, other: Node) -> bool:
 def _frozen(case: _Case) -> Iterable[Cause]:
     for pod in case.down("silent"):
         case.explained.add(pod)
-        after = f"A replica takes over after {case.timeout}; " if case.led(pod) else ""
+        after = f"A replica takes over after {case.timeout}; it" if case.led(pod) else "It"
         yield Cause(
             "process-frozen", f"{case.named(pod)} has a process that does not react, on {case.node(pod)}.",
-            f"{after}it is frozen, or busy for long: see its node's load and its slow log. "
+            f"{after} is frozen, or busy for long: see its node's load and its slow log. "
             f"If it stays so, Berth ends it {FROZEN_SECONDS} s later, and it comes back as a replica."
             if case.sight.cluster.spec["replicasPerShard"] else
             "It is frozen, or busy for long: see its node's load and its slow log. Delete the pod if it stays so.",
@@ -283,8 +283,7 @@ def _disks(case: _Case) -> Iterable[Cause]:
             "disk-lost", f"{node.pod.name} came back empty, under a new id: its disk was lost.",
             f"Nothing to do: its old id is forgotten, and it copies shard {node.shard} from {leads.pod.name}."
             if leads is not None else
-            f"If a replica of shard {node.shard} is there it takes over after {case.timeout}; otherwise the shard's "
-            "data is gone.",
+            f"If a replica of shard {node.shard} is there it takes over at once; otherwise the shard's data is gone.",
             f"pod/{node.pod.name}",
         )  # fmt: skip
 

@@ -191,7 +191,7 @@ def _move(sight: Sight, link: Link, until: float, care: Care) -> str:
             if why:
                 care.blocked = Blocked(
                     "data_does_not_fit", f"The shards that stay are too small: {why}.",
-                    "Delete keys, or go back to more shards and give nodes more memory first: nothing was moved.",
+                    "Delete keys, or go back to more shards and give nodes more memory. What has moved stays moved.",
                 )  # fmt: skip
                 return care.blocked.message
         moved = moves.work(sight, link, until)

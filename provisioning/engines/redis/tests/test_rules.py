@@ -14,11 +14,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from provisioning.engines.base import Effect, PodView, TargetView
+from provisioning.engines.base import LABEL_SHARD, ClusterView, Effect, Manifest, PodView, TargetView
 from provisioning.engines.redis import spec as rules
 from provisioning.engines.redis.admin import Connection, Peer
 from provisioning.engines.redis.manifests import render
 from provisioning.engines.redis.placement import SLOTS, choose_masters, hand_overs, slot_range
+from provisioning.engines.redis.settings import wanted
 from provisioning.engines.redis.sight import Node, Sight
 from provisioning.engines.redis.slots import slot_of
 from provisioning.engines.redis.tests.servers import ENGINE, view
@@ -40,6 +41,11 @@ def test_more_members_than_nodes_is_refused_under_the_hard_spread_rule(spread: s
     assert [problem.code for problem in found] == codes
 
 
+def sets(cluster: ClusterView) -> list[Manifest]:
+    """The shards' StatefulSets, by shard."""
+    return [one for one in render(cluster) if one["kind"] == "StatefulSet"]
+
+
 def test_every_pod_fits_the_restricted_pod_security_standard() -> None:
     for manifest in render(view()):
         if manifest["kind"] != "StatefulSet":
@@ -56,6 +62,46 @@ def test_every_pod_fits_the_restricted_pod_security_standard() -> None:
 def test_one_stateful_set_and_one_disruption_budget_for_each_shard() -> None:
     kinds = Counter(manifest["kind"] for manifest in render(view(shards=5)))
     assert kinds == {"StatefulSet": 5, "PodDisruptionBudget": 5, "Service": 2, "ConfigMap": 1}
+
+
+def test_members_of_a_shard_never_share_a_node_under_the_hard_rule_and_prefer_not_to_under_the_soft() -> None:
+    for rule, where in (("hard", "requiredDuringSchedulingIgnoredDuringExecution"),
+                        ("soft", "preferredDuringSchedulingIgnoredDuringExecution")):  # fmt: skip
+        for shard, manifest in enumerate(sets(view(spread=rule))):
+            pod = manifest["spec"]["template"]
+            affinity = pod["spec"]["affinity"]["podAntiAffinity"]
+            assert list(affinity) == [where]
+            (term,) = affinity[where]
+            term = term.get("podAffinityTerm", term)
+            assert term["topologyKey"] == "kubernetes.io/hostname"
+            # Of this shard's pods, and of nobody else's.
+            wanted = term["labelSelector"]["matchLabels"]
+            assert wanted.items() <= pod["metadata"]["labels"].items()
+            assert wanted[LABEL_SHARD] == str(shard)
+
+
+def test_pods_spread_over_nodes_and_zones_and_a_shard_gives_up_one_member_at_a_time() -> None:
+    for manifest in sets(view()):
+        spread = manifest["spec"]["template"]["spec"]["topologySpreadConstraints"]
+        assert [(one["topologyKey"], one["maxSkew"]) for one in spread] == [
+            ("kubernetes.io/hostname", 1), ("topology.kubernetes.io/zone", 1),
+        ]  # fmt: skip
+    budgets = [one["spec"] for one in render(view()) if one["kind"] == "PodDisruptionBudget"]
+    assert [(one["maxUnavailable"], one["selector"]["matchLabels"][LABEL_SHARD]) for one in budgets] == [
+        (1, "0"), (1, "1"), (1, "2"),
+    ]  # fmt: skip
+
+
+def test_replicas_do_not_wander_to_other_shards_by_themselves() -> None:
+    assert wanted(view().spec)["cluster-allow-replica-migration"] == "no"
+
+
+def test_a_node_knows_its_id_after_a_restart_also_without_persistence() -> None:
+    """nodes.conf lies on the volume, so there always is one: without it a restarted pod would be a stranger."""
+    for manifest in sets(view(persistence="none", replicasPerShard=0)):
+        assert [one["metadata"]["name"] for one in manifest["spec"]["volumeClaimTemplates"]] == ["data"]
+        redis = next(one for one in manifest["spec"]["template"]["spec"]["containers"] if one["name"] == "redis")
+        assert {"name": "data", "mountPath": "/data"} in redis["volumeMounts"]
 
 
 def test_rendering_is_pure_and_holds_no_password() -> None:
