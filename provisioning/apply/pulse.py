@@ -86,17 +86,19 @@ async def _all(patients: Mapping[str, Patient]) -> dict[str, bool]:
 
 
 async def _reacts(patient: Patient) -> bool:
-    """Whether anything comes back in time. A refusal is a reaction too: there is a kernel, and no process to freeze."""
+    """Whether anything comes back in time. A refusal is a reaction too: there is a kernel, and no process to freeze.
+    That there is no way there is none: a router's answer, for a node that is lost.
+    """
     writer = None
     try:
         async with asyncio.timeout(WITHIN_SECONDS):
             reader, writer = await asyncio.open_connection(patient.address, patient.port)
             writer.write(patient.line)
             await reader.read(1)
-    except TimeoutError:
-        return False
-    except OSError:
+    except ConnectionError:
         return True
+    except OSError:
+        return False
     finally:
         if writer is not None:
             writer.transport.abort()

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+import errno
 from pathlib import Path
 
 import pytest
 
-from provisioning.apply.pulse import Patient, Pulses
+from provisioning.apply.pulse import Patient, Pulses, _reacts
 from provisioning.engines.redis.engine import RedisEngine
 from provisioning.engines.redis.tests.servers import Fleet, view
 from provisioning.management.commands.watch import _feel
@@ -82,3 +84,18 @@ def test_a_process_that_has_never_reacted_is_starting() -> None:
     pulses.feel()
     pulses.feel()
     assert told == []
+
+
+@pytest.mark.parametrize(
+    ("code", "reacts"),
+    [(errno.ECONNREFUSED, True), (errno.ECONNRESET, True), (errno.EHOSTUNREACH, False), (errno.ENETUNREACH, False)],
+)
+def test_a_refusal_is_a_reaction_and_a_router_that_knows_no_way_is_none(
+    monkeypatch: pytest.MonkeyPatch, code: int, reacts: bool
+) -> None:
+    async def fails(*_: object) -> None:
+        # Python makes it the error's own class, as for a real one.
+        raise OSError(code, "as the kernel says")
+
+    monkeypatch.setattr(asyncio, "open_connection", fails)
+    assert asyncio.run(_reacts(Patient("clu_1", "127.0.0.1", 6379, b"PING"))) is reacts
