@@ -1,8 +1,9 @@
 """Feels the pulse of pods: whether their processes still react. For what Kubernetes does not report.
 
 A frozen process, or a node cut off from us, changes nothing in Kubernetes for a long while: the kernel goes on taking
-connections. So every pod that once reacted is sent one harmless line again and again, without signing in; any answer
-will do. Who stops reacting, and who does so again, is reported once.
+connections. Nor does a process that ends together with its kubelet. So every pod that once reacted is sent one harmless
+line again and again, without signing in; any answer will do. Who stops reacting, and who does so again, is reported
+once.
 """
 
 from __future__ import annotations
@@ -86,8 +87,10 @@ async def _all(patients: Mapping[str, Patient]) -> dict[str, bool]:
 
 
 async def _reacts(patient: Patient) -> bool:
-    """Whether anything comes back in time. A refusal is a reaction too: there is a kernel, and no process to freeze.
-    That there is no way there is none: a router's answer, for a node that is lost.
+    """Whether anything comes back in time, be it the end of the connection: what speaks only TLS hangs up.
+
+    Nobody at the port is no reaction: mostly Kubernetes reports that the process has ended, but not when its node's
+    kubelet has ended with it.
     """
     writer = None
     try:
@@ -95,9 +98,11 @@ async def _reacts(patient: Patient) -> bool:
             reader, writer = await asyncio.open_connection(patient.address, patient.port)
             writer.write(patient.line)
             await reader.read(1)
+    except ConnectionRefusedError:
+        return False
     except ConnectionError:
         return True
-    except OSError:
+    except OSError:  # which a timeout is too
         return False
     finally:
         if writer is not None:

@@ -86,11 +86,27 @@ def test_a_process_that_has_never_reacted_is_starting() -> None:
     assert told == []
 
 
+def test_a_process_that_ends_is_reported_though_no_kubelet_says_so(fleet: Fleet) -> None:
+    told: list[str] = []
+    pulses = Pulses(told.append)
+    fleet.start()
+    try:
+        _feel(pod(fleet, 0), pulses)
+        pulses.feel()
+        fleet.kill(fleet.servers[0])
+        pulses.feel()
+        assert told == ["clu_1"]
+        pulses.feel()
+        assert told == ["clu_1"]
+    finally:
+        fleet.stop()
+
+
 @pytest.mark.parametrize(
     ("code", "reacts"),
-    [(errno.ECONNREFUSED, True), (errno.ECONNRESET, True), (errno.EHOSTUNREACH, False), (errno.ENETUNREACH, False)],
+    [(errno.ECONNREFUSED, False), (errno.ECONNRESET, True), (errno.EHOSTUNREACH, False), (errno.ENETUNREACH, False)],
 )
-def test_a_refusal_is_a_reaction_and_a_router_that_knows_no_way_is_none(
+def test_a_hung_up_connection_is_a_reaction_and_a_router_that_knows_no_way_is_none(
     monkeypatch: pytest.MonkeyPatch, code: int, reacts: bool
 ) -> None:
     async def fails(*_: object) -> None:

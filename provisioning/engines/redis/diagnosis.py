@@ -143,14 +143,16 @@ def _nodes(case: _Case) -> Iterable[Cause]:
         if case.node(pod):
             places[case.node(pod)].append(pod)
     known = {node.name: node.ready for node in case.world.nodes}
-    mute = {case.node(pod) for pod in case.down(*MUTE)}
+    # Of a process that has ended alone its kubelet says so.
+    quiet = (*MUTE, "refused")
+    mute = {case.node(pod) for pod in case.down(*quiet)}
     for place, pods in sorted(places.items()):
         away = [pod for pod in pods if case.state[pod] != "up"]
         if not away:
             continue
         if known and not known.get(place, False):
             word = "is not ready" if place in known else "is gone"
-        elif len(pods) > 1 and mute == {place} and all(case.state[pod] in MUTE for pod in pods):
+        elif len(pods) > 1 and mute == {place} and all(case.state[pod] in quiet for pod in pods):
             word = "is probably lost or cut off: nothing on it reacts"
         else:
             continue
