@@ -8,9 +8,14 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Mapping
 from functools import cached_property
+from importlib import import_module
 from types import MappingProxyType
 from typing import Any, ClassVar
 
+from django.conf import settings
+from django.contrib.auth import get_user
+from django.contrib.auth.base_user import AbstractBaseUser
+from django.contrib.auth.models import AnonymousUser
 from django.http import HttpRequest
 from django.http.response import HttpResponseBase
 from rest_framework.request import Request
@@ -78,6 +83,19 @@ class ApiView(APIView):
     audit_object = ""
     audit_tenant: Tenant | None = None
     audit_detail: Mapping[str, Any] = MappingProxyType({})
+
+    def may_still_ask(self) -> bool:
+        """Whether the token or the session this request came with would still let the same person in: for what takes
+        long. Who has become or ceased to be an administrator sees other things, and asks again.
+        """
+        if self.token is not None:
+            token = ApiToken.objects.usable().select_related("user").filter(pk=self.token.pk).first()
+            user: AbstractBaseUser | AnonymousUser | None = token.user if token else None
+        else:
+            again = HttpRequest()
+            again.session = import_module(settings.SESSION_ENGINE).SessionStore(self.request.session.session_key)
+            user = get_user(again)
+        return isinstance(user, User) and user.is_active and user.is_superuser == self.user.is_superuser
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)

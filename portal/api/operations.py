@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
+from rest_framework.exceptions import AuthenticationFailed
 from rest_framework.request import Request
 from rest_framework.response import Response
 
@@ -157,6 +159,12 @@ class WaitQuery(Query):
         "Default: its revision when the request arrives.",
     )  # fmt: skip
 
+    def validate_wait(self, value: float) -> float:
+        """Not "nan", which is neither below the least nor above the most."""
+        if math.isnan(value):
+            raise serializers.ValidationError("A number of seconds is wanted.", code="invalid")
+        return value
+
 
 def show_operations(rows: list[Operation]) -> list[Any]:
     """The wire form of operations, read with cluster, tenant and actor."""
@@ -196,7 +204,9 @@ class OperationView(ApiView):
         seen = query.get("revision", found.revision)
         if query["wait"] and found.revision <= seen and found.state not in TERMINAL_STATES:
             wait_for_operation(found.id, revision=seen, timeout=min(query["wait"], LONGEST_WAIT_SECONDS))
-            # Read again through the caller's own sight: it may have lost it while waiting.
+            # What was true of the caller a minute ago may not be now.
+            if not self.may_still_ask():
+                raise AuthenticationFailed("The token or session has ended while waiting.")
             found = self._find(operation)
         return Response(wire(OperationOut, found))
 

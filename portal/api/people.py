@@ -14,6 +14,7 @@ from portal.api.parsers import JsonParser, MergePatchParser
 from portal.api.schema import described
 from portal.api.serializers import Body, Text, read_body, read_query, wire, wire_list
 from portal.api.tokens import SCOPE_CHOICES, TokenOut
+from provisioning.clusters import grants
 from tenants.models import ApiToken, Invitation, Membership, Role
 from tenants.people import (
     INVITATION_DAYS,
@@ -155,9 +156,11 @@ class MemberView(PeopleView):
         return Response(wire(TenantMemberOut, member))
 
     @described("removeMember", tag="People", summary="Remove a member", answers={204: None}, problems=(403, 404, 409),
-               about="Needs the role owner. Works at once, tokens included. The last owner stays.")  # fmt: skip
+               about="Needs the role owner. Works at once, tokens included, and takes away what was shared with the "
+               "person before. The last owner stays.")  # fmt: skip
     def delete(self, request: Request, tenant: str, username: str) -> Response:
         remove_member(tenant=self.tenant, username=username)
+        grants.end_all(tenant=self.tenant, username=username)
         return Response(status=204)
 
 

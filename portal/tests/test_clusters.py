@@ -13,6 +13,7 @@ from rest_framework.test import APIClient
 from portal.api import remembered
 from portal.tests.conftest import Client, World, make_cluster, make_operation
 from provisioning.models import Cluster, ClusterEvent, OperationState, Phase, Plan, Principal, Target
+from tenants.models import ApiToken
 from tenants.quota import replace_limits
 
 CLUSTERS = "/api/v1/tenants/acme/clusters"
@@ -137,6 +138,24 @@ def test_waiting_with_an_old_revision_answers_at_once(alice: APIClient, world: W
     running = make_operation(world.orders, state=OperationState.RUNNING, revision=5)
     answer = alice.get(f"/api/v1/operations/{running.id}?wait=60&revision=4")
     assert answer.json()["revision"] == 5
+
+
+def test_a_wait_that_is_no_number_of_seconds_is_refused(alice: APIClient, world: World) -> None:
+    """A "nan" is neither below the least nor above the most: waiting for so long would never end."""
+    running = make_operation(world.orders, state=OperationState.RUNNING)
+    answer = alice.get(f"/api/v1/operations/{running.id}?wait=nan")
+    assert (answer.status_code, answer.json()["errors"][0]["pointer"]) == (422, "?wait")
+
+
+def test_a_token_that_is_revoked_while_it_waits_gets_no_answer(
+    alice: APIClient, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    running = make_operation(world.orders, state=OperationState.RUNNING)
+    monkeypatch.setattr(
+        "portal.api.operations.wait_for_operation", lambda *_, **__: ApiToken.objects.update(revoked=timezone.now())
+    )
+    answer = alice.get(f"/api/v1/operations/{running.id}?wait=60")
+    assert (answer.status_code, answer.json()["code"]) == (401, "unauthenticated")
 
 
 def test_operations_are_listed_newest_first_and_by_state(alice: APIClient, world: World) -> None:

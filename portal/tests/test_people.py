@@ -291,6 +291,16 @@ def test_a_cluster_is_shared_and_no_more(alice: APIClient, world: World, client_
     assert charlie.get("/api/v1/shared-clusters").json()["items"] == []
 
 
+def test_a_guest_who_became_a_member_and_was_removed_sees_nothing(
+    alice: APIClient, world: World, client_of: Client
+) -> None:
+    alice.post(f"{ORDERS}/grants", {"username": "charlie", "right": "use"}, format="json")
+    members = "/api/v1/tenants/acme/members"
+    assert alice.post(members, {"username": "charlie", "role": "viewer"}, format="json").status_code == 201
+    assert alice.delete(f"{members}/charlie").status_code == 204
+    assert client_of(world.charlie).get(ORDERS).status_code == 404
+
+
 def test_only_owners_share(world: World, client_of: Client) -> None:
     body = {"username": "charlie", "right": "use"}
     assert code(client_of(world.bob).post(f"{ORDERS}/grants", body, format="json")) == (403, "role_required")

@@ -204,7 +204,7 @@ export interface paths {
         post?: never;
         /**
          * Remove a member
-         * @description Needs the role owner. Works at once, tokens included. The last owner stays.
+         * @description Needs the role owner. Works at once, tokens included, and takes away what was shared with the person before. The last owner stays.
          */
         delete: operations["removeMember"];
         options?: never;
