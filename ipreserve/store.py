@@ -41,6 +41,8 @@ REMEMBERED = 50_000
 MOST_IN_ONE_COMMIT = 2000
 # Well below the webhook's deadline, also when a commit had to be tried again and again.
 MOST_GATHERED_SECONDS = 0.25
+# Failures further apart than this are not one failure. Controllers wait up to 1000 s between their tries.
+APART_SECONDS = 1200.0
 
 
 @dataclass(frozen=True)
@@ -367,6 +369,30 @@ def _trim(data: dict[str, str]) -> None:
 # --- group commit ---------------------------------------------------------------------------------------------------
 
 
+class Failing:
+    """For how long something has failed without having worked in between."""
+
+    # For tests, which do not wait.
+    now = staticmethod(time.monotonic)
+
+    def __init__(self) -> None:
+        self._span: tuple[float, float] | None = None
+
+    def failed(self) -> None:
+        """Once more. After a long time without a try nobody knows that it failed all along, so that begins anew."""
+        now, span = self.now(), self._span
+        self._span = (now if span is None or now - span[1] > APART_SECONDS else span[0]), now
+
+    def worked(self) -> None:
+        """It is over."""
+        self._span = None
+
+    def seconds(self) -> float:
+        """Since the first failure; 0 when the last try worked, or is too long ago to tell."""
+        now, span = self.now(), self._span
+        return 0.0 if span is None or now - span[1] > APART_SECONDS else now - span[0]
+
+
 @dataclass
 class _Waiting:
     claim: Claim
@@ -392,7 +418,7 @@ class Writer:
         self._wake = threading.Condition()
         self._barred: tuple[Barred, float] | None = None
         self._kept: tuple[Kept, float] | None = None
-        self.failing_since: float | None = None
+        self.failing = Failing()
         self.on_kept: Callable[[Kept], None] = lambda _: None
         threading.Thread(target=self._run, name=f"writer {index}", daemon=True).start()
 
@@ -462,7 +488,7 @@ class Writer:
                 log.warning("shard %d: %s; trying again", self.index, error)
                 time.sleep(pause)
                 pause = min(pause * 2, 0.5)
-        self.failing_since = None
+        self.failing.worked()
         self._metrics.commits.labels("written").inc()
         for one in batch:
             one.answer.set_result(None)
@@ -494,8 +520,7 @@ class Writer:
         return True
 
     def _fail(self, batch: list[_Waiting], error: Exception) -> None:
-        if self.failing_since is None:
-            self.failing_since = time.monotonic()
+        self.failing.failed()
         self._metrics.commits.labels("failed").inc()
         for one in batch:
             if not one.answer.done():
@@ -532,20 +557,23 @@ class Reserver:
         """Futures of what is not known to be written; empty when all is."""
         found: list[Future[None]] = []
         for claim in claims:
-            known = (claim.uid, claim.address)
-            with self._lock:
-                at = self._known.get(known)
-            if at is not None and time.monotonic() - at < REMEMBERED_SECONDS:
+            if self._knows(claim):
                 continue
+            known = (claim.uid, claim.address)
             future = self._writer(layout.shard_of(claim.address, self.shards)).submit(claim, seconds=seconds)
             future.add_done_callback(lambda done, known=known: self._remember(known, done))  # type: ignore[misc]
             found.append(future)
         return found
 
-    def failing_seconds(self) -> float:
-        """For how long some shard could not be written; 0 when all can."""
-        since = [w.failing_since for w in list(self._writers.values()) if w.failing_since is not None]
-        return time.monotonic() - min(since) if since else 0.0
+    def failing_seconds(self, claims: Iterable[Claim]) -> float:
+        """For how long the shards of those claims that are not written could not be; other shards do not count."""
+        indexes = {layout.shard_of(claim.address, self.shards) for claim in claims if not self._knows(claim)}
+        return max((self._writer(index).failing.seconds() for index in indexes), default=0.0)
+
+    def _knows(self, claim: Claim) -> bool:
+        with self._lock:
+            at = self._known.get((claim.uid, claim.address))
+        return at is not None and time.monotonic() - at < REMEMBERED_SECONDS
 
     def forget(self) -> None:
         """Calico's API has changed: nothing that is known holds any longer."""

@@ -64,7 +64,8 @@ class Webhook:
         self._context.num_tickets = 0
         self._served: certs.Served | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._failing_since: float | None = None
+        # Of reading pods; each writer knows of its own shard.
+        self._looking = store.Failing()
         self._ready = "not looked yet"
         self._stop = threading.Event()
         self._looks = ThreadPoolExecutor(16, thread_name_prefix="look")
@@ -196,7 +197,9 @@ class Webhook:
             try:
                 decision = await self._look(decision)
             except errors.IpreserveError as error:
-                return self._cannot(asked, str(error), 1)
+                self._looking.failed()
+                return self._cannot(asked, str(error), 1, failing=self._looking.seconds())
+            self._looking.worked()
         if isinstance(decision, Allow):
             return review.allowed(asked.uid), decision.reason.replace(" ", "_")
         return await self._reserve(asked, decision.claims, until)
@@ -220,16 +223,17 @@ class Webhook:
             return review.allowed(asked.uid), "known"
         problem = await _outcome(futures, left)
         if problem is None:
-            self._failing_since = None
             return review.allowed(asked.uid), "reserved"
-        return self._cannot(asked, problem, len(claims))
+        return self._cannot(asked, problem, len(claims), failing=self.reserver.failing_seconds(claims))
 
-    def _cannot(self, asked: review.Request, problem: str, addresses: int) -> tuple[dict[str, object], str]:
-        """The stated policy for "cannot record": refuse for some time, with a hint to try again; then let go."""
-        now = time.monotonic()
-        if self._failing_since is None:
-            self._failing_since = now
-        if now - self._failing_since < self.options.deny:
+    def _cannot(
+        self, asked: review.Request, problem: str, addresses: int, *, failing: float
+    ) -> tuple[dict[str, object], str]:
+        """The stated policy for "cannot record": refuse for some time, with a hint to try again; then let go.
+
+        `failing` is for how many seconds what this pod needs has failed.
+        """
+        if failing < self.options.deny:
             message = f"ipreserve could not reserve the pod's address yet ({problem}). Try again."
             return review.try_later(asked.uid, message, seconds=RETRY_HINT_SECONDS), "refused"
         log.error("%s/%s goes without a hold: %s", asked.namespace, asked.name, problem)
