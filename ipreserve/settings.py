@@ -21,6 +21,9 @@ from ipreserve.review import STATEFUL_PODS, Selector, selector
 LISTEN = re.compile(r"(?P<host>[0-9a-zA-Z.:\[\]-]+):(?P<port>\d{1,5})")
 NAMESPACE = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 CALICO_APIS = ("auto", "v3", "v1", "aggregated")
+# Of the webhooks for what must not be missed: Kubernetes' own default. On a busy cluster waiting is better than a
+# refusal, which only comes back as a retry.
+TIMEOUT_SECONDS = 10
 PROTECTED = Selector(labels={"ip-reserve": "enabled"})
 
 
@@ -180,6 +183,11 @@ def from_arguments(arguments: Mapping[str, str | None], environment: Mapping[str
     ):  # fmt: skip
         if (text := value(flag)) is not None:
             changes[name] = _seconds(flag, text, least=least)
+    if changes.get("deadline", found.deadline) >= TIMEOUT_SECONDS:
+        raise Misconfigured(
+            f"--deadline: {value('deadline')} is not below {TIMEOUT_SECONDS} seconds, after which the API server "
+            f"no longer waits for the webhook. Leave a second for the way: {TIMEOUT_SECONDS - 1} or less."
+        )
     if (text := value("gather-ms")) is not None:
         changes["gather"] = _seconds("gather-ms", text) / 1000
     for flag in ("max-count", "max-per-namespace"):

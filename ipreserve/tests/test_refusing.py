@@ -173,3 +173,20 @@ def test_pod_that_cannot_be_read_follows_the_same_policy(
     assert outcome(one, eviction()) == "gone"
     paper.before = fail
     assert outcome(one, eviction()) == "refused"
+
+
+def test_pod_that_nobody_reads_in_time_is_answered_before_the_api_server_gives_up(
+    paper: Paper, moved: Time, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = webhook(paper, monkeypatch, deadline=0.2)
+    go = threading.Event()
+    paper.before = lambda method, path: none_of(go.wait(10))
+
+    async def answers() -> list[str]:
+        # More than there are threads: the last ones never begin to look.
+        several = await asyncio.gather(*(one._answer(review.parse(eviction())) for _ in range(20)))
+        assert not go.is_set()
+        go.set()
+        return [outcome for _, outcome in several]
+
+    assert asyncio.run(answers()) == ["refused"] * 20

@@ -170,6 +170,11 @@ def test_own_deadline_is_below_the_timeout_of_what_must_not_be_missed() -> None:
     must = [one for one in entries if one["failurePolicy"] == "Fail"]
     assert [one["name"].partition(".")[0] for one in must] == ["delete", "delete-opted-in", "evict"]
     assert all(settings.Settings().deadline < one["timeoutSeconds"] for one in must)
+    for allowed in ("9.9", "0.1"):
+        assert settings.from_arguments({"deadline": allowed}, {}).deadline < must[0]["timeoutSeconds"]
+    for late in ("10", "1m"):
+        with pytest.raises(errors.Misconfigured, match=f"--deadline: {late} is not below 10 seconds.* 9 or less"):
+            settings.from_arguments({"deadline": late}, {})
 
 
 def test_no_to_an_eviction_is_a_429_with_the_time_to_wait() -> None:
