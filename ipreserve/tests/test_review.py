@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from ipreserve import certs, errors, install, kube, records, review, settings
+from ipreserve import certs, errors, install, kube, records, review, settings, store
 from ipreserve.records import Address, End, Ledger, Record, State
 from ipreserve.settings import Live
 from ipreserve.tests import wire
@@ -152,12 +152,26 @@ def test_jump_that_goes_back_changes_nothing() -> None:
         ("max_count", "-1", "--max-count: '-1' is not a number from 0"),
         ("namespace", "No", "--namespace: 'No' is not a name of a namespace"),
         ("period", "0", "--period: 0 is below 0.1 seconds"),
+        ("cancel_after", "29s", "--cancel-after: 29s is below 30 seconds, for which a webhook takes a claim"),
+        ("cancel_after", "soon", "--cancel-after: 'soon' is not a duration such as 90s, 30m or 2h"),
     ],
 )
 def test_wrong_option_is_refused_with_its_name_and_what_would_be_right(flag: str, value: str, says: str) -> None:
     with pytest.raises(errors.Misconfigured) as caught:
         settings.from_arguments({flag: value}, {})
     assert says in str(caught.value)
+
+
+def test_claims_are_never_dropped_while_webhooks_still_take_them_for_granted() -> None:
+    good = settings.reload({"cancel-after": "30s"}, Live())
+    assert (good.live.cancel_after, good.problems) == (30.0, ())
+    assert settings.from_arguments({"cancel_after": "30"}, {}).cancel_after == 30.0
+    kept = settings.reload({"cancel-after": "25s"}, good.live)
+    assert kept.live.cancel_after == 30.0
+    (problem,) = kept.problems
+    assert problem.startswith("ip-reserve-config: cancel-after: 25s is below 30 seconds, ")
+    assert problem.endswith("Set 30s or more; the last good value stays")
+    assert max(store.REMEMBERED_SECONDS, store.FRESH_SECONDS) < settings.LEAST_CANCEL_AFTER
 
 
 def test_flag_wins_over_environment_and_both_over_the_default() -> None:
@@ -190,8 +204,8 @@ NAMES = ["ipreserve-webhook.ip-reserve.svc", "127.0.0.1"]
 
 def trusts(bundle: bytes, served: bytes, at: datetime) -> None:
     """As the API server checks. Raises when it would not."""
-    store = x509.verification.Store(x509.load_pem_x509_certificates(bundle))
-    builder = x509.verification.PolicyBuilder().store(store).time(at)
+    trusted = x509.verification.Store(x509.load_pem_x509_certificates(bundle))
+    builder = x509.verification.PolicyBuilder().store(trusted).time(at)
     leaf = x509.load_pem_x509_certificate(served)
     builder.build_server_verifier(x509.DNSName(NAMES[0])).verify(leaf, [])
 
