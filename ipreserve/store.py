@@ -418,6 +418,9 @@ class Writer:
         self._wake = threading.Condition()
         self._barred: tuple[Barred, float] | None = None
         self._kept: tuple[Kept, float] | None = None
+        # Counts what another thread asked to be forgotten: what a commit knew before is not kept after.
+        self._forgotten = 0
+        self._lock = threading.Lock()
         self.failing = Failing()
         self.on_kept: Callable[[Kept], None] = lambda _: None
         threading.Thread(target=self._run, name=f"writer {index}", daemon=True).start()
@@ -432,7 +435,19 @@ class Writer:
 
     def forget(self) -> None:
         """Read everything anew before the next write: Calico's API has changed."""
-        self._barred = self._kept = None
+        with self._lock:
+            self._forgotten += 1
+            self._barred = self._kept = None
+
+    def _keep(self, since: int, *, barred: Barred | None = None, kept: Kept | None = None, at: float) -> None:
+        """Know this from now on, unless somebody said "forget" since."""
+        with self._lock:
+            if since != self._forgotten:
+                return
+            if barred is not None:
+                self._barred = barred, at
+            if kept is not None:
+                self._kept = kept, at
 
     def _gather_more(self, *, several: bool, took: float) -> None:
         """Wait while claims keep coming. `several`: the last commit, which took so long, answered more than one."""
@@ -494,30 +509,36 @@ class Writer:
             one.answer.set_result(None)
 
     def _write(self, claims: list[Claim], left: float) -> bool:
-        """One attempt; False when what is known is too old to be trusted, and was forgotten."""
+        """One attempt; False when what is known is too old to be trusted, or was forgotten meanwhile."""
         now = time.monotonic()
         timeout = min(left, 10.0)
-        if self._barred is None:
-            self._barred = self._store.read_barred(self.index, timeout=timeout), now
-        if self._kept is None:
-            self._kept = self._store.read_kept(self.index, timeout=timeout), now
-        known, known_at = self._barred
+        with self._lock:
+            since, seen, recorded = self._forgotten, self._barred, self._kept
+        if seen is None:
+            seen = self._store.read_barred(self.index, timeout=timeout), now
+            self._keep(since, barred=seen[0], at=now)
+        if recorded is None:
+            recorded = self._store.read_kept(self.index, timeout=timeout), now
+            self._keep(since, kept=recorded[0], at=now)
+        known, known_at = seen
         wanted = known.addresses | {one.address for one in claims}
         if wanted != known.addresses or known.raw is None or not known.is_canonical:
             aggregate = len(wanted) * self._shards() > layout.AGGREGATE_FROM
-            self._barred = self._store.write_barred(known, wanted, aggregate=aggregate, timeout=timeout), now
+            stored = self._store.write_barred(known, wanted, aggregate=aggregate, timeout=timeout)
+            self._keep(since, barred=stored, at=now)
         elif now - known_at > FRESH_SECONDS:
             self.forget()
             return False
-        ledger, ledger_at = self._kept
+        ledger, ledger_at = recorded
         after = with_claims(ledger.ledger, claims)
         if after is not None:
-            self._kept = self._store.write_kept(ledger, after, timeout=timeout), now
-            self.on_kept(self._kept[0])
+            fresh = self._store.write_kept(ledger, after, timeout=timeout)
+            self._keep(since, kept=fresh, at=now)
+            self.on_kept(fresh)
         elif now - ledger_at > FRESH_SECONDS:
             self.forget()
             return False
-        return True
+        return since == self._forgotten
 
     def _fail(self, batch: list[_Waiting], error: Exception) -> None:
         self.failing.failed()
@@ -578,10 +599,12 @@ class Reserver:
     def forget(self) -> None:
         """Calico's API has changed: nothing that is known holds any longer."""
         with self._lock:
-            self._known.clear()
             writers = list(self._writers.values())
         for writer in writers:
             writer.forget()
+        # Last: a commit that was about to end may have added to it.
+        with self._lock:
+            self._known.clear()
 
     def learn(self, ledger: Kept) -> None:
         """Shard 0 says how many shards there are."""
