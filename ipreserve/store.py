@@ -38,6 +38,8 @@ HISTORY_BYTES = 600_000
 FRESH_SECONDS = 10.0
 REMEMBERED_SECONDS = 20.0
 REMEMBERED = 50_000
+# Addresses in one line of the log.
+SHOWN = 10
 MOST_IN_ONE_COMMIT = 2000
 # Well below the webhook's deadline, also when a commit had to be tried again and again.
 MOST_GATHERED_SECONDS = 0.25
@@ -535,6 +537,10 @@ class Writer:
             fresh = self._store.write_kept(ledger, after, timeout=timeout)
             self._keep(since, kept=fresh, at=now)
             self.on_kept(fresh)
+            if broken := ledger.ledger.broken:
+                # The sweeper finds them well kept, and would not say a word.
+                log.error("ledger %d: unreadable records of %s, kept as .bad", self.index, sorted(broken)[:SHOWN])
+                self._metrics.quarantined.inc(len(broken))
         elif now - ledger_at > FRESH_SECONDS:
             self.forget()
             return False

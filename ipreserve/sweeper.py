@@ -221,6 +221,8 @@ class Sweeper:
         self._blocks: kube.Mirror[Block] | None = None
         self._pools_path: str | None = None
         self._unrecorded: frozenset[Address] = frozenset()
+        # Keys of ledgers that are no address's: told once.
+        self._strange: frozenset[tuple[int, str]] = frozenset()
         self._book = Book()
         # When the book was last brought up to date: it has to be made anew when the time goes back.
         self._followed = 0.0
@@ -327,6 +329,11 @@ class Sweeper:
 
     def _read(self) -> _Found:
         kept = self.store.all_kept()
+        strange = frozenset((index, name) for index, shard in kept.items() for name in shard.ledger.strange)
+        if fresh := sorted(strange - self._strange):
+            some = [f"{store.shard_name(index)}: {name}" for index, name in fresh[:SHOWN_IN_EVENT]]
+            log.error("%d keys of ledgers are no address and are left as they are: %s", len(fresh), some)
+        self._strange = strange
         # The ledgers first: what is barred and recorded in between is then seen barred only, and is waited for.
         barred = self.store.all_barred()
         largest = max(shard.size for shard in kept.values())

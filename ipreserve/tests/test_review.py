@@ -89,9 +89,26 @@ def test_no_content_of_the_configmap_is_lost_or_fatal(data: dict[str, str]) -> N
 @pytest.mark.parametrize("text", ["", "a_b_c", "a_b_c_d_e", "a_b_c_2022-12-24T10:00:00", "a_b_c_2022-13-45-10:00:00"])
 def test_record_of_another_form_is_quarantined_and_not_skipped(text: str) -> None:
     ledger = records.read({"10.0.0.1": text, "fd00--1": "team_cache-0_n1_2022-12-24-10:00:00"})
-    assert ledger.broken == {"10.0.0.1": text}
+    assert ledger.broken == {"10.0.0.1": (text,)}
     assert set(ledger.records) == {"fd00::1"}
     assert records.write(ledger)["10.0.0.1.bad"] == text
+
+
+def test_every_text_of_an_address_that_broke_more_than_once_is_kept() -> None:
+    data = {"10.0.0.1": "half", "10.0.0.1.json": "{half", "10.0.0.2.json": "{other"}
+    for again in ("{again", "{half", "{more"):
+        first = records.read(data)
+        data = records.write(first)
+        assert records.read(data) == records.written(first)
+        data |= {"10.0.0.1.json": again}
+    data = records.write(records.read(data))
+    assert data == {
+        "10.0.0.1.bad": "{half", "10.0.0.1.2.bad": "half", "10.0.0.1.3.bad": "{again", "10.0.0.1.4.bad": "{more",
+        "10.0.0.2.bad": "{other",
+    }  # fmt: skip
+    two_ways = records.read({"fd00--1": "one", "fd00-0-0-0-0-0-0-1": "two"})
+    assert set(records.write(two_ways).values()) == {"one", "two"}
+    assert two_ways.strange == frozenset()
 
 
 def test_records_are_written_as_the_example_that_their_readers_test_against() -> None:

@@ -132,7 +132,7 @@ def test_what_the_article_s_service_left_is_taken_over(quiet_world: World, sweep
 
 
 def test_corrupt_records_are_kept_for_people_and_the_address_stays_barred(
-    quiet_world: World, sweeper_kubeconfig: Path
+    quiet_world: World, sweeper_kubeconfig: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     world = quiet_world
     reserve(world, claim(world, "cache-0", 1), claim(world, "cache-1", 2))
@@ -147,6 +147,7 @@ def test_corrupt_records_are_kept_for_people_and_the_address_stays_barred(
     assert world.records()[address(world.address(1))].pod == "cache-0"
     sweeper.sweep()
     assert sweeper.metrics.registry.get_sample_value("ipreserve_quarantined_records") == 2
+    assert caplog.text.count("1 keys of ledgers are no address and are left as they are") == 1
 
 
 def test_count_releases_the_oldest_and_leaves_the_rest(quiet_world: World, sweeper_kubeconfig: Path) -> None:

@@ -72,3 +72,20 @@ def test_what_was_known_of_the_old_api_is_not_known_again_after_it_was_forgotten
     # The pod asks again: nothing says that the address stands where it has to.
     case.reserve(B)
     assert case.barred(CALICO) == {B}
+
+
+def test_record_that_a_commit_finds_unreadable_is_told_counted_and_kept(caplog: pytest.LogCaptureFixture) -> None:
+    case = Case()
+    case.reserve(A)
+    ledger = case.paper.objects[f"/api/v1/namespaces/ip-reserve/{LEDGER}"]
+    ledger["data"] |= {A: "half", f"{A}.json": "{half"}
+    case.reserver.forget()
+    case.reserve(B)
+    kept = case.store.read_kept(0).ledger
+    assert dict(kept.bad) == {f"{A}.bad": "{half", f"{A}.2.bad": "half"}
+    assert set(kept.records) == {B}
+    assert A in case.barred(CALICO)
+    assert f"unreadable records of ['{A}'], kept as .bad" in caplog.text
+    assert case.metrics.registry.get_sample_value("ipreserve_quarantined_total") == 1
+    case.reserve(Address("10.0.0.3"))
+    assert case.metrics.registry.get_sample_value("ipreserve_quarantined_total") == 1
