@@ -594,10 +594,10 @@ def advise(ipam: Ipam, *, cooldown: float | None, pods_per_node: int, rules: Rul
                 f"{most} addresses, and may need {pods_per_node} for pods and {rules.max_count} for holds. "
                 f"Raise maxBlocksPerHost in Calico's IPAM configuration, use larger blocks, or lower max-count."
             )
-    if cooldown is None:
+    if not cooldown:
         found.append(
-            "ipCooldownSeconds: this Calico has none, or it is not set. Where there is one (3.33), 30 to 60 s also "
-            "cover what no webhook sees, such as addresses of unprotected namespaces."
+            "ipCooldownSeconds: this Calico has none, or it is not set, or set to 0. Where there is one (3.33), 30 to "
+            "60 s also cover what no webhook sees, such as addresses of unprotected namespaces."
         )
     elif cooldown > 60:
         found.append(

@@ -214,10 +214,19 @@ def test_advice_names_the_block_limit_that_pods_and_holds_do_not_fit() -> None:
     found = pool.advise(ipam, cooldown=30.0, pods_per_node=250, rules=replace(RULES, max_count=300))
     assert "at most 20 blocks of /28, 320 addresses" in found[0]
     fits = pool.advise(
-        replace(ipam, pools=(Range(cidr="10.0.0.0/16", block=26),)), cooldown=0.0, pods_per_node=250,
+        replace(ipam, pools=(Range(cidr="10.0.0.0/16", block=26),)), cooldown=30.0, pods_per_node=250,
         rules=replace(RULES, max_count=300),
     )  # fmt: skip
-    assert fits == []
+    assert [one.partition(":")[0] for one in fits] == ["ipCooldownSeconds"]
+
+
+@pytest.mark.parametrize(
+    ("cooldown", "says"),
+    [(None, "30 to 60 s also cover what"), (0.0, "30 to 60 s also cover what"), (3600.0, "are enough")],
+)
+def test_advice_asks_for_a_cooldown_of_calico_s_own_and_for_a_short_one(cooldown: float | None, says: str) -> None:
+    found = pool.advise(Ipam(blocks=()), cooldown=cooldown, pods_per_node=110, rules=RULES)
+    assert says in found[0]
 
 
 # --- sets, shards, ranges -------------------------------------------------------------------------------------------
