@@ -15,7 +15,7 @@ from ipreserve import errors
 from ipreserve.certs import SECRET
 from ipreserve.kube import JsonObject, Kube
 from ipreserve.review import PREFIX, Selector
-from ipreserve.settings import Live
+from ipreserve.settings import TIMEOUT_SECONDS, Live
 from ipreserve.store import HISTORY, MANAGED, NAME, Store
 
 log = logging.getLogger("ipreserve.install")
@@ -25,8 +25,6 @@ MUTATING = "/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations"
 CONFIGURATION, GIVE_BACK = "ipreserve", "ipreserve-give-back"
 SERVICE = "ipreserve-webhook"
 LEASE = "ipreserve-sweeper"
-# Kubernetes' own default. On a busy cluster waiting is better than a refusal, which only comes back as a retry.
-TIMEOUT_SECONDS = 10
 
 REAL = {"name": "not-a-dry-run", "expression": "!has(request.dryRun) || !request.dryRun"}
 ON_POD_NETWORK = {

@@ -430,6 +430,9 @@ def _step(
             return replace(record, state=State.RELEASING, end=End.RETURNED)
         if record.state is not State.FREED and user.created <= record.first:
             # It had gone to somebody else before it was claimed: the pod that left had only kept it in its status.
+            if user.deleting:
+                # Whose own claim this one replaced, and whose last DELETE a webhook may answer from memory.
+                return _terminating(_taken_over(record, user), now)
             return replace(record, state=State.RELEASING, end=End.CANCELLED)
         other = user.workload != (record.namespace, record.owner or record.pod) and not record.is_unknown
         return replace(record, swapped=record.swapped or other)
@@ -438,6 +441,13 @@ def _step(
     if user is not None or (allocated is not None and one in allocated):
         return record if record.state is State.TERMINATING else _terminating(record, now)
     return replace(record, state=State.FREED, freed=now, hold=hold_for(record, picture, rules))
+
+
+def _taken_over(record: Record, user: Pod) -> Record:
+    """The claim as that of the pod that has the address. Its own policy annotations are not known here."""
+    return replace(
+        record, namespace=user.namespace, pod=user.name, node=user.node, uid=user.uid, owner=user.owner, policy={}
+    )
 
 
 def _terminating(record: Record, now: float) -> Record:
@@ -584,10 +594,10 @@ def advise(ipam: Ipam, *, cooldown: float | None, pods_per_node: int, rules: Rul
                 f"{most} addresses, and may need {pods_per_node} for pods and {rules.max_count} for holds. "
                 f"Raise maxBlocksPerHost in Calico's IPAM configuration, use larger blocks, or lower max-count."
             )
-    if cooldown is None:
+    if not cooldown:
         found.append(
-            "ipCooldownSeconds: this Calico has none, or it is not set. Where there is one (3.33), 30 to 60 s also "
-            "cover what no webhook sees, such as addresses of unprotected namespaces."
+            "ipCooldownSeconds: this Calico has none, or it is not set, or set to 0. Where there is one (3.33), 30 to "
+            "60 s also cover what no webhook sees, such as addresses of unprotected namespaces."
         )
     elif cooldown > 60:
         found.append(

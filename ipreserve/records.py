@@ -1,15 +1,16 @@
 """The ledger's records and how they are written down. Pure.
 
 A record is two keys of a ConfigMap: the address holds the four fields that older tools read, and the address with
-`.json` appended holds everything. What cannot be read is kept under `.bad` for people to look at.
+`.json` appended holds everything. What cannot be read is kept under `.bad`, then `.2.bad` and so on, for people to look
+at.
 """
 
 from __future__ import annotations
 
-import contextlib
 import ipaddress
+import itertools
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -114,8 +115,13 @@ class Ledger:
 
     records: Mapping[Address, Record] = field(default_factory=dict)
     bad: Mapping[str, str] = field(default_factory=dict)
-    # Addresses whose record was unreadable: their protection stays, under a record made anew.
-    broken: Mapping[Address, str] = field(default_factory=dict)
+    # Addresses whose record was unreadable, with what stood there: their protection stays, under a record made anew.
+    broken: Mapping[Address, tuple[str, ...]] = field(default_factory=dict)
+
+    @property
+    def strange(self) -> frozenset[str]:
+        """Keys that are no address's; those that this service made are not among them."""
+        return frozenset(name for name in self.bad if not name.endswith(BAD))
 
 
 def address(text: str) -> Address:
@@ -289,7 +295,7 @@ def read(
     known = {one: record for one, record in old.records.items() if one not in old.broken}
     records: dict[Address, Record] = {}
     bad = {name: text for name, text in data.items() if name.endswith(BAD)}
-    broken: dict[Address, str] = {}
+    broken: dict[Address, tuple[str, ...]] = {}
     names = {name.removesuffix(MORE) for name in data if not name.endswith(BAD)}
     for name in sorted(names):
         plain, full = data.get(name), data.get(name + MORE)
@@ -305,11 +311,14 @@ def read(
         try:
             records[found] = from_json(raw) if full is not None else from_legacy(raw)
         except BadRecord:
-            broken[found] = raw
+            # An address may be written in more than one way.
+            broken[found] = (*broken.get(found, ()), raw)
             if full is not None and plain is not None:
                 # The four fields may still say whose address it was.
-                with contextlib.suppress(BadRecord):
+                try:
                     records[found] = from_legacy(plain)
+                except BadRecord:
+                    broken[found] = (*broken[found], plain)
     return Ledger(records=records, bad=bad, broken=broken)
 
 
@@ -322,8 +331,7 @@ def write(
     since a write changes a few of thousands.
     """
     known, texts = before or {}, data or {}
-    found = dict(ledger.bad)
-    found.update({key(one) + BAD: raw for one, raw in ledger.broken.items()})
+    found = _quarantined(ledger)
     for one, record in ledger.records.items():
         short = key(one)
         full = short + MORE
@@ -336,7 +344,23 @@ def write(
 
 def written(ledger: Ledger) -> Ledger:
     """The ledger as a reader would find it after `write`."""
-    return Ledger(records=ledger.records, bad={**ledger.bad, **{key(a) + BAD: r for a, r in ledger.broken.items()}})
+    return Ledger(records=ledger.records, bad=_quarantined(ledger))
+
+
+def _quarantined(ledger: Ledger) -> dict[str, str]:
+    """What nobody understands, with what is broken beside it: under the first free names, so that nothing is lost."""
+    found = dict(ledger.bad)
+    for one, texts in ledger.broken.items():
+        for text in texts:
+            # Whoever breaks it the same way again and again must not fill the object.
+            found[next(name for name in _bad_names(one) if found.get(name, text) == text)] = text
+    return found
+
+
+def _bad_names(one: Address) -> Iterator[str]:
+    yield key(one) + BAD
+    for number in itertools.count(2):
+        yield f"{key(one)}.{number}{BAD}"
 
 
 def claimed(claim: Claim, *, before: Record | None, seq: int) -> Record:

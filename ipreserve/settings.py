@@ -21,6 +21,12 @@ from ipreserve.review import STATEFUL_PODS, Selector, selector
 LISTEN = re.compile(r"(?P<host>[0-9a-zA-Z.:\[\]-]+):(?P<port>\d{1,5})")
 NAMESPACE = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 CALICO_APIS = ("auto", "v3", "v1", "aggregated")
+# Of the webhooks for what must not be missed: Kubernetes' own default. On a busy cluster waiting is better than a
+# refusal, which only comes back as a retry.
+TIMEOUT_SECONDS = 10
+# Repeats of a claim are answered from memory for 20 s (store.REMEMBERED_SECONDS): one that were dropped before would be
+# believed to be there still, and the pod would go without a hold.
+LEAST_CANCEL_AFTER = 30.0
 PROTECTED = Selector(labels={"ip-reserve": "enabled"})
 
 
@@ -88,7 +94,7 @@ def reload(data: Mapping[str, str], before: Live) -> Reloaded:
 
     take("hold", "hold", parse_duration)
     take("short-hold", "short_hold", parse_duration)
-    take("cancel-after", "cancel_after", parse_duration)
+    take("cancel-after", "cancel_after", _cancel_after)
     take("max-count", "max_count", _count)
     take("max-per-namespace", "max_per_namespace", _count)
     take("namespace-selector", "namespaces", _selector)
@@ -104,6 +110,16 @@ def _count(text: str) -> int:
     if not text.strip().isdecimal():
         raise ValueError(f"{text!r} is not a number from 0")
     return int(text)
+
+
+def _cancel_after(text: str) -> float:
+    found = parse_duration(text)
+    if not found >= LEAST_CANCEL_AFTER:
+        raise ValueError(
+            f"{text} is below {LEAST_CANCEL_AFTER:g} seconds, for which a webhook takes a claim that it has written "
+            f"for granted. Set {LEAST_CANCEL_AFTER:g}s or more"
+        )
+    return found
 
 
 def _selector(text: str) -> Selector:
@@ -176,10 +192,20 @@ def from_arguments(arguments: Mapping[str, str | None], environment: Mapping[str
         changes["url"] = text.rstrip("/")
     for flag, name, least in (
         ("deadline", "deadline", 0.1), ("deny-seconds", "deny", 0.0), ("period", "period", 0.1), ("hold", "hold", 0.0),
-        ("short-hold", "short_hold", 0.0), ("cancel-after", "cancel_after", 1.0),
+        ("short-hold", "short_hold", 0.0),
     ):  # fmt: skip
         if (text := value(flag)) is not None:
             changes[name] = _seconds(flag, text, least=least)
+    if (text := value("cancel-after")) is not None:
+        try:
+            changes["cancel_after"] = _cancel_after(text)
+        except ValueError as error:
+            raise Misconfigured(f"--cancel-after: {error}") from error
+    if changes.get("deadline", found.deadline) >= TIMEOUT_SECONDS:
+        raise Misconfigured(
+            f"--deadline: {value('deadline')} is not below {TIMEOUT_SECONDS} seconds, after which the API server "
+            f"no longer waits for the webhook. Leave a second for the way: {TIMEOUT_SECONDS - 1} or less."
+        )
     if (text := value("gather-ms")) is not None:
         changes["gather"] = _seconds("gather-ms", text) / 1000
     for flag in ("max-count", "max-per-namespace"):

@@ -38,9 +38,13 @@ HISTORY_BYTES = 600_000
 FRESH_SECONDS = 10.0
 REMEMBERED_SECONDS = 20.0
 REMEMBERED = 50_000
+# Addresses in one line of the log.
+SHOWN = 10
 MOST_IN_ONE_COMMIT = 2000
 # Well below the webhook's deadline, also when a commit had to be tried again and again.
 MOST_GATHERED_SECONDS = 0.25
+# Failures further apart than this are not one failure. Controllers wait up to 1000 s between their tries.
+APART_SECONDS = 1200.0
 
 
 @dataclass(frozen=True)
@@ -367,6 +371,30 @@ def _trim(data: dict[str, str]) -> None:
 # --- group commit ---------------------------------------------------------------------------------------------------
 
 
+class Failing:
+    """For how long something has failed without having worked in between."""
+
+    # For tests, which do not wait.
+    now = staticmethod(time.monotonic)
+
+    def __init__(self) -> None:
+        self._span: tuple[float, float] | None = None
+
+    def failed(self) -> None:
+        """Once more. After a long time without a try nobody knows that it failed all along, so that begins anew."""
+        now, span = self.now(), self._span
+        self._span = (now if span is None or now - span[1] > APART_SECONDS else span[0]), now
+
+    def worked(self) -> None:
+        """It is over."""
+        self._span = None
+
+    def seconds(self) -> float:
+        """Since the first failure; 0 when the last try worked, or is too long ago to tell."""
+        now, span = self.now(), self._span
+        return 0.0 if span is None or now - span[1] > APART_SECONDS else now - span[0]
+
+
 @dataclass
 class _Waiting:
     claim: Claim
@@ -392,7 +420,10 @@ class Writer:
         self._wake = threading.Condition()
         self._barred: tuple[Barred, float] | None = None
         self._kept: tuple[Kept, float] | None = None
-        self.failing_since: float | None = None
+        # Counts what another thread asked to be forgotten: what a commit knew before is not kept after.
+        self._forgotten = 0
+        self._lock = threading.Lock()
+        self.failing = Failing()
         self.on_kept: Callable[[Kept], None] = lambda _: None
         threading.Thread(target=self._run, name=f"writer {index}", daemon=True).start()
 
@@ -406,7 +437,19 @@ class Writer:
 
     def forget(self) -> None:
         """Read everything anew before the next write: Calico's API has changed."""
-        self._barred = self._kept = None
+        with self._lock:
+            self._forgotten += 1
+            self._barred = self._kept = None
+
+    def _keep(self, since: int, *, barred: Barred | None = None, kept: Kept | None = None, at: float) -> None:
+        """Know this from now on, unless somebody said "forget" since."""
+        with self._lock:
+            if since != self._forgotten:
+                return
+            if barred is not None:
+                self._barred = barred, at
+            if kept is not None:
+                self._kept = kept, at
 
     def _gather_more(self, *, several: bool, took: float) -> None:
         """Wait while claims keep coming. `several`: the last commit, which took so long, answered more than one."""
@@ -462,40 +505,49 @@ class Writer:
                 log.warning("shard %d: %s; trying again", self.index, error)
                 time.sleep(pause)
                 pause = min(pause * 2, 0.5)
-        self.failing_since = None
+        self.failing.worked()
         self._metrics.commits.labels("written").inc()
         for one in batch:
             one.answer.set_result(None)
 
     def _write(self, claims: list[Claim], left: float) -> bool:
-        """One attempt; False when what is known is too old to be trusted, and was forgotten."""
+        """One attempt; False when what is known is too old to be trusted, or was forgotten meanwhile."""
         now = time.monotonic()
         timeout = min(left, 10.0)
-        if self._barred is None:
-            self._barred = self._store.read_barred(self.index, timeout=timeout), now
-        if self._kept is None:
-            self._kept = self._store.read_kept(self.index, timeout=timeout), now
-        known, known_at = self._barred
+        with self._lock:
+            since, seen, recorded = self._forgotten, self._barred, self._kept
+        if seen is None:
+            seen = self._store.read_barred(self.index, timeout=timeout), now
+            self._keep(since, barred=seen[0], at=now)
+        if recorded is None:
+            recorded = self._store.read_kept(self.index, timeout=timeout), now
+            self._keep(since, kept=recorded[0], at=now)
+        known, known_at = seen
         wanted = known.addresses | {one.address for one in claims}
         if wanted != known.addresses or known.raw is None or not known.is_canonical:
             aggregate = len(wanted) * self._shards() > layout.AGGREGATE_FROM
-            self._barred = self._store.write_barred(known, wanted, aggregate=aggregate, timeout=timeout), now
+            stored = self._store.write_barred(known, wanted, aggregate=aggregate, timeout=timeout)
+            self._keep(since, barred=stored, at=now)
         elif now - known_at > FRESH_SECONDS:
             self.forget()
             return False
-        ledger, ledger_at = self._kept
+        ledger, ledger_at = recorded
         after = with_claims(ledger.ledger, claims)
         if after is not None:
-            self._kept = self._store.write_kept(ledger, after, timeout=timeout), now
-            self.on_kept(self._kept[0])
+            fresh = self._store.write_kept(ledger, after, timeout=timeout)
+            self._keep(since, kept=fresh, at=now)
+            self.on_kept(fresh)
+            if broken := ledger.ledger.broken:
+                # The sweeper finds them well kept, and would not say a word.
+                log.error("ledger %d: unreadable records of %s, kept as .bad", self.index, sorted(broken)[:SHOWN])
+                self._metrics.quarantined.inc(len(broken))
         elif now - ledger_at > FRESH_SECONDS:
             self.forget()
             return False
-        return True
+        return since == self._forgotten
 
     def _fail(self, batch: list[_Waiting], error: Exception) -> None:
-        if self.failing_since is None:
-            self.failing_since = time.monotonic()
+        self.failing.failed()
         self._metrics.commits.labels("failed").inc()
         for one in batch:
             if not one.answer.done():
@@ -532,28 +584,33 @@ class Reserver:
         """Futures of what is not known to be written; empty when all is."""
         found: list[Future[None]] = []
         for claim in claims:
-            known = (claim.uid, claim.address)
-            with self._lock:
-                at = self._known.get(known)
-            if at is not None and time.monotonic() - at < REMEMBERED_SECONDS:
+            if self._knows(claim):
                 continue
+            known = (claim.uid, claim.address)
             future = self._writer(layout.shard_of(claim.address, self.shards)).submit(claim, seconds=seconds)
             future.add_done_callback(lambda done, known=known: self._remember(known, done))  # type: ignore[misc]
             found.append(future)
         return found
 
-    def failing_seconds(self) -> float:
-        """For how long some shard could not be written; 0 when all can."""
-        since = [w.failing_since for w in list(self._writers.values()) if w.failing_since is not None]
-        return time.monotonic() - min(since) if since else 0.0
+    def failing_seconds(self, claims: Iterable[Claim]) -> float:
+        """For how long the shards of those claims that are not written could not be; other shards do not count."""
+        indexes = {layout.shard_of(claim.address, self.shards) for claim in claims if not self._knows(claim)}
+        return max((self._writer(index).failing.seconds() for index in indexes), default=0.0)
+
+    def _knows(self, claim: Claim) -> bool:
+        with self._lock:
+            at = self._known.get((claim.uid, claim.address))
+        return at is not None and time.monotonic() - at < REMEMBERED_SECONDS
 
     def forget(self) -> None:
         """Calico's API has changed: nothing that is known holds any longer."""
         with self._lock:
-            self._known.clear()
             writers = list(self._writers.values())
         for writer in writers:
             writer.forget()
+        # Last: a commit that was about to end may have added to it.
+        with self._lock:
+            self._known.clear()
 
     def learn(self, ledger: Kept) -> None:
         """Shard 0 says how many shards there are."""

@@ -33,7 +33,8 @@ ATTEMPTS = 8
 AT_ONCE = 4
 DETECT_SECONDS = 30.0
 FIRST_LIST_SECONDS = 60.0
-# A mirror of pods that has heard nothing for so long is not believed when an address is to be released.
+# Nodes come and go far more seldom than there are sweeps.
+NODES_SECONDS = 60.0
 SHOWN_IN_EVENT = 10
 
 
@@ -220,7 +221,12 @@ class Sweeper:
         self.pods = kube.Mirror(door, "/api/v1/pods", pod_row)
         self._blocks: kube.Mirror[Block] | None = None
         self._pools_path: str | None = None
+        # Until nodes were listed: for a node of Kubernetes' default size.
+        self._most = pool.max_count(())
+        self._nodes_listed, self._nodes_problem = -NODES_SECONDS, ""
         self._unrecorded: frozenset[Address] = frozenset()
+        # Keys of ledgers that are no address's: told once.
+        self._strange: frozenset[tuple[int, str]] = frozenset()
         self._book = Book()
         # When the book was last brought up to date: it has to be made anew when the time goes back.
         self._followed = 0.0
@@ -275,8 +281,7 @@ class Sweeper:
         live, options = self.live, self.options
         count = options.max_count if live.max_count is None else live.max_count
         if count == 0:
-            nodes, _ = self.kube.list("/api/v1/nodes")
-            count = pool.max_count(pods_of(node) for node in nodes)
+            count = self._count_of_nodes()
         return pool.Rules(
             hold=options.hold if live.hold is None else live.hold,
             short_hold=options.short_hold if live.short_hold is None else live.short_hold,
@@ -284,6 +289,21 @@ class Sweeper:
             max_count=count,
             max_per_namespace=(options.max_per_namespace if live.max_per_namespace is None else live.max_per_namespace),
         )
+
+    def _count_of_nodes(self) -> int:
+        """By the largest node. What was known last counts while nodes cannot be listed: nothing else needs them."""
+        if time.monotonic() - self._nodes_listed < NODES_SECONDS:
+            return self._most
+        try:
+            nodes, _ = self.kube.list("/api/v1/nodes")
+        except errors.IpreserveError as error:
+            if str(error) != self._nodes_problem:
+                log.warning("nodes cannot be listed, so at most %d addresses rest, as before: %s", self._most, error)
+            self._nodes_problem = str(error)
+            return self._most
+        self._most = pool.max_count(pods_of(node) for node in nodes)
+        self._nodes_listed, self._nodes_problem = time.monotonic(), ""
+        return self._most
 
     def _reload(self) -> None:
         found = settings.reload(self.store.config(), self.live)
@@ -327,6 +347,11 @@ class Sweeper:
 
     def _read(self) -> _Found:
         kept = self.store.all_kept()
+        strange = frozenset((index, name) for index, shard in kept.items() for name in shard.ledger.strange)
+        if fresh := sorted(strange - self._strange):
+            some = [f"{store.shard_name(index)}: {name}" for index, name in fresh[:SHOWN_IN_EVENT]]
+            log.error("%d keys of ledgers are no address and are left as they are: %s", len(fresh), some)
+        self._strange = strange
         # The ledgers first: what is barred and recorded in between is then seen barred only, and is waited for.
         barred = self.store.all_barred()
         largest = max(shard.size for shard in kept.values())

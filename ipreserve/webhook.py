@@ -39,6 +39,7 @@ LOOK_SECONDS = 3.0
 USE_SECONDS = 5.0
 RETRY_HINT_SECONDS = 5
 SWITCH_SECONDS = 0.0005
+LATE = "no answer from the API server in time"
 MOST_BODY = 4 << 20
 # Longer than Go's 90 s, so that it is never us who closes a connection that the API server is about to use.
 KEEP_ALIVE_SECONDS = 120.0
@@ -64,7 +65,8 @@ class Webhook:
         self._context.num_tickets = 0
         self._served: certs.Served | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._failing_since: float | None = None
+        # Of reading pods; each writer knows of its own shard.
+        self._looking = store.Failing()
         self._ready = "not looked yet"
         self._stop = threading.Event()
         self._looks = ThreadPoolExecutor(16, thread_name_prefix="look")
@@ -194,20 +196,26 @@ class Webhook:
         until = time.monotonic() + self.options.deadline
         if isinstance(decision, Ask):
             try:
-                decision = await self._look(decision)
+                decision = await self._look(decision, until)
             except errors.IpreserveError as error:
-                return self._cannot(asked, str(error), 1)
+                self._looking.failed()
+                return self._cannot(asked, str(error), 1, failing=self._looking.seconds())
+            self._looking.worked()
         if isinstance(decision, Allow):
             return review.allowed(asked.uid), decision.reason.replace(" ", "_")
         return await self._reserve(asked, decision.claims, until)
 
-    async def _look(self, ask: Ask) -> Allow | Reserve:
+    async def _look(self, ask: Ask, until: float) -> Allow | Reserve:
         path = f"/api/v1/namespaces/{ask.namespace}/pods/{ask.name}"
         loop = asyncio.get_running_loop()
         try:
-            pod = await loop.run_in_executor(self._looks, lambda: self.kube.get(path, timeout=LOOK_SECONDS))
+            # All threads may be waiting for an API server that says nothing.
+            async with asyncio.timeout(max(0.05, until - time.monotonic())):
+                pod = await loop.run_in_executor(self._looks, lambda: self.kube.get(path, timeout=LOOK_SECONDS))
         except errors.NotFound:
             return Allow("gone")
+        except TimeoutError as error:
+            raise errors.Unreachable(LATE) from error
         claims = review.claims(pod, via="evict", at=self.kube.clock.now(), pods=self.live.pods)
         return Reserve(claims) if claims else Allow("no address")
 
@@ -220,16 +228,17 @@ class Webhook:
             return review.allowed(asked.uid), "known"
         problem = await _outcome(futures, left)
         if problem is None:
-            self._failing_since = None
             return review.allowed(asked.uid), "reserved"
-        return self._cannot(asked, problem, len(claims))
+        return self._cannot(asked, problem, len(claims), failing=self.reserver.failing_seconds(claims))
 
-    def _cannot(self, asked: review.Request, problem: str, addresses: int) -> tuple[dict[str, object], str]:
-        """The stated policy for "cannot record": refuse for some time, with a hint to try again; then let go."""
-        now = time.monotonic()
-        if self._failing_since is None:
-            self._failing_since = now
-        if now - self._failing_since < self.options.deny:
+    def _cannot(
+        self, asked: review.Request, problem: str, addresses: int, *, failing: float
+    ) -> tuple[dict[str, object], str]:
+        """The stated policy for "cannot record": refuse for some time, with a hint to try again; then let go.
+
+        `failing` is for how many seconds what this pod needs has failed.
+        """
+        if failing < self.options.deny:
             message = f"ipreserve could not reserve the pod's address yet ({problem}). Try again."
             return review.try_later(asked.uid, message, seconds=RETRY_HINT_SECONDS), "refused"
         log.error("%s/%s goes without a hold: %s", asked.namespace, asked.name, problem)
@@ -353,7 +362,7 @@ async def _outcome(futures: Sequence[Future[None]], seconds: float) -> str | Non
     for one in done:
         if (error := one.exception()) is not None:
             return str(error)
-    return "no answer from the API server in time" if pending else None
+    return LATE if pending else None
 
 
 async def _run(options: settings.Settings) -> None:

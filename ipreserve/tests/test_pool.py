@@ -114,6 +114,20 @@ def test_failed_pod_with_an_address_of_somebody_else_bars_nothing() -> None:
     assert ends(known, other) == {A: End.CANCELLED}
 
 
+def test_failed_pod_s_late_claim_does_not_cost_the_pod_that_has_the_address_and_is_going_its_own() -> None:
+    # The other's claim came first and was replaced by this one, of a pod that had only kept the address in its status.
+    known = {A: record(State.CLAIMED, at=900.0, policy={"hold": "skip"})}
+    other = pod("web-1", A, owner="StatefulSet/web", created=500.0, deleting=True)
+    plan = decide(picture(known, other), RULES)
+    assert plan.ended == ()
+    taken = plan.records[A]
+    assert (taken.uid, taken.owner, taken.state) == (other.uid, "StatefulSet/web", State.TERMINATING)
+    again = decide(picture({A: taken}, other), RULES)
+    assert (again.records, again.ended) == ({}, ())
+    rests = decide(picture({A: taken}, now=1100.0), RULES).records[A]
+    assert (rests.pod, rests.state, rests.hold) == ("web-1", State.FREED, 100)
+
+
 def test_address_in_use_is_not_released_when_its_time_has_come() -> None:
     stranger = pod("web-1", A, owner="ReplicaSet/web", created=500.0)
     plan = decide(picture({A: record(at=100.0)}, stranger), RULES)
@@ -200,10 +214,19 @@ def test_advice_names_the_block_limit_that_pods_and_holds_do_not_fit() -> None:
     found = pool.advise(ipam, cooldown=30.0, pods_per_node=250, rules=replace(RULES, max_count=300))
     assert "at most 20 blocks of /28, 320 addresses" in found[0]
     fits = pool.advise(
-        replace(ipam, pools=(Range(cidr="10.0.0.0/16", block=26),)), cooldown=0.0, pods_per_node=250,
+        replace(ipam, pools=(Range(cidr="10.0.0.0/16", block=26),)), cooldown=30.0, pods_per_node=250,
         rules=replace(RULES, max_count=300),
     )  # fmt: skip
-    assert fits == []
+    assert [one.partition(":")[0] for one in fits] == ["ipCooldownSeconds"]
+
+
+@pytest.mark.parametrize(
+    ("cooldown", "says"),
+    [(None, "30 to 60 s also cover what"), (0.0, "30 to 60 s also cover what"), (3600.0, "are enough")],
+)
+def test_advice_asks_for_a_cooldown_of_calico_s_own_and_for_a_short_one(cooldown: float | None, says: str) -> None:
+    found = pool.advise(Ipam(blocks=()), cooldown=cooldown, pods_per_node=110, rules=RULES)
+    assert says in found[0]
 
 
 # --- sets, shards, ranges -------------------------------------------------------------------------------------------

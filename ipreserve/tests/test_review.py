@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from ipreserve import certs, errors, install, kube, records, review, settings
+from ipreserve import certs, errors, install, kube, records, review, settings, store
 from ipreserve.records import Address, End, Ledger, Record, State
 from ipreserve.settings import Live
 from ipreserve.tests import wire
@@ -89,9 +89,26 @@ def test_no_content_of_the_configmap_is_lost_or_fatal(data: dict[str, str]) -> N
 @pytest.mark.parametrize("text", ["", "a_b_c", "a_b_c_d_e", "a_b_c_2022-12-24T10:00:00", "a_b_c_2022-13-45-10:00:00"])
 def test_record_of_another_form_is_quarantined_and_not_skipped(text: str) -> None:
     ledger = records.read({"10.0.0.1": text, "fd00--1": "team_cache-0_n1_2022-12-24-10:00:00"})
-    assert ledger.broken == {"10.0.0.1": text}
+    assert ledger.broken == {"10.0.0.1": (text,)}
     assert set(ledger.records) == {"fd00::1"}
     assert records.write(ledger)["10.0.0.1.bad"] == text
+
+
+def test_every_text_of_an_address_that_broke_more_than_once_is_kept() -> None:
+    data = {"10.0.0.1": "half", "10.0.0.1.json": "{half", "10.0.0.2.json": "{other"}
+    for again in ("{again", "{half", "{more"):
+        first = records.read(data)
+        data = records.write(first)
+        assert records.read(data) == records.written(first)
+        data |= {"10.0.0.1.json": again}
+    data = records.write(records.read(data))
+    assert data == {
+        "10.0.0.1.bad": "{half", "10.0.0.1.2.bad": "half", "10.0.0.1.3.bad": "{again", "10.0.0.1.4.bad": "{more",
+        "10.0.0.2.bad": "{other",
+    }  # fmt: skip
+    two_ways = records.read({"fd00--1": "one", "fd00-0-0-0-0-0-0-1": "two"})
+    assert set(records.write(two_ways).values()) == {"one", "two"}
+    assert two_ways.strange == frozenset()
 
 
 def test_records_are_written_as_the_example_that_their_readers_test_against() -> None:
@@ -152,12 +169,26 @@ def test_jump_that_goes_back_changes_nothing() -> None:
         ("max_count", "-1", "--max-count: '-1' is not a number from 0"),
         ("namespace", "No", "--namespace: 'No' is not a name of a namespace"),
         ("period", "0", "--period: 0 is below 0.1 seconds"),
+        ("cancel_after", "29s", "--cancel-after: 29s is below 30 seconds, for which a webhook takes a claim"),
+        ("cancel_after", "soon", "--cancel-after: 'soon' is not a duration such as 90s, 30m or 2h"),
     ],
 )
 def test_wrong_option_is_refused_with_its_name_and_what_would_be_right(flag: str, value: str, says: str) -> None:
     with pytest.raises(errors.Misconfigured) as caught:
         settings.from_arguments({flag: value}, {})
     assert says in str(caught.value)
+
+
+def test_claims_are_never_dropped_while_webhooks_still_take_them_for_granted() -> None:
+    good = settings.reload({"cancel-after": "30s"}, Live())
+    assert (good.live.cancel_after, good.problems) == (30.0, ())
+    assert settings.from_arguments({"cancel_after": "30"}, {}).cancel_after == 30.0
+    kept = settings.reload({"cancel-after": "25s"}, good.live)
+    assert kept.live.cancel_after == 30.0
+    (problem,) = kept.problems
+    assert problem.startswith("ip-reserve-config: cancel-after: 25s is below 30 seconds, ")
+    assert problem.endswith("Set 30s or more; the last good value stays")
+    assert max(store.REMEMBERED_SECONDS, store.FRESH_SECONDS) < settings.LEAST_CANCEL_AFTER
 
 
 def test_flag_wins_over_environment_and_both_over_the_default() -> None:
@@ -170,6 +201,11 @@ def test_own_deadline_is_below_the_timeout_of_what_must_not_be_missed() -> None:
     must = [one for one in entries if one["failurePolicy"] == "Fail"]
     assert [one["name"].partition(".")[0] for one in must] == ["delete", "delete-opted-in", "evict"]
     assert all(settings.Settings().deadline < one["timeoutSeconds"] for one in must)
+    for allowed in ("9.9", "0.1"):
+        assert settings.from_arguments({"deadline": allowed}, {}).deadline < must[0]["timeoutSeconds"]
+    for late in ("10", "1m"):
+        with pytest.raises(errors.Misconfigured, match=f"--deadline: {late} is not below 10 seconds.* 9 or less"):
+            settings.from_arguments({"deadline": late}, {})
 
 
 def test_no_to_an_eviction_is_a_429_with_the_time_to_wait() -> None:
@@ -185,8 +221,8 @@ NAMES = ["ipreserve-webhook.ip-reserve.svc", "127.0.0.1"]
 
 def trusts(bundle: bytes, served: bytes, at: datetime) -> None:
     """As the API server checks. Raises when it would not."""
-    store = x509.verification.Store(x509.load_pem_x509_certificates(bundle))
-    builder = x509.verification.PolicyBuilder().store(store).time(at)
+    trusted = x509.verification.Store(x509.load_pem_x509_certificates(bundle))
+    builder = x509.verification.PolicyBuilder().store(trusted).time(at)
     leaf = x509.load_pem_x509_certificate(served)
     builder.build_server_verifier(x509.DNSName(NAMES[0])).verify(leaf, [])
 

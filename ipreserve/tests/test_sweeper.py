@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from ipreserve import errors, install, records, settings, store
+from ipreserve import sweeper as sweeping
 from ipreserve.kube import JsonObject
 from ipreserve.records import Claim, State, address
 from ipreserve.sweeper import Sweeper
@@ -132,7 +133,7 @@ def test_what_the_article_s_service_left_is_taken_over(quiet_world: World, sweep
 
 
 def test_corrupt_records_are_kept_for_people_and_the_address_stays_barred(
-    quiet_world: World, sweeper_kubeconfig: Path
+    quiet_world: World, sweeper_kubeconfig: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     world = quiet_world
     reserve(world, claim(world, "cache-0", 1), claim(world, "cache-1", 2))
@@ -147,6 +148,7 @@ def test_corrupt_records_are_kept_for_people_and_the_address_stays_barred(
     assert world.records()[address(world.address(1))].pod == "cache-0"
     sweeper.sweep()
     assert sweeper.metrics.registry.get_sample_value("ipreserve_quarantined_records") == 2
+    assert caplog.text.count("1 keys of ledgers are no address and are left as they are") == 1
 
 
 def test_count_releases_the_oldest_and_leaves_the_rest(quiet_world: World, sweeper_kubeconfig: Path) -> None:
@@ -225,6 +227,36 @@ def test_pool_that_makes_no_sense_stops_neither_the_sweep_nor_the_pressure_valve
     assert plan.ended == (address(world.address(1)),)
     assert known is not None
     assert [pool.cidr for pool in known.pools] == [f"{net}.0/29"]
+
+
+def test_count_stays_what_it_was_while_nodes_cannot_be_listed_and_sweeps_go_on(
+    quiet_world: World, sweeper_kubeconfig: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    world = quiet_world
+    reserve(world, claim(world, "cache-0", 1), state=State.FREED, freed=world.kube.clock.now() - 7200)
+    monkeypatch.setattr(sweeping, "NODES_SECONDS", 0.0)
+    sweeper = world.sweeper(sweeper_kubeconfig, max_count=0)
+    nodes = [[{"status": {"allocatable": {"pods": "250"}}}]]
+    listed = sweeper.kube.list
+
+    def answer(path: str, **more: str) -> tuple[list[JsonObject], str]:
+        if path != "/api/v1/nodes":
+            return listed(path, **more)
+        if not nodes:
+            raise errors.ApiError("no nodes for you", 403)
+        return nodes.pop(), ""
+
+    monkeypatch.setattr(sweeper.kube, "list", answer)
+    assert sweeper.rules().max_count == 300
+    assert sweeper.sweep().ended == (address(world.address(1)),)
+    assert sweeper.rules().max_count == 300
+    assert caplog.text.count("no nodes for you") == 1
+    nodes.append([{"status": {"allocatable": {"pods": "100"}}}])
+    assert sweeper.rules().max_count == 120
+    # And not again within the time for which that holds.
+    monkeypatch.setattr(sweeping, "NODES_SECONDS", 600.0)
+    nodes.append([{"status": {"allocatable": {"pods": "10"}}}])
+    assert (sweeper.rules().max_count, len(nodes)) == (120, 1)
 
 
 def test_count_comes_from_the_largest_node_unless_it_is_set(quiet_world: World, sweeper_kubeconfig: Path) -> None:

@@ -36,7 +36,9 @@ def content() -> dict[str, Any]:
     held = {
         Address("10.0.0.1"): _claimed("orders-s0-0", redis, via="evict"),
         Address("10.0.0.2"): freed,
-        Address("10.0.0.3"): replace(_claimed("keeper-0", keeper), state=State.TERMINATING, terminating=AT + 1),
+        Address("10.0.0.3"): replace(
+            _claimed("keeper-0", keeper, via="kubelet"), state=State.TERMINATING, terminating=AT + 1
+        ),
         Address("10.0.0.4"): replace(freed, pod="orders-s0-2", state=State.RELEASING, end=End.EXPIRED),
         Address("fd00::1"): replace(freed, pod="stranger-0", namespace="berth-other", owner="StatefulSet/stranger"),
         Address("10.0.0.9"): records.unknown(at=AT),

@@ -59,7 +59,10 @@ class ReservationOut(serializers.Serializer[Any]):
     released = serializers.DateTimeField(allow_null=True, help_text="When the rest ended; null while it is held.")
     noticed = serializers.ChoiceField(
         choices=WAYS,
-        help_text="By a deletion, an eviction, a pod's report; or found barred, or written by other tools.",
+        help_text=(
+            "By a deletion, an eviction, kubelet's announcement of one, a pod's report; or found barred, or written by "
+            "other tools."
+        ),
     )
     end = serializers.ChoiceField(choices=ENDS, allow_null=True, help_text="Why it was released.")
     why = serializers.CharField(help_text="Why it is held, or why it was released, in a sentence.")

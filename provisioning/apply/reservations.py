@@ -28,8 +28,9 @@ RELEASED = "released"
 # Of the ledger; `released` is ours, for what the history holds.
 STATES = ("claimed", "terminating", "freed", "releasing", RELEASED)
 ENDS = ("expired", "crowded", "quota", "pressure", "cancelled", "returned", "skipped")
-# By which way it was noticed that a pod goes; `foreign`: written by another tool, `found`: barred without a record.
-WAYS = ("delete", "evict", "status", "foreign", "found")
+# By which way it was noticed that a pod goes; `kubelet`: announced that it evicts it, `foreign`: written by another
+# tool, `found`: barred without a record.
+WAYS = ("delete", "evict", "kubelet", "status", "foreign", "found")
 
 
 @dataclass(frozen=True, kw_only=True)

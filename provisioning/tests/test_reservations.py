@@ -43,7 +43,7 @@ def test_the_ledger_is_read_as_ipreserve_writes_it(wire: dict[str, Any]) -> None
     assert {address: (one.pod, one.state, one.via) for address, one in found.items()} == {
         "10.0.0.1": ("orders-s0-0", "claimed", "evict"),
         "10.0.0.2": ("orders-s0-1", "freed", "delete"),
-        "10.0.0.3": ("keeper-0", "terminating", "delete"),
+        "10.0.0.3": ("keeper-0", "terminating", "kubelet"),
         "10.0.0.4": ("orders-s0-2", "releasing", "delete"),
         "10.0.0.9": ("unknown", "claimed", "found"),
         "fd00::1": ("stranger-0", "freed", "delete"),

@@ -2236,7 +2236,7 @@ export interface components {
             members: number;
         };
         /** @enum {string} */
-        NoticedEnum: "delete" | "evict" | "status" | "foreign" | "found";
+        NoticedEnum: "delete" | "evict" | "kubelet" | "status" | "foreign" | "found";
         OldPassword: {
             version: number;
             /**
@@ -2539,7 +2539,7 @@ export interface components {
              * @description When the rest ended; null while it is held.
              */
             released: string | null;
-            /** @description By a deletion, an eviction, a pod's report; or found barred, or written by other tools. */
+            /** @description By a deletion, an eviction, kubelet's announcement of one, a pod's report; or found barred, or written by other tools. */
             noticed: components["schemas"]["NoticedEnum"];
             /** @description Why it was released. */
             end: components["schemas"]["EndEnum"] | null;

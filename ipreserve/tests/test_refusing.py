@@ -1,0 +1,192 @@
+"""The policy for what cannot be recorded: refused for the stated time, then let go; told for each shard by itself."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+from itertools import islice
+from typing import Any
+
+import pytest
+
+from ipreserve import errors, kube, layout, review, settings, store
+from ipreserve.records import Address, Claim
+from ipreserve.tests.paper import CALICO, Paper
+from ipreserve.webhook import Webhook
+
+DENY = 60.0
+SHARDS = 16
+
+
+class Time:
+    """Moved by hand."""
+
+    def __init__(self) -> None:
+        self.at = 1000.0
+
+    def __call__(self) -> float:
+        return self.at
+
+
+@pytest.fixture
+def moved(monkeypatch: pytest.MonkeyPatch) -> Time:
+    found = Time()
+    monkeypatch.setattr(store.Failing, "now", staticmethod(found))
+    return found
+
+
+@pytest.fixture
+def paper() -> Paper:
+    return Paper()
+
+
+def webhook(paper: Paper, monkeypatch: pytest.MonkeyPatch, **options: Any) -> Webhook:
+    monkeypatch.setattr(kube, "detect", lambda door, wanted="auto": CALICO)
+    chosen: dict[str, Any] = {"deny": DENY, "deadline": 5.0} | options
+    found = Webhook(settings.Settings(**chosen), paper)
+    found.reserver.shards = SHARDS
+    return found
+
+
+def of_shard(index: int, number: int = 0) -> Address:
+    """An address that belongs to this shard."""
+    every = (Address(f"10.{a}.{b}.1") for a in range(256) for b in range(256))
+    return next(islice((one for one in every if layout.shard_of(one, SHARDS) == index), number, None))
+
+
+def deletion(one: Address, *, uid: str = "") -> bytes:
+    pod = {
+        "metadata": {
+            "name": "cache-0", "namespace": "team", "uid": uid or f"uid-{one}",
+            "labels": {"statefulset.kubernetes.io/pod-name": "cache-0"},
+        },
+        "spec": {"nodeName": "n1"}, "status": {"podIPs": [{"ip": one}]},
+    }  # fmt: skip
+    return asked(operation="DELETE", resource={"resource": "pods"}, oldObject=pod)
+
+
+def eviction() -> bytes:
+    return asked(
+        operation="CREATE", resource={"resource": "pods"}, subResource="eviction", namespace="team", name="cache-0"
+    )
+
+
+def asked(**request: Any) -> bytes:
+    body = {"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "request": {"uid": "u", **request}}
+    return json.dumps(body).encode()
+
+
+def outcome(of: Webhook, body: bytes) -> str:
+    return asyncio.run(of._answer(review.parse(body)))[1]
+
+
+def refuse(paper: Paper, *indexes: int) -> None:
+    """These shards cannot be written, and nobody would be helped by trying again."""
+    names = {store.shard_name(index) for index in indexes}
+
+    def before(method: str, path: str) -> None:
+        if method != "GET" and path.rpartition("/")[2] in names:
+            raise errors.ApiError("no", 403)
+
+    paper.before = before
+
+
+def make(of: Webhook, *indexes: int) -> None:
+    """Both objects of these shards, so that writing them names them."""
+    for index in indexes:
+        assert outcome(of, deletion(of_shard(index, 8))) == "reserved"
+
+
+def test_one_shard_that_cannot_be_written_is_given_up_though_others_work(
+    paper: Paper, moved: Time, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = webhook(paper, monkeypatch)
+    make(one, 3, 4)
+    refuse(paper, 3)
+    for number in range(3):
+        assert outcome(one, deletion(of_shard(3))) == "refused"
+        assert outcome(one, deletion(of_shard(4, number))) == "reserved"
+        moved.at += DENY / 3
+    assert outcome(one, deletion(of_shard(3))) == "unprotected"
+    # And that is no reason to let go what belongs elsewhere.
+    refuse(paper, 3, 4)
+    assert outcome(one, deletion(of_shard(4, 3))) == "refused"
+
+
+def test_failure_that_ended_without_an_answer_is_not_counted_into_the_next(
+    paper: Paper, moved: Time, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = webhook(paper, monkeypatch, deadline=0.2)
+    make(one, 3)
+    refuse(paper, 3)
+    assert outcome(one, deletion(of_shard(3))) == "refused"
+    # Written, but later than anybody waits for; the pod's retry is answered from memory.
+    go = threading.Event()
+    paper.before = lambda method, path: none_of(go.wait(10))
+    one.reserver.forget()
+    assert outcome(one, deletion(of_shard(3))) == "refused"
+    go.set()
+    late = one.reserver.reserve(claims_of(deletion(of_shard(3, 1))), seconds=10.0)
+    assert [future.result(10) for future in late] == [None]
+    assert outcome(one, deletion(of_shard(3))) == "known"
+    moved.at += 10 * DENY
+    refuse(paper, 3)
+    assert outcome(one, deletion(of_shard(3, 2))) == "refused"
+
+
+def test_failure_of_hours_ago_says_nothing_of_today(paper: Paper, moved: Time, monkeypatch: pytest.MonkeyPatch) -> None:
+    one = webhook(paper, monkeypatch)
+    make(one, 3)
+    refuse(paper, 3)
+    assert outcome(one, deletion(of_shard(3))) == "refused"
+    # Another replica wrote it, so nobody asked this one again.
+    moved.at += 7200
+    assert outcome(one, deletion(of_shard(3, 1))) == "refused"
+    moved.at += DENY
+    assert outcome(one, deletion(of_shard(3, 1))) == "unprotected"
+
+
+def none_of(_: object) -> None:
+    """For lambdas that only act."""
+
+
+def claims_of(body: bytes) -> tuple[Claim, ...]:
+    decision = review.decide(review.parse(body), at=0.0)
+    assert isinstance(decision, review.Reserve)
+    return tuple(decision.claims)
+
+
+def test_pod_that_cannot_be_read_follows_the_same_policy(
+    paper: Paper, moved: Time, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = webhook(paper, monkeypatch)
+
+    def fail(method: str, path: str) -> None:
+        raise errors.Unreachable("no answer")
+
+    paper.before = fail
+    assert outcome(one, eviction()) == "refused"
+    moved.at += DENY
+    assert outcome(one, eviction()) == "unprotected"
+    paper.before = lambda method, path: None
+    assert outcome(one, eviction()) == "gone"
+    paper.before = fail
+    assert outcome(one, eviction()) == "refused"
+
+
+def test_pod_that_nobody_reads_in_time_is_answered_before_the_api_server_gives_up(
+    paper: Paper, moved: Time, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = webhook(paper, monkeypatch, deadline=0.2)
+    go = threading.Event()
+    paper.before = lambda method, path: none_of(go.wait(10))
+
+    async def answers() -> list[str]:
+        # More than there are threads: the last ones never begin to look.
+        several = await asyncio.gather(*(one._answer(review.parse(eviction())) for _ in range(20)))
+        assert not go.is_set()
+        go.set()
+        return [outcome for _, outcome in several]
+
+    assert asyncio.run(answers()) == ["refused"] * 20

@@ -1,0 +1,91 @@
+"""What a writer does when something happens between two of its requests."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from ipreserve import store
+from ipreserve.kube import CalicoApi
+from ipreserve.metrics import WebhookMetrics
+from ipreserve.records import Address, Claim
+from ipreserve.tests.paper import CALICO, Paper
+
+A, B = Address("10.0.0.1"), Address("10.0.0.2")
+OLD = replace(CALICO, group="crd.projectcalico.org", version="v1")
+BARRED, LEDGER = f"ipreservations/{store.NAME}", f"configmaps/{store.NAME}"
+
+
+def claim(one: Address) -> Claim:
+    return Claim(
+        address=one, namespace="team", pod="cache-0", node="n1", uid=f"uid-{one}", owner="", via="delete", at=1.0
+    )
+
+
+class Case:
+    """A reserver on paper, whose Calico may be another one at any moment."""
+
+    def __init__(self) -> None:
+        self.paper, self.calico, self.metrics = Paper(), CALICO, WebhookMetrics()
+        self.store = store.Store(self.paper, "ip-reserve", lambda: self.calico)
+        self.reserver = store.Reserver(self.store, gather=0.0, metrics=self.metrics)
+
+    def reserve(self, one: Address) -> None:
+        for future in self.reserver.reserve([claim(one)], seconds=5.0):
+            future.result(10)
+
+    def switch(self, to: CalicoApi, *, at: tuple[str, str]) -> None:
+        """Calico's API changes while the next such request is under way."""
+
+        def before(method: str, path: str) -> None:
+            if method == at[0] and path.endswith(at[1]):
+                self.paper.before = lambda method, path: None
+                self.calico = to
+                self.reserver.forget()
+
+        self.paper.before = before
+
+    def barred(self, calico: CalicoApi) -> frozenset[Address]:
+        self.calico = calico
+        return self.store.read_barred(0).addresses
+
+
+@pytest.mark.parametrize("at", [("GET", BARRED), ("GET", LEDGER), ("PUT", BARRED), ("PUT", LEDGER)])
+def test_change_of_calico_s_api_in_the_middle_of_a_commit_loses_no_claim(at: tuple[str, str]) -> None:
+    case = Case()
+    case.calico = OLD
+    case.reserve(A)
+    case.reserver.forget()
+    case.switch(CALICO, at=at)
+    case.reserve(B)
+    assert B in case.barred(CALICO)
+    assert set(case.store.read_kept(0).ledger.records) == {A, B}
+
+
+def test_what_was_known_of_the_old_api_is_not_known_again_after_it_was_forgotten() -> None:
+    case = Case()
+    case.calico = OLD
+    case.reserve(A)
+    case.switch(CALICO, at=("PUT", LEDGER))
+    case.reserve(B)
+    # The pod asks again: nothing says that the address stands where it has to.
+    case.reserve(B)
+    assert case.barred(CALICO) == {B}
+
+
+def test_record_that_a_commit_finds_unreadable_is_told_counted_and_kept(caplog: pytest.LogCaptureFixture) -> None:
+    case = Case()
+    case.reserve(A)
+    ledger = case.paper.objects[f"/api/v1/namespaces/ip-reserve/{LEDGER}"]
+    ledger["data"] |= {A: "half", f"{A}.json": "{half"}
+    case.reserver.forget()
+    case.reserve(B)
+    kept = case.store.read_kept(0).ledger
+    assert dict(kept.bad) == {f"{A}.bad": "{half", f"{A}.2.bad": "half"}
+    assert set(kept.records) == {B}
+    assert A in case.barred(CALICO)
+    assert f"unreadable records of ['{A}'], kept as .bad" in caplog.text
+    assert case.metrics.registry.get_sample_value("ipreserve_quarantined_total") == 1
+    case.reserve(Address("10.0.0.3"))
+    assert case.metrics.registry.get_sample_value("ipreserve_quarantined_total") == 1
