@@ -94,6 +94,8 @@ class Webhook:
                 log.warning("%s: %s", part.__name__.strip("_"), error)
                 if part is self._probe:
                     self._set_ready(str(error))
+                    # Calico's API may have been migrated: what is written goes to a group that is gone.
+                    self._detected = -DETECT_SECONDS
 
     def _detect(self) -> None:
         if time.monotonic() - self._detected < DETECT_SECONDS and self._calico is not None:
