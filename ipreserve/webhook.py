@@ -92,7 +92,7 @@ class Webhook:
                 part()
             except errors.IpreserveError as error:
                 log.warning("%s: %s", part.__name__.strip("_"), error)
-                if part is self._probe:
+                if part == self._probe:  # a bound method is another object each time
                     self._set_ready(str(error))
                     # Calico's API may have been migrated: what is written goes to a group that is gone.
                     self._detected = -DETECT_SECONDS

@@ -44,9 +44,11 @@ def armed(door: Kube) -> bool:
     return bool(found["webhooks"][0]["failurePolicy"] == "Fail")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def serving(admin: Kube, webhook_kubeconfig: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    """A webhook process that the API server calls."""
+    """A webhook process that the API server calls. Of one file: others change Calico's API under it, which it notices
+    seconds later.
+    """
     log = tmp_path_factory.mktemp("webhook") / "log"
     service = Service("webhook", webhook_kubeconfig, log, deny_seconds=600, extra=("--give-back",))
     install.install(admin, namespace=NAMESPACE, url=service.url, give_back=True)

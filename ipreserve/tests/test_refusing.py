@@ -190,3 +190,36 @@ def test_pod_that_nobody_reads_in_time_is_answered_before_the_api_server_gives_u
         return [outcome for _, outcome in several]
 
     assert asyncio.run(answers()) == ["refused"] * 20
+
+
+def test_webhook_that_can_no_longer_write_says_it_is_not_ready_and_looks_for_calicos_api_at_once(
+    paper: Paper, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked: list[str] = []
+    found = webhook(paper, monkeypatch)
+
+    def detect(door: kube.Kube, wanted: str = "auto") -> kube.CalicoApi:
+        looked.append("once")
+        return CALICO
+
+    monkeypatch.setattr(kube, "detect", detect)
+    # Neither is about writing addresses, and both want a real API server.
+    for other in ("_reload", "_certificates", "_arm"):
+        monkeypatch.setattr(found, other, lambda: None)
+    found.keep()
+    assert (found._ready, looked) == ("", ["once"])
+    found.keep()
+    assert looked == ["once"], "twice a minute is enough while all is well"
+
+    def gone(method: str, path: str) -> None:
+        if method != "GET" and "ipreservations" in path:
+            raise errors.ApiError("the group is gone", 500)
+
+    paper.before = gone
+    found.keep()
+    assert "the group is gone" in found._ready
+    found.keep()
+    assert looked == ["once", "once"]
+    paper.before = lambda method, path: None
+    found.keep()
+    assert found._ready == ""
