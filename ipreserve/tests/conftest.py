@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -44,11 +45,15 @@ def armed(door: Kube) -> bool:
     return bool(found["webhooks"][0]["failurePolicy"] == "Fail")
 
 
-@pytest.fixture(scope="module")
+def followed(service: Service) -> str:
+    """Which of Calico's APIs the webhook takes for the one: it starts with v1, and says each change."""
+    changes: list[str] = re.findall(r"Calico's API changed from \S+ to (\S+)", service.said())
+    return changes[-1] if changes else "v1"
+
+
+@pytest.fixture(scope="session")
 def serving(admin: Kube, webhook_kubeconfig: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    """A webhook process that the API server calls. Of one file: others change Calico's API under it, which it notices
-    seconds later.
-    """
+    """A webhook process that the API server calls."""
     log = tmp_path_factory.mktemp("webhook") / "log"
     service = Service("webhook", webhook_kubeconfig, log, deny_seconds=600, extra=("--give-back",))
     install.install(admin, namespace=NAMESPACE, url=service.url, give_back=True)
@@ -71,5 +76,6 @@ def quiet_world(admin: Kube) -> Iterator[World]:
 
 @pytest.fixture
 def world(quiet_world: World, serving: Service) -> World:
-    """The same, with the webhook."""
+    """The same, with the webhook, which has noticed whatever another test did to Calico's API."""
+    eventually(lambda: followed(serving) == "v1", "the webhook writes to the API that is served")
     return quiet_world
