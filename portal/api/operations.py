@@ -131,11 +131,11 @@ class OperationsQuery(PageQuery):
     open = serializers.BooleanField(
         required=False, default=None, allow_null=True, help_text="Only open, or only ended."
     )
+    state = serializers.ChoiceField(choices=OperationState.choices, required=False, help_text="Only this state.")
+    kind = serializers.CharField(required=False, max_length=30, help_text="Only this kind, such as create.")
 
 
 class AllOperationsQuery(OperationsQuery):
-    state = serializers.ChoiceField(choices=OperationState.choices, required=False, help_text="Only this state.")
-    kind = serializers.CharField(required=False, max_length=30, help_text="Only this kind, such as create.")
     tenant = serializers.CharField(required=False, max_length=30, help_text="Only on clusters of this tenant.")
     target = serializers.CharField(required=False, max_length=30, help_text="Only on this target.")
     engine = serializers.CharField(required=False, max_length=30, help_text="Only on clusters of this engine.")

@@ -115,6 +115,17 @@ class EntryPage(serializers.Serializer[Any]):
     next = serializers.CharField(allow_null=True)
 
 
+class EntriesQuery(PageQuery):
+    cluster = serializers.CharField(required=False, max_length=40, help_text="Only of the cluster with this id.")
+    operation = serializers.CharField(required=False, max_length=40, help_text="Only what this operation caused.")
+    resource = serializers.CharField(required=False, max_length=80, help_text="Only this resource, such as cpu.")
+    target = serializers.CharField(required=False, max_length=30, help_text="Only on this target.")
+
+
+# Filter to the column it compares with.
+ENTRY_FILTERS = {"cluster": "holder", "operation": "cause", "resource": "resource", "target": "place"}
+
+
 class ForecastDraft(Body):
     """An order that is still being written; or, with `cluster`, a change of one that is there."""
 
@@ -272,11 +283,12 @@ class KeptVolumesView(ApiView):
 
 
 class EntriesView(ApiView):
-    @described("listQuotaEntries", tag="Quota", summary="List the ledger's entries", query=PageQuery,
+    @described("listQuotaEntries", tag="Quota", summary="List the ledger's entries", query=EntriesQuery,
                answers={200: EntryPage}, problems=(404, 422), about="Newest first; entries never change.")  # fmt: skip
     def get(self, request: Request, tenant: str) -> Response:
-        query = read_query(PageQuery, request)
-        rows = LedgerEntry.objects.filter(tenant=self.tenant)
+        query = read_query(EntriesQuery, request)
+        chosen = {column: query[name] for name, column in ENTRY_FILTERS.items() if name in query}
+        rows = LedgerEntry.objects.filter(tenant=self.tenant, **chosen)
         return page(request, rows, query, lambda found: wire_list(EntryOut, found), order="-id")
 
 

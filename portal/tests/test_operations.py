@@ -63,6 +63,15 @@ def test_operations_are_found_by_state_kind_tenant_target_and_engine(world: Worl
         assert ids(admin.get(f"{ALL}?{query}")) == [one.pk for one in found], query
 
 
+def test_a_tenants_and_a_clusters_operations_are_found_by_state_and_kind(world: World, client_of: Client) -> None:
+    alice = client_of(world.alice)
+    failed = make_operation(world.orders, kind="update", state=OperationState.FAILED)
+    for path in ("/api/v1/tenants/acme/operations", "/api/v1/tenants/acme/clusters/orders/operations"):
+        assert ids(alice.get(f"{path}?state=failed")) == [failed.pk]
+        assert ids(alice.get(f"{path}?kind=create&open=false")) == [world.operation.pk]
+        assert alice.get(f"{path}?target=berlin").status_code == 422
+
+
 def test_a_wrong_state_is_refused_by_name(admin: APIClient) -> None:
     answer = admin.get(f"{ALL}?state=stuck")
     assert (answer.status_code, answer.json()["errors"][0]["pointer"]) == (422, "?state")

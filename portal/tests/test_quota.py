@@ -62,6 +62,22 @@ def test_every_unit_is_explained_by_its_cluster_and_operation(alice: APIClient, 
     }
 
 
+def test_the_ledgers_entries_are_found_by_cluster_operation_resource_and_target(alice: APIClient, world: World) -> None:
+    carts, operation = order(world, "carts")
+    order(world, "more")
+    every = alice.get(f"{QUOTA}/entries?limit=200").json()["items"]
+    for query, wanted in {
+        f"cluster={carts.pk}": {"cluster": carts.pk},
+        f"operation={operation.pk}": {"operation": operation.pk},
+        "resource=cpu": {"resource": "cpu"},
+        f"target={world.target.name}&resource=pods&cluster={carts.pk}": {"resource": "pods", "cluster": carts.pk},
+        "cluster=nobody": {"cluster": "nobody"},
+    }.items():
+        found = alice.get(f"{QUOTA}/entries?limit=200&{query}").json()["items"]
+        assert found == [one for one in every if wanted.items() <= one.items()], query
+    assert alice.get(f"{QUOTA}/entries?holder=x").status_code == 422
+
+
 def test_an_order_over_quota_is_a_409_with_the_numbers_and_leaves_nothing(alice: APIClient, world: World) -> None:
     limit(world, pods=10)
     order(world, "carts")

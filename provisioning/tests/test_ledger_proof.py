@@ -6,6 +6,7 @@ import logging
 from datetime import timedelta
 
 import pytest
+from django.db.models import F
 from django.utils import timezone
 
 from provisioning.apply import door
@@ -104,6 +105,25 @@ def test_a_failed_cluster_may_request_less_than_it_holds_and_never_more(
     assert prove(acme, live) == []
     control_plane.kubectl(*workload, "--replicas=3")
     assert Difference in {type(one) for one in prove(acme, live)}
+
+
+def test_what_stays_reserved_after_its_operation_is_reported(ready: Cluster, live: Target, acme: Tenant) -> None:
+    moved = {"used": F("used") - 100, "reserved": F("reserved") + 100}
+    QuotaHold.objects.filter(holder=ready.pk, place=live.name, resource="cpu").update(**moved)
+    (found,) = prove(acme, live)
+    assert (found.holder, found.resource, found.ledger, found.observed) == (ready.pk, "cpu", 100, 0)
+    assert "an operation that has ended" in found.note
+    open_one = Operation.objects.create(
+        cluster=ready, kind="update", generation=2, deadline=timezone.now() + timedelta(minutes=1)
+    )
+    assert prove(acme, live) == []
+    open_one.delete()
+
+
+def test_a_deleted_cluster_that_still_counts_is_reported(ready: Cluster, live: Target, acme: Tenant) -> None:
+    Cluster.objects.filter(pk=ready.pk).update(phase=Phase.DELETED)
+    found = {one.resource: one.note for one in prove(acme, live)}
+    assert found == {"clusters": "It is deleted, and counts as a cluster all the same."}
 
 
 def test_a_number_without_entries_is_reported(ready: Cluster, live: Target, acme: Tenant) -> None:
