@@ -8665,10 +8665,14 @@ export interface operations {
             query?: {
                 /** @description `next` of the page before; leave out for the first page. */
                 cursor?: string;
+                /** @description Only this kind, such as create. */
+                kind?: string;
                 /** @description Rows per page. */
                 limit?: number;
                 /** @description Only open, or only ended. */
                 open?: boolean | null;
+                /** @description Only this state. */
+                state?: "queued" | "running" | "succeeded" | "failed" | "canceled";
             };
             header?: never;
             path: {
@@ -10019,10 +10023,14 @@ export interface operations {
             query?: {
                 /** @description `next` of the page before; leave out for the first page. */
                 cursor?: string;
+                /** @description Only this kind, such as create. */
+                kind?: string;
                 /** @description Rows per page. */
                 limit?: number;
                 /** @description Only open, or only ended. */
                 open?: boolean | null;
+                /** @description Only this state. */
+                state?: "queued" | "running" | "succeeded" | "failed" | "canceled";
             };
             header?: never;
             path: {
@@ -10241,10 +10249,18 @@ export interface operations {
     listQuotaEntries: {
         parameters: {
             query?: {
+                /** @description Only of the cluster with this id. */
+                cluster?: string;
                 /** @description `next` of the page before; leave out for the first page. */
                 cursor?: string;
                 /** @description Rows per page. */
                 limit?: number;
+                /** @description Only what this operation caused. */
+                operation?: string;
+                /** @description Only this resource, such as cpu. */
+                resource?: string;
+                /** @description Only on this target. */
+                target?: string;
             };
             header?: never;
             path: {
