@@ -161,7 +161,7 @@ def measure(scene: Scene, act: Callable[[Scene], Cure | None], figures: Figures)
         hurt = hurt or bool(tally["refused"]) or gap > CALM_SECONDS
         if told is None and scene.cluster()["causes"]:
             told = time.monotonic() - started
-        if hurt and tally["accepted_gap"] < CALM_SECONDS and not tally["refused"]:
+        if hurt and _is_back(tally):
             break
         _not_too_long(started, "the client cannot write")
         time.sleep(LOOK_EVERY_SECONDS)
@@ -173,7 +173,7 @@ def measure(scene: Scene, act: Callable[[Scene], Cure | None], figures: Figures)
     while whole is None or ready is None or not back:
         tally = scene.seen.mark()
         gap = max(gap, tally["accepted_gap"])
-        back = tally["accepted_gap"] < CALM_SECONDS and not tally["refused"]
+        back = _is_back(tally)
         cluster = scene.cluster()
         if told is None and cluster["causes"]:
             told = time.monotonic() - started
@@ -189,6 +189,11 @@ def measure(scene: Scene, act: Callable[[Scene], Cure | None], figures: Figures)
     figures.ready.append(ready)
     if told is not None:
         figures.told.append(told)
+
+
+def _is_back(tally: Mapping[str, Any]) -> bool:
+    """Whether the client could write everywhere since the look before."""
+    return bool(tally["accepted_gap"] < CALM_SECONDS and not tally["refused"])
 
 
 def _not_too_long(started: float, what: str) -> None:

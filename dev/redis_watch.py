@@ -103,18 +103,20 @@ class Watched:
         told = self._ask("look " + " ".join(pod.address for pod in pods))
         return {pod.name: told[pod.address] for pod in pods}
 
-    def _in_shards(self, pods: list[Pod], told: Mapping[str, Mapping[str, Any]]) -> list[Pod]:
-        """The pods with the shard each belongs to; who does not answer keeps that of its label."""
-        if not self.by_head:
-            return pods
-        heads = sorted({said["head"] for said in told.values() if said})
-        return [replace(pod, shard=heads.index(told[pod.name]["head"])) if told.get(pod.name) else pod for pod in pods]
+    def _seen(self) -> tuple[list[Pod], dict[str, Mapping[str, Any]]]:
+        """The pods with the shard each belongs to, and their `roles`; who does not answer keeps its label's shard."""
+        pods, told = self.pods(), self.roles()
+        if self.by_head:
+            heads = sorted({said["head"] for said in told.values() if said})
+            pods = [
+                replace(pod, shard=heads.index(told[pod.name]["head"])) if told.get(pod.name) else pod for pod in pods
+            ]
+        return pods, told
 
     def member(self, shard: int, *, master: bool) -> Pod:
         """The master of a shard, or one of its replicas."""
-        told = self.roles()
+        pods, told = self._seen()
         want = "master" if master else "replica"
-        pods = self._in_shards(self.pods(), told)
         return next(pod for pod in pods if pod.shard == shard and told.get(pod.name, {}).get("role") == want)
 
     def ailing(self, shards: int | None = None, replicas: int | None = None) -> str:
@@ -122,9 +124,9 @@ class Watched:
         Empty when all is well. Without `shards`, of those whose pods are there: a shard on its way in or out may have
         no slots.
         """
-        pods, told = self.pods(), self.roles()
+        pods, told = self._seen()
         by_shard: dict[int, list[Pod]] = {}
-        for pod in self._in_shards(pods, told):
+        for pod in pods:
             by_shard.setdefault(pod.shard, []).append(pod)
             said = told.get(pod.name)
             if not pod.ready or not said:
@@ -145,7 +147,7 @@ class Watched:
 
     def whole_shards(self, replicas: int = 1) -> dict[int, dict[Pod, str]]:
         """Shards whose members are all there, ready and in step: to their pods with their roles."""
-        pods, told = self.pods(), self.roles()
+        pods, told = self._seen()
         found: dict[int, dict[Pod, str]] = {}
         for shard in sorted({pod.shard for pod in pods}):
             members = {pod: told.get(pod.name, {}) for pod in pods if pod.shard == shard}

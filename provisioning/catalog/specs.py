@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import fnmatch
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from provisioning.engines.base import Engine, Field, Problem, TargetView
@@ -44,13 +44,10 @@ def complete_spec(
         problems += wrong
         spec[field.key] = _typed_entries(field, value) if field.entries and not wrong else value
     view = target_view(target)
-    had: Sequence[Problem] = _class_problems(engine, plan, before, view) if before is not None else ()
-    problems += [one for one in _class_problems(engine, plan, spec, view) if not _stood(one, had, before, spec)]
+    problems += _new(lambda one: _class_problems(engine, plan, one, view), before, spec)
     if not problems:
         # The engine's own rules rely on kinds and limits being right.
-        had = engine.preflight(before, view) if before is not None else ()
-        found = [one for one in engine.preflight(spec, view) if not _stood(one, had, before, spec)]
-        problems = [*engine.check(spec), *found]
+        problems = [*engine.check(spec), *_new(lambda one: engine.preflight(one, view), before, spec)]
     if problems:
         errors = [FieldError(f"/spec{problem.pointer}", problem.code, problem.message) for problem in problems]
         raise Invalid(
@@ -79,14 +76,22 @@ def _class_problems(engine: Engine, plan: Plan | None, spec: Mapping[str, Any], 
     return problems
 
 
-def _stood(
-    problem: Problem, had: Sequence[Problem], before: Mapping[str, Any] | None, spec: Mapping[str, Any]
-) -> bool:  # fmt: skip
-    """Whether a problem was there before the change, which makes it no worse."""
-    if before is None or not any((one.pointer, one.code) == (problem.pointer, problem.code) for one in had):
-        return False
-    was, will = before[problem.pointer[1:]], spec[problem.pointer[1:]]
-    return bool(was == will or (isinstance(will, int | float) and will < was))
+def _new(
+    judged: Callable[[Mapping[str, Any]], Sequence[Problem]], before: Mapping[str, Any] | None, spec: Mapping[str, Any]
+) -> list[Problem]:  # fmt: skip
+    """What is wrong with `spec`, but for what was so `before` already and is made no worse."""
+    found = list(judged(spec))
+    if before is None:
+        return found
+    had = {(one.pointer, one.code) for one in judged(before)}
+
+    def stood(one: Problem) -> bool:
+        if (one.pointer, one.code) not in had:
+            return False
+        was, will = before[one.pointer[1:]], spec[one.pointer[1:]]
+        return bool(was == will or (isinstance(will, int | float) and will < was))
+
+    return [one for one in found if not stood(one)]
 
 
 def _unknown(key: str, engine: Engine) -> Problem:

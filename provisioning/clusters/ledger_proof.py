@@ -47,16 +47,13 @@ class Difference:
 class _Snapshot:
     """What the ledger says of one tenant on one target."""
 
-    holds: dict[str, dict[str, int]]
-    # What Kubernetes does not count, and so only the database can say: (reserved, clusters held).
-    others: dict[str, tuple[dict[str, int], int]]
+    # Holder to resource to (used, reserved).
+    holds: dict[str, dict[str, tuple[int, int]]]
     phases: dict[str, str]
     busy: frozenset[str]
 
-    def of(self, holder: str) -> tuple[dict[str, int], tuple[dict[str, int], int], str | None, bool]:
-        return (
-            self.holds.get(holder, {}), self.others.get(holder, ({}, 0)), self.phases.get(holder), holder in self.busy
-        )  # fmt: skip
+    def of(self, holder: str) -> tuple[dict[str, tuple[int, int]], str | None, bool]:
+        return self.holds.get(holder, {}), self.phases.get(holder), holder in self.busy
 
 
 def prove(tenant: Tenant, target: Target) -> list[Difference]:
@@ -67,7 +64,7 @@ def prove(tenant: Tenant, target: Target) -> list[Difference]:
     except errors.Absent:
         observed = {}
     after = _snapshot(tenant, target)
-    holders = {*before.holds, *after.holds, *before.others, *after.others, *observed}
+    holders = {*before.holds, *after.holds, *observed}
     sure = {holder for holder in holders if before.of(holder) == after.of(holder)}
     found = {
         (holder, one.resource): one
@@ -103,34 +100,30 @@ def prove_all() -> None:
 
 
 def _snapshot(tenant: Tenant, target: Target) -> _Snapshot:
-    holds: dict[str, dict[str, int]] = defaultdict(dict)
-    reserved: dict[str, dict[str, int]] = defaultdict(dict)
-    counted: dict[str, int] = {}
+    holds: dict[str, dict[str, tuple[int, int]]] = defaultdict(dict)
     for hold in QuotaHold.objects.filter(tenant=tenant, place=target.name):
-        if enforced_name(hold.resource):
-            holds[hold.holder][hold.resource] = hold.used + hold.reserved
-        if hold.resource == "clusters":
-            counted[hold.holder] = hold.used + hold.reserved
-        if hold.reserved:
-            reserved[hold.holder][hold.resource] = hold.reserved
-    others = {one: (dict(reserved.get(one, {})), counted.get(one, 0)) for one in {*reserved, *counted}}
+        holds[hold.holder][hold.resource] = hold.used, hold.reserved
     clusters = Cluster.objects.filter(tenant=tenant, target=target)
     # Deleted ones that hold nothing are history.
     phases = dict(clusters.present().values_list("pk", "phase"))
-    phases |= dict(clusters.filter(pk__in=[*holds, *others]).values_list("pk", "phase"))
+    phases |= dict(clusters.filter(pk__in=list(holds)).values_list("pk", "phase"))
     busy = Operation.objects.open().filter(cluster__tenant=tenant, cluster__target=target)
-    return _Snapshot(dict(holds), others, phases, frozenset(busy.values_list("cluster_id", flat=True)))
+    return _Snapshot(dict(holds), phases, frozenset(busy.values_list("cluster_id", flat=True)))
 
 
 def _differences(holder: str, ledger: _Snapshot, observed: dict[str, int]) -> list[Difference]:
-    held, (reserved, counted), phase, is_busy = ledger.of(holder)
+    holds, phase, is_busy = ledger.of(holder)
     exact = phase in AT_REST and not is_busy
     found = []
+    counted = sum(holds.get("clusters", ()))
     if counted and phase in (None, Phase.DELETED):
         found.append(Difference(holder, "clusters", counted, 0, "It is deleted, and counts as a cluster all the same."))
-    for resource, amount in sorted(reserved.items() if not is_busy else ()):
-        note = f"{spoken(resource, amount)} are reserved for an operation that has ended."
-        found.append(Difference(holder, resource, amount, 0, note))
+    for resource, (_, reserved) in sorted(holds.items()):
+        if reserved and not is_busy:
+            note = f"{spoken(resource, reserved)} are reserved for an operation that has ended."
+            found.append(Difference(holder, resource, reserved, 0, note))
+    # The rest Kubernetes counts too.
+    held = {resource: sum(amounts) for resource, amounts in holds.items() if enforced_name(resource)}
     for resource in sorted({*held, *observed}):
         has, asks = held.get(resource, 0), observed.get(resource, 0)
         if asks > has or (exact and asks < has):

@@ -47,9 +47,7 @@ def sets(cluster: ClusterView) -> list[Manifest]:
 
 
 def test_every_pod_fits_the_restricted_pod_security_standard() -> None:
-    for manifest in render(view()):
-        if manifest["kind"] != "StatefulSet":
-            continue
+    for manifest in sets(view()):
         pod = manifest["spec"]["template"]["spec"]
         assert pod["securityContext"]["runAsNonRoot"] is True
         assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
@@ -254,7 +252,8 @@ def test_an_operation_has_the_steps_its_changes_need(changes: dict[str, object],
 def template(**changes: Any) -> dict[str, Any]:
     """The pod template of shard 0."""
     cluster = replace(view(**changes.pop("spec", {})), **changes)
-    return next(one["spec"]["template"] for one in render(cluster) if one["kind"] == "StatefulSet")
+    found: dict[str, Any] = sets(cluster)[0]["spec"]["template"]
+    return found
 
 
 def test_only_what_needs_a_restart_changes_the_pod_template() -> None:
