@@ -17,7 +17,7 @@ from rest_framework.utils.encoders import JSONEncoder
 from portal.api.base import ApiView
 from portal.api.pagination import PageQuery, page
 from portal.api.schema import described
-from portal.api.serializers import Query, read_query, wire, wire_list
+from portal.api.serializers import Query, lookups, read_query, wire, wire_list
 from portal.problems import invalid
 from tenants.models import AuditEvent, AuditResult, Role
 from tenants.refusals import FieldError, Missing
@@ -75,15 +75,17 @@ class AuditEventPage(serializers.Serializer[Any]):
     next = serializers.CharField(allow_null=True)
 
 
+# Filter to what it compares with.
+FILTERS = {
+    "tenant": "tenant", "actor": "actor", "action": "action", "result": "result", "since": "created__gte",
+    "until": "created__lt",
+}  # fmt: skip
+
+
 def _filtered(rows: QuerySet[AuditEvent], query: dict[str, Any]) -> QuerySet[AuditEvent]:
     if "since" in query and "until" in query and query["since"] >= query["until"]:
         raise invalid([FieldError("?until", "invalid", "`until` must be later than `since`.")])
-    for parameter, lookup in (
-        ("tenant", "tenant"), ("actor", "actor"), ("action", "action"), ("result", "result"),
-        ("since", "created__gte"), ("until", "created__lt"),
-    ):  # fmt: skip
-        if parameter in query:
-            rows = rows.filter(**{lookup: query[parameter]})
+    rows = rows.filter(**lookups(query, FILTERS))
     if "object" in query:
         rows = rows.filter(object=query["object"]) | rows.filter(object__startswith=f"{query['object']}/")
     return rows

@@ -14,7 +14,7 @@ from rest_framework.response import Response
 from portal.api.base import ApiView
 from portal.api.pagination import PageQuery, page
 from portal.api.schema import described
-from portal.api.serializers import EFFECTS, AnyValue, Query, read_query, wire, wire_list
+from portal.api.serializers import EFFECTS, AnyValue, Query, lookups, read_query, wire, wire_list
 from provisioning.clusters.interventions import is_cancelable
 from provisioning.models import TERMINAL_STATES, Operation, OperationState
 from provisioning.operations.waiting import wait_for_operation
@@ -181,7 +181,7 @@ def operations_page(
         rows = rows.filter(cluster=cluster_id)
     if query["open"] is not None:
         rows = rows.open() if query["open"] else rows.filter(state__in=TERMINAL_STATES)
-    rows = rows.filter(**{column: query[name] for name, column in FILTERS.items() if name in query})
+    rows = rows.filter(**lookups(query, FILTERS))
     return page(request, rows, query, show_operations, order="-id")
 
 

@@ -16,7 +16,18 @@ from portal.api.clusters import AcceptedOut, accepted
 from portal.api.operations import ChangeOut
 from portal.api.pagination import PageQuery, page
 from portal.api.schema import LOCATION, described
-from portal.api.serializers import Body, Query, Text, ViolationOut, Whole, read_body, read_query, wire, wire_list
+from portal.api.serializers import (
+    Body,
+    Query,
+    Text,
+    ViolationOut,
+    Whole,
+    lookups,
+    read_body,
+    read_query,
+    wire,
+    wire_list,
+)
 from portal.problems import violation_body
 from provisioning.clusters import limits as limits_service
 from provisioning.clusters.forecast import Forecast, forecast_change, forecast_order
@@ -287,8 +298,7 @@ class EntriesView(ApiView):
                answers={200: EntryPage}, problems=(404, 422), about="Newest first; entries never change.")  # fmt: skip
     def get(self, request: Request, tenant: str) -> Response:
         query = read_query(EntriesQuery, request)
-        chosen = {column: query[name] for name, column in ENTRY_FILTERS.items() if name in query}
-        rows = LedgerEntry.objects.filter(tenant=self.tenant, **chosen)
+        rows = LedgerEntry.objects.filter(tenant=self.tenant, **lookups(query, ENTRY_FILTERS))
         return page(request, rows, query, lambda found: wire_list(EntryOut, found), order="-id")
 
 

@@ -111,6 +111,11 @@ def read_query(kind: type[Query], request: Request) -> dict[str, Any]:
     return dict(serializer.validated_data)
 
 
+def lookups(query: Mapping[str, Any], columns: Mapping[str, str]) -> dict[str, Any]:
+    """What to filter rows by: of `columns` (parameter to Django's lookup) those that were sent, by their lookup."""
+    return {lookup: query[parameter] for parameter, lookup in columns.items() if parameter in query}
+
+
 @functools.cache
 def _shaper(kind: type[serializers.Serializer[Any]]) -> Shape:
     return shape_of(kind())
