@@ -53,7 +53,7 @@ class RehearsedOperationOut(serializers.Serializer[Any]):
     kind = serializers.CharField()
     steps = serializers.SerializerMethodField(help_text="Titles of its steps, in order.")
     estimate = serializers.SerializerMethodField(
-        help_text="How long it takes, from past changes of the same steps; null: there was none to tell from."
+        help_text="How long it takes, from past ones of the same steps; null: there was none to tell from."
     )
 
     def get_steps(self, operation: Any) -> list[str]:

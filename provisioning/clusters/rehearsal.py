@@ -1,4 +1,4 @@
-"""Dry runs: what an order, an edit or a deletion would do. Nothing of it stays.
+"""Dry runs: what an order, a change or a deletion would do. Nothing of it stays.
 
 In two parts, since nothing may wait for Kubernetes inside a transaction:
 
@@ -9,7 +9,7 @@ In two parts, since nothing may wait for Kubernetes inside a transaction:
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -153,6 +153,32 @@ def rehearse_edit(
     return Rehearsal(
         edited, operation if grows else None, _effects(before, after), tuple(impacts), "apply" if grows else "nothing",
         hard_limits(after, cluster.target_id),
+    )  # fmt: skip
+
+
+def rehearse(
+    *, cluster: Cluster, act: Callable[[], Operation | None], touches: Literal["nothing", "apply"] = "nothing"
+) -> Rehearsal:  # fmt: skip
+    """What `act`, a change of a running cluster that leaves its size as it is, would do; raises what that raises.
+
+    `touches`: "apply" where objects are rendered anew.
+    """
+    with _undone():
+        operation = act()
+        changed = Cluster.objects.select_related("tenant", "target").get(pk=cluster.pk)
+        hard = hard_limits(quota.standings(cluster.tenant_id), cluster.target_id) if touches == "apply" else {}
+    found = operation.params["changes"] if operation is not None else ()
+    impacts = [Impact(one["effect"], one["message"], one["pointer"], one["before"], one["after"]) for one in found]
+    return Rehearsal(changed, operation, (), tuple(impacts), touches if operation is not None else "nothing", hard)
+
+
+def rehearse_restart(*, cluster: Cluster, by: User, expected_revision: int | None = None) -> Rehearsal:
+    """What `restart_cluster` would do; raises what it raises, but wants no loss confirmed."""
+    return rehearse(
+        cluster=cluster, touches="apply",
+        act=lambda: services.restart_cluster(
+            cluster=cluster, by=by, confirm=cluster.name, expected_revision=expected_revision
+        ),
     )  # fmt: skip
 
 

@@ -24,7 +24,7 @@ from provisioning.catalog.versions import upgrade_refused
 from provisioning.clusters import quota, rebalance
 from provisioning.clusters.views import client_for, cluster_view, pause_told
 from provisioning.credentials.certificates import Certificates, described
-from provisioning.engines.base import Change, Effect, Engine
+from provisioning.engines.base import Change, Effect, Engine, as_shown
 from provisioning.engines.registry import ENGINES, completed
 from provisioning.models import (
     CLUSTER_NAME_RULE,
@@ -245,9 +245,11 @@ def _new_operation(
 ) -> Operation:  # fmt: skip
     """Not written yet."""
     deadline = timezone.now() + timedelta(seconds=settings.OPERATION_DEADLINE_SECONDS + longer)
+    pods = ENGINES[cluster.engine].demand(completed(cluster.engine, cluster.spec)).pods
+    told = estimate(cluster, kind, [step["key"] for step in fresh], {"pods": pods})
     return Operation(
-        cluster=cluster, kind=kind, generation=cluster.generation, params=params, steps=fresh, actor=by,
-        request_id=request_id, deadline=deadline,
+        cluster=cluster, kind=kind, generation=cluster.generation, params={"pods": pods, "estimate": told, **params},
+        steps=fresh, actor=by, request_id=request_id, deadline=deadline,
     )  # fmt: skip
 
 
@@ -451,16 +453,9 @@ def _begin_change(
     cluster.next_look = timezone.now()
     cluster.save(update_fields=["generation", "revision", "next_look", *edited])
     titles = [*steps.DELIVER_BEFORE, *engine.change_steps(changes), *steps.DELIVER_AFTER]
-    shown = [
-        {"pointer": one.pointer, "before": one.before, "after": one.after, "effect": one.effect.value,
-         "message": one.message}
-        for one in changes
-    ]  # fmt: skip
-    pods = engine.demand(completed(cluster.engine, cluster.spec)).pods
     operation = open_operation(
-        cluster, kind, steps.fresh(titles), by, request_id, longer=longer, changes=shown, pods=pods,
-        estimate=estimate(cluster, [title.key for title in titles], pods),
-    )  # fmt: skip
+        cluster, kind, steps.fresh(titles), by, request_id, longer=longer, changes=[as_shown(one) for one in changes]
+    )
     # Last, since it takes the tenant's lock.
     quota.reserve(cluster, operation, by)
     return operation

@@ -536,6 +536,14 @@ class Change:
     message: str
 
 
+def as_shown(change: Change) -> dict[str, Any]:
+    """As operations keep and show it."""
+    return {
+        "pointer": change.pointer, "before": change.before, "after": change.after, "effect": change.effect.value,
+        "message": change.message,
+    }  # fmt: skip
+
+
 @dataclass(frozen=True)
 class Pulse:
     """How to see whether a process reacts: `port` of pods with this component label answers `line`, also to nobody.

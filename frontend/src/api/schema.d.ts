@@ -755,7 +755,7 @@ export interface paths {
         put?: never;
         /**
          * Restart every pod of a cluster
-         * @description One pod at a time, replicas first, as gently as the engine can. Pods that are outdated are brought up to date by it. Where it loses data, such as without persistence, it wants `confirm`.
+         * @description One pod at a time, replicas first, as gently as the engine can. Pods that are outdated are brought up to date by it. Where it loses data, such as without persistence, it wants `confirm`. 200 answers a dry run.
          */
         post: operations["restartCluster"];
         delete?: never;
@@ -775,7 +775,7 @@ export interface paths {
         put?: never;
         /**
          * Make masters even over the nodes
-         * @description Replicas that are in step take over, one shard at a time, until masters per node are as even as their places allow (see `spread`). Waits while the cluster is not well; can be canceled between two. 409 `cannot_rebalance` where nothing could take over.
+         * @description Replicas that are in step take over, one shard at a time, until masters per node are as even as their places allow (see `spread`). Waits while the cluster is not well; can be canceled between two. 409 `cannot_rebalance` where nothing could take over. 200 answers a dry run.
          */
         post: operations["rebalanceMasters"];
         delete?: never;
@@ -939,7 +939,7 @@ export interface paths {
         put?: never;
         /**
          * Add a user to a cluster
-         * @description Berth makes its password, and tells every node without a restart; reveal it by …/credentials/{name}/reveal. If-Match is about the cluster.
+         * @description Berth makes its password, and tells every node without a restart; reveal it by …/credentials/{name}/reveal. If-Match is about the cluster. 200 answers a dry run.
          */
         post: operations["addUser"];
         delete?: never;
@@ -964,14 +964,14 @@ export interface paths {
         post?: never;
         /**
          * Remove a user from a cluster
-         * @description Its connections are cut. `default` stays (409 `user_stays`); it can be disabled.
+         * @description Its connections are cut. `default` stays (409 `user_stays`); it can be disabled. 200 answers a dry run.
          */
         delete: operations["removeUser"];
         options?: never;
         head?: never;
         /**
          * Change what a user may do
-         * @description A JSON merge patch (RFC 7396). Works at once on every node, for connections that are open, too. 200 when all stays as it is.
+         * @description A JSON merge patch (RFC 7396). Works at once on every node, for connections that are open, too. 200 when all stays as it is, and for a dry run, which is answered with a rehearsal.
          */
         patch: operations["editUser"];
         trace?: never;
@@ -987,7 +987,7 @@ export interface paths {
         put?: never;
         /**
          * Give a user a new password
-         * @description Without a restart of anything. Both passwords work during the overlap; then the old one ends, and every connection of the user is cut once, since nobody can tell who used which: clients with the new password come back at once.
+         * @description Without a restart of anything. Both passwords work during the overlap; then the old one ends, and every connection of the user is cut once, since nobody can tell who used which: clients with the new password come back at once. 200 answers a dry run.
          */
         post: operations["rotatePassword"];
         delete?: never;
@@ -1007,7 +1007,7 @@ export interface paths {
         put?: never;
         /**
          * End a user's old password now
-         * @description Before its time. 409 `no_old_password` when there is none.
+         * @description Before its time. 409 `no_old_password` when there is none. 200 answers a dry run.
          */
         post: operations["revokeOldPassword"];
         delete?: never;
@@ -1573,7 +1573,7 @@ export interface components {
             authority_expires: string;
         };
         Change: {
-            /** @description JSON pointer below `spec`; empty for a restart or another version. */
+            /** @description JSON pointer below `spec`, of a change of users below the request's body; empty where it is about no field, such as for a restart or another version. */
             pointer: string;
             before: unknown;
             after: unknown;
@@ -1797,6 +1797,7 @@ export interface components {
             next: string | null;
         };
         Edited: components["schemas"]["Cluster"] | components["schemas"]["Rehearsal"];
+        EditedUser: components["schemas"]["ClusterUser"] | components["schemas"]["Rehearsal"];
         /** @enum {string} */
         Effect: "live" | "roll" | "move" | "fixed" | "loss";
         /** @enum {string} */
@@ -2281,7 +2282,7 @@ export interface components {
             steps: components["schemas"]["Step"][];
             /** @description What a change does, field by field; empty for others. */
             readonly changes: components["schemas"]["Change"][];
-            /** @description How long it takes, from past changes of the same steps; null: there was none to tell from. */
+            /** @description How long it takes, from past ones of the same steps; null: there was none to tell from. */
             readonly estimate: components["schemas"]["Estimate"] | null;
             /** @description The write and read that showed the cluster works. */
             proof: components["schemas"]["Proof"] | null;
@@ -2504,7 +2505,7 @@ export interface components {
             kind: string;
             /** @description Titles of its steps, in order. */
             readonly steps: string[];
-            /** @description How long it takes, from past changes of the same steps; null: there was none to tell from. */
+            /** @description How long it takes, from past ones of the same steps; null: there was none to tell from. */
             readonly estimate: components["schemas"]["Estimate"] | null;
         };
         Reservation: {
@@ -7961,6 +7962,8 @@ export interface operations {
             query?: {
                 /** @description The cluster's name, typed again; required for what can lose data. */
                 confirm?: string;
+                /** @description Check everything and answer what would be made, with the quota's change, the manifests and the target's own dry run of them. Nothing is kept: no object, no operation, no answer for an Idempotency-Key. */
+                dry_run?: boolean;
             };
             header?: {
                 /** @description A fresh random value per intended change; required from tokens. A repeat gets the first answer. */
@@ -7978,6 +7981,17 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
+            200: {
+                headers: {
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                    RateLimit: components["headers"]["RateLimit"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Rehearsal"];
+                };
+            };
             202: {
                 headers: {
                     /** @description Address of the operation. */
@@ -8094,7 +8108,10 @@ export interface operations {
     };
     rebalanceMasters: {
         parameters: {
-            query?: never;
+            query?: {
+                /** @description Check everything and answer what would be made, with the quota's change, the manifests and the target's own dry run of them. Nothing is kept: no object, no operation, no answer for an Idempotency-Key. */
+                dry_run?: boolean;
+            };
             header?: {
                 /** @description A fresh random value per intended change; required from tokens. A repeat gets the first answer. */
                 "Idempotency-Key"?: string;
@@ -8111,6 +8128,17 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
+            200: {
+                headers: {
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                    RateLimit: components["headers"]["RateLimit"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Rehearsal"];
+                };
+            };
             202: {
                 headers: {
                     /** @description Address of the operation. */
@@ -9037,7 +9065,10 @@ export interface operations {
     };
     addUser: {
         parameters: {
-            query?: never;
+            query?: {
+                /** @description Check everything and answer what would be made, with the quota's change, the manifests and the target's own dry run of them. Nothing is kept: no object, no operation, no answer for an Idempotency-Key. */
+                dry_run?: boolean;
+            };
             header?: {
                 /** @description A fresh random value per intended change; required from tokens. A repeat gets the first answer. */
                 "Idempotency-Key"?: string;
@@ -9058,6 +9089,17 @@ export interface operations {
             };
         };
         responses: {
+            200: {
+                headers: {
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                    RateLimit: components["headers"]["RateLimit"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Rehearsal"];
+                };
+            };
             202: {
                 headers: {
                     /** @description Address of the operation. */
@@ -9278,7 +9320,10 @@ export interface operations {
     };
     removeUser: {
         parameters: {
-            query?: never;
+            query?: {
+                /** @description Check everything and answer what would be made, with the quota's change, the manifests and the target's own dry run of them. Nothing is kept: no object, no operation, no answer for an Idempotency-Key. */
+                dry_run?: boolean;
+            };
             header?: {
                 /** @description The ETag you last read: refuse if it changed since. */
                 "If-Match"?: string;
@@ -9295,6 +9340,17 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
+            200: {
+                headers: {
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                    RateLimit: components["headers"]["RateLimit"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Rehearsal"];
+                };
+            };
             202: {
                 headers: {
                     /** @description Address of the operation. */
@@ -9397,7 +9453,10 @@ export interface operations {
     };
     editUser: {
         parameters: {
-            query?: never;
+            query?: {
+                /** @description Check everything and answer what would be made, with the quota's change, the manifests and the target's own dry run of them. Nothing is kept: no object, no operation, no answer for an Idempotency-Key. */
+                dry_run?: boolean;
+            };
             header?: {
                 /** @description The ETag you last read: refuse if it changed since. */
                 "If-Match"?: string;
@@ -9429,7 +9488,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["ClusterUser"];
+                    "application/json": components["schemas"]["EditedUser"];
                 };
             };
             202: {
@@ -9558,7 +9617,10 @@ export interface operations {
     };
     rotatePassword: {
         parameters: {
-            query?: never;
+            query?: {
+                /** @description Check everything and answer what would be made, with the quota's change, the manifests and the target's own dry run of them. Nothing is kept: no object, no operation, no answer for an Idempotency-Key. */
+                dry_run?: boolean;
+            };
             header?: {
                 /** @description A fresh random value per intended change; required from tokens. A repeat gets the first answer. */
                 "Idempotency-Key"?: string;
@@ -9581,6 +9643,17 @@ export interface operations {
             };
         };
         responses: {
+            200: {
+                headers: {
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                    RateLimit: components["headers"]["RateLimit"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Rehearsal"];
+                };
+            };
             202: {
                 headers: {
                     /** @description Address of the operation. */
@@ -9709,7 +9782,10 @@ export interface operations {
     };
     revokeOldPassword: {
         parameters: {
-            query?: never;
+            query?: {
+                /** @description Check everything and answer what would be made, with the quota's change, the manifests and the target's own dry run of them. Nothing is kept: no object, no operation, no answer for an Idempotency-Key. */
+                dry_run?: boolean;
+            };
             header?: {
                 /** @description A fresh random value per intended change; required from tokens. A repeat gets the first answer. */
                 "Idempotency-Key"?: string;
@@ -9728,6 +9804,17 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
+            200: {
+                headers: {
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                    RateLimit: components["headers"]["RateLimit"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Rehearsal"];
+                };
+            };
             202: {
                 headers: {
                     /** @description Address of the operation. */
