@@ -266,12 +266,10 @@ export const en = {
     members: "Members",
     repair: "Even out the masters",
     busy: "Starting…",
-    what: "Evening out: replicas that are in step take over, one shard at a time; writes to it wait for a moment.",
   },
   restart: {
     open: "Restart…",
     title: "Restart {{name}}?",
-    what: "Every pod is restarted, one at a time, replicas first. Clients reconnect; what is stored stays.",
     submit: "Restart",
     busy: "Restarting…",
   },

@@ -265,12 +265,10 @@ export const zhCN: Translation = {
     members: "成员数",
     repair: "均衡主节点",
     busy: "正在提交…",
-    what: "均衡时,已同步的副本逐个分片接管;该分片的写入会短暂等待。",
   },
   restart: {
     open: "重启…",
     title: "重启 {{name}}?",
-    what: "逐个重启每个 Pod,副本优先。客户端会重新连接,已存储的数据不受影响。",
     submit: "重启",
     busy: "正在提交…",
   },
