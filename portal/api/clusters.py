@@ -425,15 +425,19 @@ class ClustersView(ApiView):
 
     @described("createCluster", tag="Clusters", summary="Order a cluster", request=ClusterOrder,
                answers={200: RehearsalOut, 202: AcceptedOut}, problems=(400, 403, 404, 409, 415, 422, 503),
-               parameters=[IDEMPOTENCY_KEY, LOCATION, REPLAYED], query=DryRunQuery, rehearses=True,
+               parameters=[IDEMPOTENCY_KEY, LOCATION, REPLAYED], query=ChangeQuery, rehearses=True,
                about="Needs the role developer or owner. Everything that can be known at once is checked before "
-               "anything is written; follow the operation for the rest. 200 answers a dry run.")  # fmt: skip
+               "anything is written; follow the operation for the rest. 200 answers a dry run. What can lose data, "
+               "and is not said by the plan, wants `confirm`.")  # fmt: skip
     @idempotent(required_from_tokens=True)
     def post(self, request: Request, tenant: str) -> Response:
         sent = read_body(ClusterOrder, request)
         if self.rehearsal:
             return rehearsed(self, rehearse_create(tenant=self.tenant, by=self.user, **sent))
-        made, operation = create_cluster(tenant=self.tenant, by=self.user, request_id=logs.request_id.get(), **sent)
+        made, operation = create_cluster(
+            tenant=self.tenant, by=self.user, confirm=read_query(ChangeQuery, request).get("confirm"),
+            request_id=logs.request_id.get(), **sent,
+        )  # fmt: skip
         return accepted(self, operation, made)
 
 

@@ -615,6 +615,9 @@ class Engine(Protocol):
     def check(self, spec: Spec) -> Sequence[Problem]:
         """Rules between fields. Kinds, limits and unknown keys were checked from `fields` before this is called."""
 
+    def plan_order(self, spec: Spec) -> Sequence[Change]:
+        """What a new cluster of this spec risks from the start; a LOSS among these has to be confirmed."""
+
     def preflight(self, spec: Spec, target: TargetView) -> Sequence[Problem]:
         """Rules that need the target, such as more replicas than nodes under the hard spread rule."""
 
@@ -659,6 +662,11 @@ class Engine(Protocol):
 
     def observe(self, cluster: ClusterView, world: World, link: Link) -> Advance:
         """What `advance` sees, with nothing done about it and nothing asked of the core. Raises LinkError at most."""
+
+    def foresee(self, cluster: ClusterView, world: World, link: Link) -> Blocked | None:
+        """Why the running cluster could not become what is wished, as far as its members tell now. Asks, and changes
+        nothing. Raises LinkError at most.
+        """
 
     def prove(self, cluster: ClusterView, world: World, link: Link) -> Proof:
         """Write and read back through the advertised address with the issued credential. Raises LinkError at most."""

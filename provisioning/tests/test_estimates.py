@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from django.utils import timezone
@@ -72,7 +73,7 @@ def test_changes_of_other_steps_and_on_other_targets_tell_nothing(cluster: Clust
 
 def test_an_order_and_a_deletion_are_told_by_past_ones_too(cluster: Cluster, acme: Tenant, alice: User) -> None:
     ended(cluster.operations.get(), 40)
-    order = {"tenant": acme, "by": alice, "engine": "redis", "plan": "redis-dev"}
+    order: dict[str, Any] = {"tenant": acme, "by": alice, "engine": "redis", "plan": "redis-dev"}
     rehearsed = rehearse_create(name="second", **order).operation
     second, operation = create_cluster(name="second", **order)
     assert rehearsed is not None

@@ -43,9 +43,14 @@ async function rehearsal(answer: Promise<object>): Promise<Rehearsal> {
   return found as Rehearsal;
 }
 
-/** Order a cluster. The same `key` with the same order is safe to send again: it is executed once. */
-export function createCluster(tenant: string, order: ClusterOrder, key: string): Promise<Accepted> {
-  const params = { path: { tenant }, header: { "Idempotency-Key": key } };
+/**
+ * Order a cluster. The same `key` with the same order is safe to send again: it is executed once.
+ * `confirm`: its name typed again, for what can lose data.
+ */
+export function createCluster(
+  tenant: string, order: ClusterOrder, confirm: string | undefined, key: string,
+): Promise<Accepted> {
+  const params = { path: { tenant }, query: confirm === undefined ? {} : { confirm }, header: { "Idempotency-Key": key } };
   return accepted(body(client.POST(LIST, { params, body: order })));
 }
 

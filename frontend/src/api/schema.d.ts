@@ -587,7 +587,7 @@ export interface paths {
         put?: never;
         /**
          * Order a cluster
-         * @description Needs the role developer or owner. Everything that can be known at once is checked before anything is written; follow the operation for the rest. 200 answers a dry run.
+         * @description Needs the role developer or owner. Everything that can be known at once is checked before anything is written; follow the operation for the rest. 200 answers a dry run. What can lose data, and is not said by the plan, wants `confirm`.
          */
         post: operations["createCluster"];
         delete?: never;
@@ -2798,7 +2798,7 @@ export interface components {
             namespace_exists: boolean | null;
             /** @description It refuses nothing of what it was asked about. */
             takes_it: boolean | null;
-            /** @description What is in the way of the whole change. */
+            /** @description What is in the way of the whole change, such as data that does not fit. */
             problem: components["schemas"]["TargetProblem"] | null;
         };
         TargetCheck: {
@@ -6961,6 +6961,8 @@ export interface operations {
     createCluster: {
         parameters: {
             query?: {
+                /** @description The cluster's name, typed again; required for what can lose data. */
+                confirm?: string;
                 /** @description Check everything and answer what would be made, with the quota's change, the manifests and the target's own dry run of them. Nothing is kept: no object, no operation, no answer for an Idempotency-Key. */
                 dry_run?: boolean;
             };

@@ -72,10 +72,10 @@ export function useCreateCluster(tenant: string) {
   const remember = useAccepted();
   const attempt = useRef({ order: "", key: "" });
   return useMutation({
-    mutationFn: (order: ClusterOrder) => {
-      const text = JSON.stringify(order);
+    mutationFn: ({ order, confirm }: { order: ClusterOrder; confirm: string | undefined }) => {
+      const text = JSON.stringify([order, confirm]);
       if (attempt.current.order !== text) attempt.current = { order: text, key: newKey() };
-      return createCluster(tenant, order, attempt.current.key);
+      return createCluster(tenant, order, confirm, attempt.current.key);
     },
     retry: (failures, error) => isTemporary(error) && failures < REPEATS_OF_AN_ORDER,
     onSuccess: (accepted) => {

@@ -23,6 +23,7 @@ from dataclasses import replace
 
 from provisioning.engines.base import (
     Advance,
+    Blocked,
     Change,
     ClusterView,
     Effect,
@@ -57,6 +58,7 @@ from provisioning.engines.redis.upkeep import (
     send,
     settle_settings,
     take_over,
+    too_small,
 )
 
 STEPS = (
@@ -134,6 +136,13 @@ def observe(cluster: ClusterView, world: World, link: Link) -> Advance:
         outdated = tuple(pod.name for pod in outdated_pods(world))
         return replace(formed, outdated=outdated, spread=spread.seen(sight, world), causes=causes,
                        served=served_now(sight))  # fmt: skip
+
+
+def foresee(cluster: ClusterView, world: World, link: Link) -> Blocked | None:
+    """See engines.base.Engine.foresee. Nothing but questions is sent."""
+    with connected(cluster, world, link) as sight:
+        read_all(sight)
+        return too_small(sight) if sight.nodes and not sight.missing else None
 
 
 def _advance(sight: Sight, world: World, link: Link) -> Advance:
