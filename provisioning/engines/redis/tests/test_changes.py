@@ -14,7 +14,7 @@ import pytest
 from redis.cluster import RedisCluster
 from redis.exceptions import RedisError
 
-from provisioning.engines.base import Gate
+from provisioning.engines.base import Advance, Gate
 from provisioning.engines.redis import settings
 from provisioning.engines.redis.admin import Connection
 from provisioning.engines.redis.manifests import PORT
@@ -271,17 +271,18 @@ def test_replicas_up_and_down_never_touch_a_shards_only_copy(start: Start) -> No
     assert len(fleet.volumes) == 6
 
 
+@pytest.mark.parametrize("shards", [(3, 4), (4, 3)], ids=["growing", "draining"])
 @pytest.mark.parametrize("commands", [1, 60, 200])
 def test_a_worker_killed_while_slots_move_is_followed_by_one_that_finishes(
-    start: Start, monkeypatch: pytest.MonkeyPatch, commands: int
+    start: Start, monkeypatch: pytest.MonkeyPatch, shards: tuple[int, int], commands: int
 ) -> None:
-    fleet = start(view(replicasPerShard=0))
+    fleet = start(view(replicasPerShard=0, shards=shards[0]))
     fleet.settle()
     client = client_of(fleet)
     names = [f"{{{number}}}-{part}".encode() + b"\xff\xfe" for number in range(300) for part in range(3)]
     for name in names:
         client.set(name, name)
-    fleet.wish(shards=4)
+    fleet.wish(shards=shards[1])
     real, left = Connection.pipeline, [commands]
 
     def pipeline(self: Connection, sent: Any) -> Any:
@@ -297,9 +298,49 @@ def test_a_worker_killed_while_slots_move_is_followed_by_one_that_finishes(
         with pytest.raises(Crash):
             fleet.settle(60)
     fleet.settle(60)
-    assert slots(fleet) == {"0": 4096, "1": 4096, "2": 4096, "3": 4096}
+    counts = slots(fleet)
+    assert (len(counts), max(counts.values()) - min(counts.values()) <= 1) == (shards[1], True)
+    assert sum(counts.values()) == 16384
     assert [name for name in names if client.get(name) != name] == []
     client.close()
+
+
+# Of eight members two leave: they are forgotten by six others each, and reset; then three things are removed.
+@pytest.mark.parametrize("moment", [1, 4, 8, 12, 13, 15, 16, 17, 18])
+def test_a_worker_killed_while_members_leave_is_followed_by_one_that_finishes(
+    start: Start, monkeypatch: pytest.MonkeyPatch, moment: int
+) -> None:
+    fleet = start(view(shards=4))
+    fleet.settle()
+    fleet.wish(shards=3)
+    steps = [moment]
+    real_event, real_obey = fleet.event, fleet.obey
+
+    def step() -> None:
+        steps[0] -= 1
+        if steps[0] == 0:
+            raise Crash
+
+    def event(reason: str, message: str, *, warning: bool = False, object: str = "") -> None:
+        real_event(reason, message, warning=warning, object=object)
+        if reason in ("Forget", "Reset"):
+            step()
+
+    def obey(outcome: Advance) -> None:
+        real_obey(replace(outcome, retired=()))
+        for one in outcome.retired:
+            real_obey(replace(outcome, restart=None, retired=(one,)))
+            step()
+
+    with monkeypatch.context() as patch:
+        patch.setattr(fleet, "event", event)
+        patch.setattr(fleet, "obey", obey)
+        with pytest.raises(Crash):
+            fleet.settle(60)
+    fleet.settle(60)
+    assert sorted(slots(fleet).values()) == [5461, 5461, 5462]
+    assert (len(fleet.servers), len(fleet.volumes), sorted(fleet.sets)) == (6, 6, [0, 1, 2])
+    assert ENGINE.prove(fleet.cluster, fleet.world(), fleet).ok
 
 
 def test_what_moves_is_the_least_and_can_be_planned_anew_at_any_moment() -> None:
