@@ -461,6 +461,7 @@ class Advance:
     `gate` is what the change of a running cluster waits at, when an administrator might let it pass.
     `users` is None where the engine has none of its own, or they were not looked up.
     `served` is None where traffic is not encrypted, or nobody was there to be asked.
+    `drift` says which settings in force are not the wished ones, "" when all are, None where nobody was asked.
     """
 
     healthy: bool
@@ -478,6 +479,7 @@ class Advance:
     gate: Gate | None = None
     users: UsersSeen | None = None
     served: Served | None = None
+    drift: str | None = None
 
 
 @dataclass(frozen=True)

@@ -296,6 +296,7 @@ export const en = {
     busy: "Pausing…",
     notice: "Berth only watches: paused by {{name}},",
     means: "Nothing is mended or changed until it is resumed.",
+    drifted: "Settings differ from the wish, and will be set back then:",
     resume: "Resume",
     resuming: "Resuming…",
   },

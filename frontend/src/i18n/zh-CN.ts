@@ -295,6 +295,7 @@ export const zhCN: Translation = {
     busy: "正在暂停…",
     notice: "Berth 仅在观察：由 {{name}} 暂停，",
     means: "恢复之前不会修复或更改任何内容。",
+    drifted: "以下设置与期望不一致,恢复后会被改回:",
     resume: "恢复",
     resuming: "正在恢复…",
   },

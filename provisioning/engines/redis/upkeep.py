@@ -45,6 +45,8 @@ FORMING_TIMEOUT_MS, FORMING_TIMEOUT_TLS_MS = 500, 1900
 FROZEN_SECONDS = 60
 # A demoted master is linked to its heir again within a second or two; after this long it is not going to be.
 STRAY_SECONDS = 10
+# Pods whose settings are told; all of them would mostly say the same.
+MOST_TOLD = 3
 
 
 @dataclass
@@ -107,9 +109,7 @@ def settle_settings(sight: Sight, world: World, link: Link, care: Care) -> str:
     complaint = ""
     for node in sight.nodes:
         said = have[node.pod.name]
-        different = {key: value for key, value in wish.items() if key in said and said[key] != value}
-        if node.pod.name in old and int(said["maxmemory"]) < int(wish["maxmemory"]):
-            different.pop("maxmemory", None)
+        different = _different(said, wish, is_old=node.pod.name in old)
         if said["cluster-node-timeout"] == str(forming_timeout_ms(spec)):
             # Ours, from forming: set back without a word as soon as the node serves.
             different.pop("cluster-node-timeout", None)
@@ -122,6 +122,33 @@ def settle_settings(sight: Sight, world: World, link: Link, care: Care) -> str:
         elif wish["appendonly"] == "yes" and sight.cluster.changing and _writes_first_file(said):
             complaint = complaint or f"{node.pod.name} is writing its append-only file"
     return complaint
+
+
+def drift(sight: Sight, world: World) -> str | None:
+    """Which settings in force are not the wished ones, pod by pod; "" when all are, None when a member does not say."""
+    wish = settings.wanted(sight.cluster.spec) | encryption.settings(sight.cluster.spec, PORT)
+    old = {pod.name for pod in outdated_pods(world)}
+    told = []
+    for node in sight.nodes:
+        try:
+            said = _read(node, wish)
+        except (LinkError, RedisError):
+            return None
+        different = _different(said, wish, is_old=node.pod.name in old)
+        if different:
+            values = ", ".join(f"{key} is {said[key] or 'nothing'}, wished is {value or 'nothing'}"
+                               for key, value in different.items())  # fmt: skip
+            told.append(f"{node.pod.name}: {values}")
+    more = f"; and {len(told) - MOST_TOLD} more pods" if len(told) > MOST_TOLD else ""
+    return "; ".join(told[:MOST_TOLD]) + more if sight.nodes else None
+
+
+def _different(said: Mapping[str, str], wish: Mapping[str, str], *, is_old: bool) -> dict[str, str]:
+    """What is wished and not in force. A pod that is to be restarted into more memory keeps its maxmemory until then."""
+    different = {key: value for key, value in wish.items() if key in said and said[key] != value}
+    if is_old and int(said["maxmemory"]) < int(wish["maxmemory"]):
+        different.pop("maxmemory", None)
+    return different
 
 
 def too_small(sight: Sight) -> Blocked | None:

@@ -346,6 +346,7 @@ test("a cluster that is not well says why, the first cause first, with what can 
 
 test("a cluster is paused with a reason, says so with who and why, and is resumed", async () => {
   const paused = { by: "bob", reason: "disks are moved", since: "2026-05-04T10:00:00Z" };
+  const drifted = { type: "SettingsInForce", status: "False", reason: "Drifted", message: "orders-s0-0: hz is 20, wished is 10", since: null };
   let shown = cluster();
   const calls = openPage(ADDRESS, {
     ...ready,
@@ -361,6 +362,7 @@ test("a cluster is paused with a reason, says so with who and why, and is resume
   await userEvent.click(within(dialog).getByRole("button", { name: "Pause" }));
   expect(await screen.findByText(/paused by bob/)).toBeVisible();
   expect(screen.getByText("disks are moved")).toBeVisible();
+  expect(screen.getByText("orders-s0-0: hz is 20, wished is 10")).toBeVisible();
   expect(screen.queryByRole("button", { name: "Change…" })).not.toBeInTheDocument();
   await userEvent.click(screen.getByRole("button", { name: "Resume" }));
   expect(await screen.findByRole("button", { name: "Pause…" })).toBeVisible();
