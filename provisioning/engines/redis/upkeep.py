@@ -144,7 +144,7 @@ def drift(sight: Sight, world: World) -> str | None:
 
 
 def _different(said: Mapping[str, str], wish: Mapping[str, str], *, is_old: bool) -> dict[str, str]:
-    """What is wished and not in force. A pod that is to be restarted into more memory keeps its maxmemory until then."""
+    """What is wished and not in force. A pod that is to restart into more memory keeps its maxmemory until then."""
     different = {key: value for key, value in wish.items() if key in said and said[key] != value}
     if is_old and int(said["maxmemory"]) < int(wish["maxmemory"]):
         different.pop("maxmemory", None)

@@ -351,7 +351,7 @@ test("a cluster is paused with a reason, says so with who and why, and is resume
   const calls = openPage(ADDRESS, {
     ...ready,
     [`GET ${ONE}`]: () => ({ body: shown }),
-    [`POST ${ONE}/pause`]: () => ({ body: (shown = cluster({ paused, revision: 8 })) }),
+    [`POST ${ONE}/pause`]: () => ({ body: (shown = cluster({ paused, revision: 8, conditions: [drifted] as never })) }),
     [`POST ${ONE}/resume`]: () => ({ body: (shown = cluster({ revision: 9 })) }),
   });
   await userEvent.click(await screen.findByRole("button", { name: "Pause…" }));
