@@ -7,11 +7,12 @@ confirmed. How long it takes is measured by dev/bench_recovery.py, whose faults 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import pytest
 
-from dev.bench_recovery import Cure, Scene, kill_all, kill_shard, lose_node, new_addresses, split
+from dev.bench_recovery import Cure, Scene, is_back, kill_all, kill_shard, lose_node, new_addresses, split
 from dev.redis_watch import watched
 from dev.stack import NAMESPACE, Stack
 from sandbox.tests.waiting import eventually
@@ -86,7 +87,9 @@ def test_every_fault_on_real_nodes_is_named_and_mended_and_loses_nothing_confirm
             told = Told(placed)
             cure = act(scene)
             try:
-                eventually(lambda told=told, codes=codes: told.has(codes), f"{title}: one of {codes} is told")
+                eventually(partial(told.has, codes), f"{title}: one of {codes} is told")
+                if cure is not None:
+                    eventually(lambda: is_back(seen.mark()), f"{title}: the client writes again")
             finally:
                 put_back(cure)
             seen.await_whole(3, seconds=MENDED_SECONDS)
