@@ -132,7 +132,7 @@ def test_a_failed_deletion_is_retried_as_what_it_was(ordered: tuple[Cluster, Ope
     Operation.objects.filter(pk=deletion.pk).update(state=OperationState.FAILED)
     again = retry_operation(operation=deletion, by=alice)
     cluster.refresh_from_db()
-    assert (again.kind, again.params, cluster.phase) == ("delete", {"volumes": "delete"}, Phase.DELETING)
+    assert (again.kind, again.params["volumes"], cluster.phase) == ("delete", "delete", Phase.DELETING)
 
 
 @pytest.mark.parametrize(
