@@ -22,7 +22,7 @@ from portal.api.parsers import JsonParser, MergePatchParser
 from portal.api.rehearsals import RehearsalOut, rehearsed
 from portal.api.remembered import CLUSTERS, row_version
 from portal.api.renderers import dumps
-from portal.api.schema import ETAG, IDEMPOTENCY_KEY, IF_MATCH, LOCATION, REPLAYED, described
+from portal.api.schema import ETAG, IF_MATCH, LOCATION, described
 from portal.api.serializers import Body, DryRunQuery, Query, Text, read_body, read_query, wire, wire_list
 from portal.idempotency import idempotent
 from portal.problems import invalid
@@ -427,7 +427,7 @@ class ClustersView(ApiView):
 
     @described("createCluster", tag="Clusters", summary="Order a cluster", request=ClusterOrder,
                answers={200: RehearsalOut, 202: AcceptedOut}, problems=(400, 403, 404, 409, 415, 422, 503),
-               parameters=[IDEMPOTENCY_KEY, LOCATION, REPLAYED], query=DryRunQuery, rehearses=True,
+               parameters=[LOCATION], query=DryRunQuery, rehearses=True,
                about="Needs the role developer or owner. Everything that can be known at once is checked before "
                "anything is written; follow the operation for the rest. 200 answers a dry run.")  # fmt: skip
     @idempotent(required_from_tokens=True)
@@ -511,7 +511,7 @@ class ClusterView(ApiView):
 class RestartView(ApiView):
     @described("restartCluster", tag="Clusters", summary="Restart every pod of a cluster", query=LossQuery,
                answers={202: AcceptedOut}, problems=(400, 403, 404, 409, 412, 422),
-               parameters=[IF_MATCH, IDEMPOTENCY_KEY, LOCATION, REPLAYED],
+               parameters=[IF_MATCH, LOCATION],
                about="One pod at a time, replicas first, as gently as the engine can. Pods that are outdated are "
                "brought up to date by it. Where it loses data, such as without persistence, it wants "
                "`confirm`.")  # fmt: skip
@@ -528,7 +528,7 @@ class RestartView(ApiView):
 class RebalanceView(ApiView):
     @described("rebalanceMasters", tag="Clusters", summary="Make masters even over the nodes",
                answers={202: AcceptedOut}, problems=(400, 403, 404, 409, 412, 422),
-               parameters=[IF_MATCH, IDEMPOTENCY_KEY, LOCATION, REPLAYED],
+               parameters=[IF_MATCH, LOCATION],
                about="Replicas that are in step take over, one shard at a time, until masters per node are as even as "
                "their places allow (see `spread`). Waits while the cluster is not well; can be canceled between two. "
                "409 `cannot_rebalance` where nothing could take over.")  # fmt: skip

@@ -199,7 +199,11 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        get?: never;
+        /**
+         * Show a member
+         * @description Show a member
+         */
+        get: operations["getMember"];
         put?: never;
         post?: never;
         /**
@@ -633,7 +637,7 @@ export interface paths {
         };
         /**
          * Show what you may do to a cluster, and why not
-         * @description By your role, grant and token, and whether the tenant is suspended. The values of a request are judged when it comes: a forecast tells about the quota.
+         * @description By your role, grant and token, whether the tenant is suspended, and by the state of the cluster and its newest operation, which cancelOperation, retryOperation and overrideGate are about. The values of a request are judged when it comes: a forecast tells about the quota.
          */
         get: operations["getCapabilities"];
         put?: never;
@@ -1190,7 +1194,7 @@ export interface paths {
         get: operations["getQuotaLimits"];
         /**
          * Set a tenant's limits
-         * @description For platform administrators. Replaces all limits. A limit below what is held takes nothing away: it is shown as `over` and blocks growth of that resource only.
+         * @description For platform administrators. Replaces all limits: send the ETag you read in If-Match, and no limit that somebody set meanwhile is lost. A limit below what is held takes nothing away: it is shown as `over` and blocks growth of that resource only.
          */
         put: operations["setQuotaLimits"];
         post?: never;
@@ -1539,6 +1543,8 @@ export interface components {
             allowed: boolean;
             /** @description null when it is allowed. */
             why_not: components["schemas"]["WhyNot"] | null;
+            /** @description What a part of it would be refused with, while the rest is allowed: of editCluster, a change of `spec` or `version` while labels and description can change. null when all of it is allowed, or nothing. */
+            limited: components["schemas"]["WhyNot"] | null;
         };
         Cause: {
             /** @description For programs, such as master-down; more will come. */
@@ -1945,6 +1951,8 @@ export interface components {
             plan?: string | null;
             /** @description Default: the only one. */
             target?: string | null;
+            /** @description Default: the engine's, or the one the cluster has. */
+            version?: string | null;
             /** @description Plan fields, as in an order or a change. */
             spec?: {
                 [key: string]: unknown;
@@ -3568,7 +3576,10 @@ export interface operations {
     createTenant: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /** @description A fresh random value per intended change. A repeat gets the first answer. */
+                "Idempotency-Key"?: string;
+            };
             path?: never;
             cookie?: never;
         };
@@ -3580,6 +3591,10 @@ export interface operations {
         responses: {
             201: {
                 headers: {
+                    /** @description Of the object as it is now, for If-Match. */
+                    ETag?: string;
+                    /** @description `true` when this is the stored answer to an earlier request with the same key. */
+                    "Idempotency-Replayed"?: string;
                     "X-Request-Id": components["headers"]["X-Request-Id"];
                     "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
                     RateLimit: components["headers"]["RateLimit"];
@@ -3690,6 +3705,8 @@ export interface operations {
         responses: {
             200: {
                 headers: {
+                    /** @description Of the object as it is now, for If-Match. */
+                    ETag?: string;
                     "X-Request-Id": components["headers"]["X-Request-Id"];
                     "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
                     RateLimit: components["headers"]["RateLimit"];
@@ -3753,7 +3770,10 @@ export interface operations {
     deleteTenant: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /** @description The ETag you last read: refuse if it changed since. */
+                "If-Match"?: string;
+            };
             path: {
                 /** @description Slug of the tenant. */
                 tenant: string;
@@ -3820,6 +3840,18 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
+            /** @description If-Match names an older revision; the present one is in ETag. */
+            412: {
+                headers: {
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                    RateLimit: components["headers"]["RateLimit"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
             /** @description A rule is broken; `errors` names every wrong field. */
             422: {
                 headers: {
@@ -3850,7 +3882,10 @@ export interface operations {
     renameTenant: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /** @description The ETag you last read: refuse if it changed since. */
+                "If-Match"?: string;
+            };
             path: {
                 /** @description Slug of the tenant. */
                 tenant: string;
@@ -3866,6 +3901,8 @@ export interface operations {
         responses: {
             200: {
                 headers: {
+                    /** @description Of the object as it is now, for If-Match. */
+                    ETag?: string;
                     "X-Request-Id": components["headers"]["X-Request-Id"];
                     "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
                     RateLimit: components["headers"]["RateLimit"];
@@ -3923,6 +3960,18 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
+            /** @description If-Match names an older revision; the present one is in ETag. */
+            412: {
+                headers: {
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                    RateLimit: components["headers"]["RateLimit"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
             /** @description The body is not JSON. */
             415: {
                 headers: {
@@ -3965,7 +4014,12 @@ export interface operations {
     suspendTenant: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /** @description A fresh random value per intended change. A repeat gets the first answer. */
+                "Idempotency-Key"?: string;
+                /** @description The ETag you last read: refuse if it changed since. */
+                "If-Match"?: string;
+            };
             path: {
                 /** @description Slug of the tenant. */
                 tenant: string;
@@ -3976,6 +4030,10 @@ export interface operations {
         responses: {
             200: {
                 headers: {
+                    /** @description Of the object as it is now, for If-Match. */
+                    ETag?: string;
+                    /** @description `true` when this is the stored answer to an earlier request with the same key. */
+                    "Idempotency-Replayed"?: string;
                     "X-Request-Id": components["headers"]["X-Request-Id"];
                     "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
                     RateLimit: components["headers"]["RateLimit"];
@@ -3983,6 +4041,18 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["Tenant"];
+                };
+            };
+            /** @description The body or a header cannot be understood. */
+            400: {
+                headers: {
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                    RateLimit: components["headers"]["RateLimit"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
                 };
             };
             /** @description Not signed in, or the token is unknown, expired or revoked. */
@@ -4011,6 +4081,18 @@ export interface operations {
             };
             /** @description There is no such thing, or you may not see it. */
             404: {
+                headers: {
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                    RateLimit: components["headers"]["RateLimit"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description If-Match names an older revision; the present one is in ETag. */
+            412: {
                 headers: {
                     "X-Request-Id": components["headers"]["X-Request-Id"];
                     "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
@@ -4051,7 +4133,12 @@ export interface operations {
     unsuspendTenant: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /** @description A fresh random value per intended change. A repeat gets the first answer. */
+                "Idempotency-Key"?: string;
+                /** @description The ETag you last read: refuse if it changed since. */
+                "If-Match"?: string;
+            };
             path: {
                 /** @description Slug of the tenant. */
                 tenant: string;
@@ -4062,6 +4149,10 @@ export interface operations {
         responses: {
             200: {
                 headers: {
+                    /** @description Of the object as it is now, for If-Match. */
+                    ETag?: string;
+                    /** @description `true` when this is the stored answer to an earlier request with the same key. */
+                    "Idempotency-Replayed"?: string;
                     "X-Request-Id": components["headers"]["X-Request-Id"];
                     "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
                     RateLimit: components["headers"]["RateLimit"];
@@ -4069,6 +4160,18 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["Tenant"];
+                };
+            };
+            /** @description The body or a header cannot be understood. */
+            400: {
+                headers: {
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                    RateLimit: components["headers"]["RateLimit"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
                 };
             };
             /** @description Not signed in, or the token is unknown, expired or revoked. */
@@ -4097,6 +4200,18 @@ export interface operations {
             };
             /** @description There is no such thing, or you may not see it. */
             404: {
+                headers: {
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                    RateLimit: components["headers"]["RateLimit"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description If-Match names an older revision; the present one is in ETag. */
+            412: {
                 headers: {
                     "X-Request-Id": components["headers"]["X-Request-Id"];
                     "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
@@ -4216,7 +4331,10 @@ export interface operations {
     addMember: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /** @description A fresh random value per intended change. A repeat gets the first answer. */
+                "Idempotency-Key"?: string;
+            };
             path: {
                 /** @description Slug of the tenant. */
                 tenant: string;
@@ -4231,6 +4349,10 @@ export interface operations {
         responses: {
             201: {
                 headers: {
+                    /** @description Of the object as it is now, for If-Match. */
+                    ETag?: string;
+                    /** @description `true` when this is the stored answer to an earlier request with the same key. */
+                    "Idempotency-Replayed"?: string;
                     "X-Request-Id": components["headers"]["X-Request-Id"];
                     "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
                     RateLimit: components["headers"]["RateLimit"];
@@ -4339,10 +4461,91 @@ export interface operations {
             };
         };
     };
-    removeMember: {
+    getMember: {
         parameters: {
             query?: never;
             header?: never;
+            path: {
+                /** @description Slug of the tenant. */
+                tenant: string;
+                /** @description User name, exactly as written. */
+                username: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            200: {
+                headers: {
+                    /** @description Of the object as it is now, for If-Match. */
+                    ETag?: string;
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                    RateLimit: components["headers"]["RateLimit"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["TenantMember"];
+                };
+            };
+            /** @description Not signed in, or the token is unknown, expired or revoked. */
+            401: {
+                headers: {
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                    RateLimit: components["headers"]["RateLimit"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description There is no such thing, or you may not see it. */
+            404: {
+                headers: {
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                    RateLimit: components["headers"]["RateLimit"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description A rule is broken; `errors` names every wrong field. */
+            422: {
+                headers: {
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                    RateLimit: components["headers"]["RateLimit"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Too many requests or failed attempts; see Retry-After. */
+            429: {
+                headers: {
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                    RateLimit: components["headers"]["RateLimit"];
+                    "Retry-After": components["headers"]["Retry-After"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    removeMember: {
+        parameters: {
+            query?: never;
+            header?: {
+                /** @description The ETag you last read: refuse if it changed since. */
+                "If-Match"?: string;
+            };
             path: {
                 /** @description Slug of the tenant. */
                 tenant: string;
@@ -4411,6 +4614,18 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
+            /** @description If-Match names an older revision; the present one is in ETag. */
+            412: {
+                headers: {
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                    RateLimit: components["headers"]["RateLimit"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
             /** @description A rule is broken; `errors` names every wrong field. */
             422: {
                 headers: {
@@ -4441,7 +4656,10 @@ export interface operations {
     changeMember: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /** @description The ETag you last read: refuse if it changed since. */
+                "If-Match"?: string;
+            };
             path: {
                 /** @description Slug of the tenant. */
                 tenant: string;
@@ -4459,6 +4677,8 @@ export interface operations {
         responses: {
             200: {
                 headers: {
+                    /** @description Of the object as it is now, for If-Match. */
+                    ETag?: string;
                     "X-Request-Id": components["headers"]["X-Request-Id"];
                     "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
                     RateLimit: components["headers"]["RateLimit"];
@@ -4518,6 +4738,18 @@ export interface operations {
             };
             /** @description It does not fit the present state, such as a name in use or another change under way. */
             409: {
+                headers: {
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                    RateLimit: components["headers"]["RateLimit"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description If-Match names an older revision; the present one is in ETag. */
+            412: {
                 headers: {
                     "X-Request-Id": components["headers"]["X-Request-Id"];
                     "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
@@ -5154,7 +5386,10 @@ export interface operations {
     acceptInvitation: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /** @description A fresh random value per intended change. A repeat gets the first answer. */
+                "Idempotency-Key"?: string;
+            };
             path?: never;
             cookie?: never;
         };
@@ -5166,6 +5401,8 @@ export interface operations {
         responses: {
             200: {
                 headers: {
+                    /** @description `true` when this is the stored answer to an earlier request with the same key. */
+                    "Idempotency-Replayed"?: string;
                     "X-Request-Id": components["headers"]["X-Request-Id"];
                     "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
                     RateLimit: components["headers"]["RateLimit"];
@@ -5422,7 +5659,10 @@ export interface operations {
     shareCluster: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /** @description A fresh random value per intended change. A repeat gets the first answer. */
+                "Idempotency-Key"?: string;
+            };
             path: {
                 /** @description Name of the cluster, unique in its tenant. */
                 name: string;
@@ -5439,6 +5679,8 @@ export interface operations {
         responses: {
             201: {
                 headers: {
+                    /** @description `true` when this is the stored answer to an earlier request with the same key. */
+                    "Idempotency-Replayed"?: string;
                     "X-Request-Id": components["headers"]["X-Request-Id"];
                     "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
                     RateLimit: components["headers"]["RateLimit"];
@@ -5840,7 +6082,10 @@ export interface operations {
     createPlan: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /** @description A fresh random value per intended change. A repeat gets the first answer. */
+                "Idempotency-Key"?: string;
+            };
             path?: never;
             cookie?: never;
         };
@@ -5852,6 +6097,10 @@ export interface operations {
         responses: {
             201: {
                 headers: {
+                    /** @description Of the object as it is now, for If-Match. */
+                    ETag?: string;
+                    /** @description `true` when this is the stored answer to an earlier request with the same key. */
+                    "Idempotency-Replayed"?: string;
                     "X-Request-Id": components["headers"]["X-Request-Id"];
                     "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
                     RateLimit: components["headers"]["RateLimit"];
@@ -5962,6 +6211,8 @@ export interface operations {
         responses: {
             200: {
                 headers: {
+                    /** @description Of the object as it is now, for If-Match. */
+                    ETag?: string;
                     "X-Request-Id": components["headers"]["X-Request-Id"];
                     "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
                     RateLimit: components["headers"]["RateLimit"];
@@ -6025,7 +6276,10 @@ export interface operations {
     deletePlan: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /** @description The ETag you last read: refuse if it changed since. */
+                "If-Match"?: string;
+            };
             path: {
                 /** @description Key of the plan. */
                 plan: string;
@@ -6092,6 +6346,18 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
+            /** @description If-Match names an older revision; the present one is in ETag. */
+            412: {
+                headers: {
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                    RateLimit: components["headers"]["RateLimit"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
             /** @description A rule is broken; `errors` names every wrong field. */
             422: {
                 headers: {
@@ -6122,7 +6388,10 @@ export interface operations {
     editPlan: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /** @description The ETag you last read: refuse if it changed since. */
+                "If-Match"?: string;
+            };
             path: {
                 /** @description Key of the plan. */
                 plan: string;
@@ -6138,6 +6407,8 @@ export interface operations {
         responses: {
             200: {
                 headers: {
+                    /** @description Of the object as it is now, for If-Match. */
+                    ETag?: string;
                     "X-Request-Id": components["headers"]["X-Request-Id"];
                     "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
                     RateLimit: components["headers"]["RateLimit"];
@@ -6185,6 +6456,18 @@ export interface operations {
             };
             /** @description There is no such thing, or you may not see it. */
             404: {
+                headers: {
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                    RateLimit: components["headers"]["RateLimit"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description If-Match names an older revision; the present one is in ETag. */
+            412: {
                 headers: {
                     "X-Request-Id": components["headers"]["X-Request-Id"];
                     "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
@@ -6964,7 +7247,7 @@ export interface operations {
                 dry_run?: boolean;
             };
             header?: {
-                /** @description A fresh random value per intended change; required from tokens. A repeat gets the first answer. */
+                /** @description A fresh random value per intended change. A repeat gets the first answer. Required from tokens. */
                 "Idempotency-Key"?: string;
             };
             path: {
@@ -6981,6 +7264,8 @@ export interface operations {
         responses: {
             200: {
                 headers: {
+                    /** @description `true` when this is the stored answer to an earlier request with the same key. */
+                    "Idempotency-Replayed"?: string;
                     "X-Request-Id": components["headers"]["X-Request-Id"];
                     "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
                     RateLimit: components["headers"]["RateLimit"];
@@ -7132,7 +7417,7 @@ export interface operations {
         responses: {
             200: {
                 headers: {
-                    /** @description Revision of the object, for If-Match. */
+                    /** @description Of the object as it is now, for If-Match. */
                     ETag?: string;
                     "X-Request-Id": components["headers"]["X-Request-Id"];
                     "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
@@ -7358,7 +7643,7 @@ export interface operations {
         responses: {
             200: {
                 headers: {
-                    /** @description Revision of the object, for If-Match. */
+                    /** @description Of the object as it is now, for If-Match. */
                     ETag?: string;
                     "X-Request-Id": components["headers"]["X-Request-Id"];
                     "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
@@ -7963,7 +8248,7 @@ export interface operations {
                 confirm?: string;
             };
             header?: {
-                /** @description A fresh random value per intended change; required from tokens. A repeat gets the first answer. */
+                /** @description A fresh random value per intended change. A repeat gets the first answer. */
                 "Idempotency-Key"?: string;
                 /** @description The ETag you last read: refuse if it changed since. */
                 "If-Match"?: string;
@@ -8096,7 +8381,7 @@ export interface operations {
         parameters: {
             query?: never;
             header?: {
-                /** @description A fresh random value per intended change; required from tokens. A repeat gets the first answer. */
+                /** @description A fresh random value per intended change. A repeat gets the first answer. */
                 "Idempotency-Key"?: string;
                 /** @description The ETag you last read: refuse if it changed since. */
                 "If-Match"?: string;
@@ -8305,7 +8590,7 @@ export interface operations {
         parameters: {
             query?: never;
             header?: {
-                /** @description A fresh random value per intended change; required from tokens. A repeat gets the first answer. */
+                /** @description A fresh random value per intended change. A repeat gets the first answer. */
                 "Idempotency-Key"?: string;
                 /** @description The ETag you last read: refuse if it changed since. */
                 "If-Match"?: string;
@@ -8326,8 +8611,10 @@ export interface operations {
         responses: {
             200: {
                 headers: {
-                    /** @description Revision of the object, for If-Match. */
+                    /** @description Of the object as it is now, for If-Match. */
                     ETag?: string;
+                    /** @description `true` when this is the stored answer to an earlier request with the same key. */
+                    "Idempotency-Replayed"?: string;
                     "X-Request-Id": components["headers"]["X-Request-Id"];
                     "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
                     RateLimit: components["headers"]["RateLimit"];
@@ -8452,7 +8739,7 @@ export interface operations {
         parameters: {
             query?: never;
             header?: {
-                /** @description A fresh random value per intended change; required from tokens. A repeat gets the first answer. */
+                /** @description A fresh random value per intended change. A repeat gets the first answer. */
                 "Idempotency-Key"?: string;
                 /** @description The ETag you last read: refuse if it changed since. */
                 "If-Match"?: string;
@@ -8469,8 +8756,10 @@ export interface operations {
         responses: {
             200: {
                 headers: {
-                    /** @description Revision of the object, for If-Match. */
+                    /** @description Of the object as it is now, for If-Match. */
                     ETag?: string;
+                    /** @description `true` when this is the stored answer to an earlier request with the same key. */
+                    "Idempotency-Replayed"?: string;
                     "X-Request-Id": components["headers"]["X-Request-Id"];
                     "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
                     RateLimit: components["headers"]["RateLimit"];
@@ -9039,7 +9328,7 @@ export interface operations {
         parameters: {
             query?: never;
             header?: {
-                /** @description A fresh random value per intended change; required from tokens. A repeat gets the first answer. */
+                /** @description A fresh random value per intended change. A repeat gets the first answer. Required from tokens. */
                 "Idempotency-Key"?: string;
                 /** @description The ETag you last read: refuse if it changed since. */
                 "If-Match"?: string;
@@ -9202,7 +9491,7 @@ export interface operations {
         responses: {
             200: {
                 headers: {
-                    /** @description Revision of the object, for If-Match. */
+                    /** @description Of the object as it is now, for If-Match. */
                     ETag?: string;
                     "X-Request-Id": components["headers"]["X-Request-Id"];
                     "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
@@ -9421,7 +9710,7 @@ export interface operations {
         responses: {
             200: {
                 headers: {
-                    /** @description Revision of the object, for If-Match. */
+                    /** @description Of the object as it is now, for If-Match. */
                     ETag?: string;
                     "X-Request-Id": components["headers"]["X-Request-Id"];
                     "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
@@ -9560,7 +9849,7 @@ export interface operations {
         parameters: {
             query?: never;
             header?: {
-                /** @description A fresh random value per intended change; required from tokens. A repeat gets the first answer. */
+                /** @description A fresh random value per intended change. A repeat gets the first answer. Required from tokens. */
                 "Idempotency-Key"?: string;
                 /** @description The ETag you last read: refuse if it changed since. */
                 "If-Match"?: string;
@@ -9711,7 +10000,7 @@ export interface operations {
         parameters: {
             query?: never;
             header?: {
-                /** @description A fresh random value per intended change; required from tokens. A repeat gets the first answer. */
+                /** @description A fresh random value per intended change. A repeat gets the first answer. */
                 "Idempotency-Key"?: string;
                 /** @description The ETag you last read: refuse if it changed since. */
                 "If-Match"?: string;
@@ -10566,6 +10855,8 @@ export interface operations {
         responses: {
             200: {
                 headers: {
+                    /** @description Of the object as it is now, for If-Match. */
+                    ETag?: string;
                     "X-Request-Id": components["headers"]["X-Request-Id"];
                     "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
                     RateLimit: components["headers"]["RateLimit"];
@@ -10629,7 +10920,10 @@ export interface operations {
     setQuotaLimits: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /** @description The ETag you last read: refuse if it changed since. */
+                "If-Match"?: string;
+            };
             path: {
                 /** @description Slug of the tenant. */
                 tenant: string;
@@ -10644,6 +10938,8 @@ export interface operations {
         responses: {
             200: {
                 headers: {
+                    /** @description Of the object as it is now, for If-Match. */
+                    ETag?: string;
                     "X-Request-Id": components["headers"]["X-Request-Id"];
                     "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
                     RateLimit: components["headers"]["RateLimit"];
@@ -10691,6 +10987,18 @@ export interface operations {
             };
             /** @description There is no such thing, or you may not see it. */
             404: {
+                headers: {
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                    RateLimit: components["headers"]["RateLimit"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description If-Match names an older revision; the present one is in ETag. */
+            412: {
                 headers: {
                     "X-Request-Id": components["headers"]["X-Request-Id"];
                     "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
@@ -11381,7 +11689,7 @@ export interface operations {
         parameters: {
             query?: never;
             header?: {
-                /** @description A fresh random value per intended change; required from tokens. A repeat gets the first answer. */
+                /** @description A fresh random value per intended change. A repeat gets the first answer. */
                 "Idempotency-Key"?: string;
             };
             path: {
@@ -11398,6 +11706,8 @@ export interface operations {
         responses: {
             200: {
                 headers: {
+                    /** @description `true` when this is the stored answer to an earlier request with the same key. */
+                    "Idempotency-Replayed"?: string;
                     "X-Request-Id": components["headers"]["X-Request-Id"];
                     "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
                     RateLimit: components["headers"]["RateLimit"];
@@ -11510,7 +11820,7 @@ export interface operations {
         parameters: {
             query?: never;
             header?: {
-                /** @description A fresh random value per intended change; required from tokens. A repeat gets the first answer. */
+                /** @description A fresh random value per intended change. A repeat gets the first answer. */
                 "Idempotency-Key"?: string;
             };
             path: {
@@ -11527,6 +11837,8 @@ export interface operations {
         responses: {
             200: {
                 headers: {
+                    /** @description `true` when this is the stored answer to an earlier request with the same key. */
+                    "Idempotency-Replayed"?: string;
                     "X-Request-Id": components["headers"]["X-Request-Id"];
                     "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
                     RateLimit: components["headers"]["RateLimit"];
@@ -11639,7 +11951,7 @@ export interface operations {
         parameters: {
             query?: never;
             header?: {
-                /** @description A fresh random value per intended change; required from tokens. A repeat gets the first answer. */
+                /** @description A fresh random value per intended change. A repeat gets the first answer. */
                 "Idempotency-Key"?: string;
             };
             path: {
