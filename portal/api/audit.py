@@ -14,13 +14,13 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.utils.encoders import JSONEncoder
 
-from portal.api.base import ApiView
+from portal.api.base import AdministratorsView, ApiView
 from portal.api.pagination import PageQuery, page
 from portal.api.schema import described
 from portal.api.serializers import Query, lookups, read_query, wire, wire_list
 from portal.problems import invalid
 from tenants.models import AuditEvent, AuditResult, Role
-from tenants.refusals import FieldError, Missing
+from tenants.refusals import FieldError
 
 JSON_LINES = "application/jsonl"
 EXPORT_CHUNK_ROWS = 500
@@ -131,14 +131,7 @@ class TenantAuditExportView(TenantAuditBase):
         return _export(_filtered(self.rows(), read_query(AuditFilters, request)))
 
 
-class AllAuditBase(ApiView):
-    """For platform administrators; to everybody else these addresses do not exist."""
-
-    def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
-        super().initial(request, *args, **kwargs)
-        if not self.user.is_superuser:
-            raise Missing("not_found", "There is nothing at this address that you may see.")
-
+class AllAuditBase(AdministratorsView):
     def rows(self) -> QuerySet[AuditEvent]:
         """All rows; those of the token's tenant when it is limited to one."""
         rows = AuditEvent.objects.all()

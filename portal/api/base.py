@@ -242,3 +242,12 @@ class ApiView(APIView):
         for name, value in headers(self.rates).items():
             response.headers[name] = value
         return super().finalize_response(request, response, *args, **kwargs)
+
+
+class AdministratorsView(ApiView):
+    """For platform administrators; to everybody else its addresses do not exist."""
+
+    def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
+        super().initial(request, *args, **kwargs)
+        if not self.user.is_superuser:
+            raise Missing("not_found", "There is nothing at this address that you may see.")
