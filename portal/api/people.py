@@ -14,7 +14,6 @@ from portal.api.parsers import JsonParser, MergePatchParser
 from portal.api.schema import described
 from portal.api.serializers import Body, Text, read_body, read_query, wire, wire_list
 from portal.api.tokens import SCOPE_CHOICES, TokenOut
-from provisioning.clusters import grants
 from tenants.models import ApiToken, Invitation, Membership, Role
 from tenants.people import (
     INVITATION_DAYS,
@@ -160,7 +159,6 @@ class MemberView(PeopleView):
                "person before. The last owner stays.")  # fmt: skip
     def delete(self, request: Request, tenant: str, username: str) -> Response:
         remove_member(tenant=self.tenant, username=username)
-        grants.end_all(tenant=self.tenant, username=username)
         return Response(status=204)
 
 
