@@ -36,6 +36,15 @@ class AuditFilters(Query):
         help_text="Only this object and what is below it, such as `clusters/orders`.",
     )  # fmt: skip
     result = serializers.ChoiceField(choices=AuditResult.choices, required=False, help_text="Only this result.")
+    token = serializers.CharField(
+        required=False, max_length=40, help_text="Only what was done with this token (its id)."
+    )
+    address = serializers.IPAddressField(required=False, help_text="Only from this IP address.")
+    request_id = serializers.CharField(
+        required=False, max_length=64, help_text="Only this request, as X-Request-Id and every problem name it."
+    )
+    code = serializers.CharField(required=False, max_length=60, help_text="Only refusals with this code of a problem.")
+    operation = serializers.CharField(required=False, max_length=40, help_text="Only what started this operation.")
     since = serializers.DateTimeField(required=False, help_text="Only from this time on.")
     until = serializers.DateTimeField(required=False, help_text="Only before this time.")
 
@@ -77,8 +86,9 @@ class AuditEventPage(serializers.Serializer[Any]):
 
 # Filter to what it compares with.
 FILTERS = {
-    "tenant": "tenant", "actor": "actor", "action": "action", "result": "result", "since": "created__gte",
-    "until": "created__lt",
+    "tenant": "tenant", "actor": "actor", "action": "action", "result": "result", "token": "token_id",
+    "address": "address", "request_id": "request_id", "code": "code", "operation": "operation_id",
+    "since": "created__gte", "until": "created__lt",
 }  # fmt: skip
 
 

@@ -11355,16 +11355,26 @@ export interface operations {
                 action?: string;
                 /** @description Only this user name. */
                 actor?: string;
+                /** @description Only from this IP address. */
+                address?: string;
+                /** @description Only refusals with this code of a problem. */
+                code?: string;
                 /** @description `next` of the page before; leave out for the first page. */
                 cursor?: string;
                 /** @description Rows per page. */
                 limit?: number;
                 /** @description Only this object and what is below it, such as `clusters/orders`. */
                 object?: string;
+                /** @description Only what started this operation. */
+                operation?: string;
+                /** @description Only this request, as X-Request-Id and every problem name it. */
+                request_id?: string;
                 /** @description Only this result. */
                 result?: "success" | "refused" | "failed";
                 /** @description Only from this time on. */
                 since?: string;
+                /** @description Only what was done with this token (its id). */
+                token?: string;
                 /** @description Only before this time. */
                 until?: string;
             };
@@ -11458,12 +11468,22 @@ export interface operations {
                 action?: string;
                 /** @description Only this user name. */
                 actor?: string;
+                /** @description Only from this IP address. */
+                address?: string;
+                /** @description Only refusals with this code of a problem. */
+                code?: string;
                 /** @description Only this object and what is below it, such as `clusters/orders`. */
                 object?: string;
+                /** @description Only what started this operation. */
+                operation?: string;
+                /** @description Only this request, as X-Request-Id and every problem name it. */
+                request_id?: string;
                 /** @description Only this result. */
                 result?: "success" | "refused" | "failed";
                 /** @description Only from this time on. */
                 since?: string;
+                /** @description Only what was done with this token (its id). */
+                token?: string;
                 /** @description Only before this time. */
                 until?: string;
             };
@@ -11557,18 +11577,28 @@ export interface operations {
                 action?: string;
                 /** @description Only this user name. */
                 actor?: string;
+                /** @description Only from this IP address. */
+                address?: string;
+                /** @description Only refusals with this code of a problem. */
+                code?: string;
                 /** @description `next` of the page before; leave out for the first page. */
                 cursor?: string;
                 /** @description Rows per page. */
                 limit?: number;
                 /** @description Only this object and what is below it, such as `clusters/orders`. */
                 object?: string;
+                /** @description Only what started this operation. */
+                operation?: string;
+                /** @description Only this request, as X-Request-Id and every problem name it. */
+                request_id?: string;
                 /** @description Only this result. */
                 result?: "success" | "refused" | "failed";
                 /** @description Only from this time on. */
                 since?: string;
                 /** @description Only this tenant (its slug at the time). */
                 tenant?: string;
+                /** @description Only what was done with this token (its id). */
+                token?: string;
                 /** @description Only before this time. */
                 until?: string;
             };
@@ -11647,14 +11677,24 @@ export interface operations {
                 action?: string;
                 /** @description Only this user name. */
                 actor?: string;
+                /** @description Only from this IP address. */
+                address?: string;
+                /** @description Only refusals with this code of a problem. */
+                code?: string;
                 /** @description Only this object and what is below it, such as `clusters/orders`. */
                 object?: string;
+                /** @description Only what started this operation. */
+                operation?: string;
+                /** @description Only this request, as X-Request-Id and every problem name it. */
+                request_id?: string;
                 /** @description Only this result. */
                 result?: "success" | "refused" | "failed";
                 /** @description Only from this time on. */
                 since?: string;
                 /** @description Only this tenant (its slug at the time). */
                 tenant?: string;
+                /** @description Only what was done with this token (its id). */
+                token?: string;
                 /** @description Only before this time. */
                 until?: string;
             };
