@@ -79,6 +79,8 @@ class ApiView(APIView):
     caller: User | None = None
     # How the caller, and the tenant, stand with their limits of requests.
     rates: tuple[Count, ...] = ()
+    # The row of the change is written (note_success).
+    is_noted = False
     # What the address does not say: the object a POST made, its tenant, and facts about the change. Never a secret.
     audit_object = ""
     audit_tenant: Tenant | None = None
