@@ -76,6 +76,18 @@ CODES: Mapping[str, Code] = {
         "A tenant must keep at least one active person who owns it.",
         "Make somebody else an owner first.",
     ),
+    "last_administrator": Code(
+        409,
+        "The last administrator stays",
+        "At least one active person must administer the platform.",
+        "Make somebody else a platform administrator first.",
+    ),
+    "own_account": Code(
+        409,
+        "Nobody switches themselves off",
+        "Who switched themselves off by mistake could not undo it.",
+        "Ask another platform administrator to do it.",
+    ),
     "already_member": Code(
         409,
         "The person is a member already",

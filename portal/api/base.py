@@ -79,6 +79,8 @@ class ApiView(APIView):
     caller: User | None = None
     # How the caller, and the tenant, stand with their limits of requests.
     rates: tuple[Count, ...] = ()
+    # The row of the change is written (note_success).
+    is_noted = False
     # What the address does not say: the object a POST made, its tenant, and facts about the change. Never a secret.
     audit_object = ""
     audit_tenant: Tenant | None = None
@@ -248,3 +250,12 @@ class ApiView(APIView):
         for name, value in headers(self.rates).items():
             response.headers[name] = value
         return super().finalize_response(request, response, *args, **kwargs)
+
+
+class AdministratorsView(ApiView):
+    """For platform administrators; to everybody else its addresses do not exist."""
+
+    def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
+        super().initial(request, *args, **kwargs)
+        if not self.user.is_superuser:
+            raise Missing("not_found", "There is nothing at this address that you may see.")

@@ -16,7 +16,6 @@ from portal.api.schema import ETAG, IF_MATCH, described
 from portal.api.serializers import Body, Text, read_body, read_query, wire, wire_list
 from portal.api.tokens import SCOPE_CHOICES, TokenOut
 from portal.idempotency import idempotent
-from provisioning.clusters import grants
 from tenants.models import ApiToken, Invitation, Membership, Role
 from tenants.people import (
     INVITATION_DAYS,
@@ -181,7 +180,6 @@ class MemberView(PeopleView):
     def delete(self, request: Request, tenant: str, username: str) -> Response:
         self._require_unchanged(username)
         remove_member(tenant=self.tenant, username=username)
-        grants.end_all(tenant=self.tenant, username=username)
         return Response(status=204)
 
     def _require_unchanged(self, username: str) -> None:

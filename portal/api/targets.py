@@ -9,6 +9,7 @@ from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
 
+from portal.api.audited import note_success
 from portal.api.pagination import PageQuery, page
 from portal.api.parsers import JsonParser, MergePatchParser
 from portal.api.schema import described
@@ -122,7 +123,7 @@ def usable_nodes(target: Target) -> list[dict[str, Any]]:
 
 
 class TargetAdminView(AdminView):
-    """Asks Kubernetes, so outside of transactions."""
+    """Asks Kubernetes, so outside of transactions; the change and its row in the audit share one after that."""
 
     in_transaction = False
 
@@ -149,9 +150,12 @@ class TargetsView(TargetAdminView):
     def post(self, request: Request) -> Response:
         sent = read_body(TargetOrder, request)
         self.audit_object = f"targets/{sent['name']}"[:200]
-        made = targets.register(**sent)
-        self.audit_detail = {"uid": made.uid, "source": made.source, "reach": made.reach}
-        return Response(wire(TargetOut, made), status=201)
+
+        def note(made: Target) -> None:
+            self.audit_detail = {"uid": made.uid, "source": made.source, "reach": made.reach}
+            note_success(self, 201)
+
+        return Response(wire(TargetOut, targets.register(**sent, note=note)), status=201)
 
 
 class TargetView(TargetAdminView):
@@ -168,14 +172,15 @@ class TargetView(TargetAdminView):
         sent = read_body(TargetPatch, request)
         told = {key: value for key, value in sent.items() if key != "kubeconfig"}
         self.audit_detail = {**told, **({"kubeconfig": "replaced"} if "kubeconfig" in sent else {})}
-        return Response(wire(TargetOut, targets.change(target=self.target, **sent)))
+        changed = targets.change(target=self.target, **sent, note=lambda changed: note_success(self, 200))
+        return Response(wire(TargetOut, changed))
 
     @described("removeTarget", tag="Administration", summary="Remove a target", answers={204: None},
                problems=(403, 404, 409),
                about="For platform administrators. Only one that never held a cluster; disable others. Its limits and "
                "its kubeconfig go with it.")  # fmt: skip
     def delete(self, request: Request, target: str) -> Response:
-        targets.remove(target=self.target)
+        targets.remove(target=self.target, note=lambda removed: note_success(self, 204))
         return Response(status=204)
 
 
@@ -186,5 +191,5 @@ class TargetCheckView(TargetAdminView):
                "whether it answers, is the cluster that was registered, is new enough, lets Berth do what it needs to, "
                "and has nodes and storage.")  # fmt: skip
     def post(self, request: Request, target: str) -> Response:
-        found, findings = targets.check(target=self.target)
+        found, findings = targets.check(target=self.target, note=lambda found: note_success(self, 200))
         return Response(wire(TargetCheckOut, {"target": found, "findings": findings}))

@@ -79,7 +79,12 @@ ADMIN = {
     "audit": "/api/v1/audit",
     "drift": "/api/v1/drift",
     "audit-export": "/api/v1/audit/export",
+    "people": "/api/v1/people",
+    "person": "/api/v1/people/bob",
+    "person-token": "/api/v1/people/alice/tokens/{token}",
 }
+# Of these, what not even an administrator reaches with a token that is limited to a tenant.
+UNLIMITED = ("people", "person", "person-token")
 # Lists of what is the caller's own, and the catalogue: other people's things must not be in them.
 COMMON = {
     "tokens": "/api/v1/tokens",
@@ -214,6 +219,19 @@ def test_a_token_limited_to_a_tenant_changes_nothing_outside_it(
     client = client_of(world.alice, tenant=world.acme)
     answer = client.generic(method.upper(), address(name, world), "{}", "application/json")
     assert (answer.status_code, answer.json()["code"]) == (403, "scope_required")
+
+
+@pytest.mark.parametrize("name", UNLIMITED)
+@pytest.mark.parametrize("method", METHODS)
+def test_a_token_limited_to_a_tenant_does_not_find_who_may_sign_in(
+    world: World, client_of: Client, name: str, method: str
+) -> None:
+    world.alice.is_superuser = True
+    world.alice.save(update_fields=["is_superuser"])
+    client = client_of(world.alice, tenant=world.acme)
+    answer = client.generic(method.upper(), address(name, world), '{"active": false}', "application/json")
+    assert (answer.status_code, answer.json()["code"]) == (404, "not_found")
+    assert not ApiToken.objects.exclude(revoked=None).exists()
 
 
 def test_what_administrators_change_outside_tenants_is_known() -> None:

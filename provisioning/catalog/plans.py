@@ -56,9 +56,9 @@ BUILT_IN: tuple[tuple[str, str, str, str, dict[str, Any]], ...] = (
 )
 
 
-def ensure_plans() -> int:
-    """Make the built-in plans of the engines on offer that do not exist yet; returns how many were made."""
-    made = 0
+def ensure_plans() -> list[str]:
+    """Make the built-in plans of the engines on offer that do not exist yet; returns the names of those made."""
+    made = []
     for position, (engine, name, title, description, values) in enumerate(BUILT_IN):
         if engine in ENGINES:
             _, created = Plan.objects.get_or_create(
@@ -68,7 +68,8 @@ def ensure_plans() -> int:
                     "position": position,
                 },
             )  # fmt: skip
-            made += created
+            if created:
+                made.append(name)
     return made
 
 

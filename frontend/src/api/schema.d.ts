@@ -328,6 +328,70 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/people": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * List everybody who can sign in
+         * @description For platform administrators. By user name. Services of tenants are not people: see the tenant's service tokens.
+         */
+        get: operations["listPeople"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/people/{username}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Show a person
+         * @description For platform administrators.
+         */
+        get: operations["getPerson"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        /**
+         * Switch a person off or on, or change who administers
+         * @description For platform administrators; a token needs the scope admin. Whoever is switched off is out at once: sessions end for good, tokens are refused. Memberships stay; `ownerless_tenants` says which tenants nobody active owns now. The last active administrator stays one, and nobody switches themselves off.
+         */
+        patch: operations["changePerson"];
+        trace?: never;
+    };
+    "/api/v1/people/{username}/tokens/{token}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        post?: never;
+        /**
+         * Revoke somebody's token
+         * @description For platform administrators; a token needs the scope admin. It stops working at once. Revoking a revoked token does nothing.
+         */
+        delete: operations["revokePersonsToken"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/shared-clusters": {
         parameters: {
             query?: never;
@@ -2347,6 +2411,79 @@ export interface components {
             /** Format: date-time */
             since: string;
         };
+        PersonDetail: {
+            /** @description For addresses; exact, upper case too. */
+            username: string;
+            /** @description May be empty. */
+            name: string;
+            /** @description false: switched off, cannot sign in. */
+            active: boolean;
+            /** @description Platform administrator. */
+            administrator: boolean;
+            /** Format: date-time */
+            created: string;
+            /**
+             * Format: date-time
+             * @description null: never. Using a token is not signing in.
+             */
+            last_sign_in: string | null;
+            /** @description password: kept by Berth; oidc: the identity provider. Empty: cannot sign in. */
+            readonly signs_in_with: components["schemas"]["SignsInWithEnum"][];
+            /** @description Tenants the person is a member of. */
+            membership_count: number;
+            /** @description Personal tokens that are neither expired nor revoked. */
+            token_count: number;
+            /** @description By tenant. */
+            memberships: components["schemas"]["PersonMembership"][];
+            /** @description Those of `token_count`, newest first. Never their secrets. */
+            tokens: components["schemas"]["Token"][];
+            /** @description Slugs of tenants that this person, who is switched off, owns and nobody who is active does: make somebody an owner of them. Empty while the person is active. */
+            ownerless_tenants: string[];
+        };
+        PersonMembership: {
+            /** @description Slug, for addresses. */
+            tenant: string;
+            name: string;
+            role: components["schemas"]["Role"];
+            /** @description Nothing can be changed. */
+            suspended: boolean;
+            /** @description Given by a group of the identity provider, at each sign-in. */
+            from_groups: boolean;
+        };
+        Person: {
+            /** @description For addresses; exact, upper case too. */
+            username: string;
+            /** @description May be empty. */
+            name: string;
+            /** @description false: switched off, cannot sign in. */
+            active: boolean;
+            /** @description Platform administrator. */
+            administrator: boolean;
+            /** Format: date-time */
+            created: string;
+            /**
+             * Format: date-time
+             * @description null: never. Using a token is not signing in.
+             */
+            last_sign_in: string | null;
+            /** @description password: kept by Berth; oidc: the identity provider. Empty: cannot sign in. */
+            readonly signs_in_with: components["schemas"]["SignsInWithEnum"][];
+            /** @description Tenants the person is a member of. */
+            membership_count: number;
+            /** @description Personal tokens that are neither expired nor revoked. */
+            token_count: number;
+        };
+        PersonPage: {
+            items: components["schemas"]["Person"][];
+            next: string | null;
+        };
+        /** @description A merge patch: what is absent stays. */
+        PersonPatch: {
+            /** @description false: out at once; sessions end, tokens are refused until it is true again. */
+            active?: boolean;
+            /** @description Whether the person administers the platform. */
+            administrator?: boolean;
+        };
         /** @enum {string} */
         Phase: "pending" | "provisioning" | "ready" | "updating" | "degraded" | "deleting" | "deleted" | "failed";
         /** @description A new plan. */
@@ -2693,6 +2830,8 @@ export interface components {
             username: string;
             password: string;
         };
+        /** @enum {string} */
+        SignsInWithEnum: "password" | "oidc";
         Snippet: {
             /** @description Such as shell, python, java. */
             language: string;
@@ -5511,6 +5650,378 @@ export interface operations {
             };
         };
     };
+    listPeople: {
+        parameters: {
+            query?: {
+                /** @description Only who is, or is not, switched off. */
+                active?: boolean | null;
+                /** @description Only who is, or is not, a platform administrator. */
+                administrator?: boolean | null;
+                /** @description `next` of the page before; leave out for the first page. */
+                cursor?: string;
+                /** @description Rows per page. */
+                limit?: number;
+                /** @description Only user names that contain this, in upper or lower case. */
+                q?: string;
+                /** @description Only this user name, exactly. */
+                username?: string;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            200: {
+                headers: {
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                    RateLimit: components["headers"]["RateLimit"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["PersonPage"];
+                };
+            };
+            /** @description Not signed in, or the token is unknown, expired or revoked. */
+            401: {
+                headers: {
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                    RateLimit: components["headers"]["RateLimit"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description There is no such thing, or you may not see it. */
+            404: {
+                headers: {
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                    RateLimit: components["headers"]["RateLimit"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description A rule is broken; `errors` names every wrong field. */
+            422: {
+                headers: {
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                    RateLimit: components["headers"]["RateLimit"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Too many requests or failed attempts; see Retry-After. */
+            429: {
+                headers: {
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                    RateLimit: components["headers"]["RateLimit"];
+                    "Retry-After": components["headers"]["Retry-After"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    getPerson: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description User name, exactly as written. */
+                username: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            200: {
+                headers: {
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                    RateLimit: components["headers"]["RateLimit"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["PersonDetail"];
+                };
+            };
+            /** @description Not signed in, or the token is unknown, expired or revoked. */
+            401: {
+                headers: {
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                    RateLimit: components["headers"]["RateLimit"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description There is no such thing, or you may not see it. */
+            404: {
+                headers: {
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                    RateLimit: components["headers"]["RateLimit"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description A rule is broken; `errors` names every wrong field. */
+            422: {
+                headers: {
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                    RateLimit: components["headers"]["RateLimit"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Too many requests or failed attempts; see Retry-After. */
+            429: {
+                headers: {
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                    RateLimit: components["headers"]["RateLimit"];
+                    "Retry-After": components["headers"]["Retry-After"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    changePerson: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description User name, exactly as written. */
+                username: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: {
+            content: {
+                "application/json": components["schemas"]["PersonPatch"];
+                "application/merge-patch+json": components["schemas"]["PersonPatch"];
+            };
+        };
+        responses: {
+            200: {
+                headers: {
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                    RateLimit: components["headers"]["RateLimit"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["PersonDetail"];
+                };
+            };
+            /** @description The body or a header cannot be understood. */
+            400: {
+                headers: {
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                    RateLimit: components["headers"]["RateLimit"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Not signed in, or the token is unknown, expired or revoked. */
+            401: {
+                headers: {
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                    RateLimit: components["headers"]["RateLimit"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description You may see this but not do it: the problem names the role or scope that may. */
+            403: {
+                headers: {
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                    RateLimit: components["headers"]["RateLimit"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description There is no such thing, or you may not see it. */
+            404: {
+                headers: {
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                    RateLimit: components["headers"]["RateLimit"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description It does not fit the present state, such as a name in use or another change under way. */
+            409: {
+                headers: {
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                    RateLimit: components["headers"]["RateLimit"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The body is not JSON. */
+            415: {
+                headers: {
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                    RateLimit: components["headers"]["RateLimit"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description A rule is broken; `errors` names every wrong field. */
+            422: {
+                headers: {
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                    RateLimit: components["headers"]["RateLimit"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Too many requests or failed attempts; see Retry-After. */
+            429: {
+                headers: {
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                    RateLimit: components["headers"]["RateLimit"];
+                    "Retry-After": components["headers"]["Retry-After"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    revokePersonsToken: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description Id of the token, `tok_…`. */
+                token: string;
+                /** @description User name, exactly as written. */
+                username: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Done; no body. */
+            204: {
+                headers: {
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                    RateLimit: components["headers"]["RateLimit"];
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description Not signed in, or the token is unknown, expired or revoked. */
+            401: {
+                headers: {
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                    RateLimit: components["headers"]["RateLimit"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description You may see this but not do it: the problem names the role or scope that may. */
+            403: {
+                headers: {
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                    RateLimit: components["headers"]["RateLimit"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description There is no such thing, or you may not see it. */
+            404: {
+                headers: {
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                    RateLimit: components["headers"]["RateLimit"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description A rule is broken; `errors` names every wrong field. */
+            422: {
+                headers: {
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                    RateLimit: components["headers"]["RateLimit"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Too many requests or failed attempts; see Retry-After. */
+            429: {
+                headers: {
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                    RateLimit: components["headers"]["RateLimit"];
+                    "Retry-After": components["headers"]["Retry-After"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
     listSharedClusters: {
         parameters: {
             query?: {
@@ -7160,14 +7671,20 @@ export interface operations {
                 cursor?: string;
                 /** @description Only this engine. */
                 engine?: string;
+                /** @description Only with this label: `key=value`, or `key` for those that have it whatever its value is. */
+                label?: string;
                 /** @description Rows per page. */
                 limit?: number;
                 /** @description A minus: descending. */
                 order?: "created" | "-created" | "name" | "-name";
                 /** @description Only this phase. Deleted ones are shown for `deleted` only. */
                 phase?: "pending" | "provisioning" | "ready" | "updating" | "degraded" | "deleting" | "deleted" | "failed";
+                /** @description Only ordered by this plan. */
+                plan?: string;
                 /** @description Only names that begin with this. */
                 q?: string;
+                /** @description Only on this target. */
+                target?: string;
             };
             header?: never;
             path: {
@@ -8875,6 +9392,12 @@ export interface operations {
                 cursor?: string;
                 /** @description Rows per page. */
                 limit?: number;
+                /** @description Only of this operation. */
+                operation?: string;
+                /** @description Only of this reason. */
+                reason?: string;
+                /** @description Only warnings, or only what is none. */
+                warning?: boolean | null;
             };
             header?: never;
             path: {
@@ -11152,16 +11675,26 @@ export interface operations {
                 action?: string;
                 /** @description Only this user name. */
                 actor?: string;
+                /** @description Only from this IP address. */
+                address?: string;
+                /** @description Only refusals with this code of a problem. */
+                code?: string;
                 /** @description `next` of the page before; leave out for the first page. */
                 cursor?: string;
                 /** @description Rows per page. */
                 limit?: number;
                 /** @description Only this object and what is below it, such as `clusters/orders`. */
                 object?: string;
+                /** @description Only what started this operation. */
+                operation?: string;
+                /** @description Only this request, as X-Request-Id and every problem name it. */
+                request_id?: string;
                 /** @description Only this result. */
                 result?: "success" | "refused" | "failed";
                 /** @description Only from this time on. */
                 since?: string;
+                /** @description Only what was done with this token (its id). */
+                token?: string;
                 /** @description Only before this time. */
                 until?: string;
             };
@@ -11255,12 +11788,22 @@ export interface operations {
                 action?: string;
                 /** @description Only this user name. */
                 actor?: string;
+                /** @description Only from this IP address. */
+                address?: string;
+                /** @description Only refusals with this code of a problem. */
+                code?: string;
                 /** @description Only this object and what is below it, such as `clusters/orders`. */
                 object?: string;
+                /** @description Only what started this operation. */
+                operation?: string;
+                /** @description Only this request, as X-Request-Id and every problem name it. */
+                request_id?: string;
                 /** @description Only this result. */
                 result?: "success" | "refused" | "failed";
                 /** @description Only from this time on. */
                 since?: string;
+                /** @description Only what was done with this token (its id). */
+                token?: string;
                 /** @description Only before this time. */
                 until?: string;
             };
@@ -11354,18 +11897,28 @@ export interface operations {
                 action?: string;
                 /** @description Only this user name. */
                 actor?: string;
+                /** @description Only from this IP address. */
+                address?: string;
+                /** @description Only refusals with this code of a problem. */
+                code?: string;
                 /** @description `next` of the page before; leave out for the first page. */
                 cursor?: string;
                 /** @description Rows per page. */
                 limit?: number;
                 /** @description Only this object and what is below it, such as `clusters/orders`. */
                 object?: string;
+                /** @description Only what started this operation. */
+                operation?: string;
+                /** @description Only this request, as X-Request-Id and every problem name it. */
+                request_id?: string;
                 /** @description Only this result. */
                 result?: "success" | "refused" | "failed";
                 /** @description Only from this time on. */
                 since?: string;
                 /** @description Only this tenant (its slug at the time). */
                 tenant?: string;
+                /** @description Only what was done with this token (its id). */
+                token?: string;
                 /** @description Only before this time. */
                 until?: string;
             };
@@ -11444,14 +11997,24 @@ export interface operations {
                 action?: string;
                 /** @description Only this user name. */
                 actor?: string;
+                /** @description Only from this IP address. */
+                address?: string;
+                /** @description Only refusals with this code of a problem. */
+                code?: string;
                 /** @description Only this object and what is below it, such as `clusters/orders`. */
                 object?: string;
+                /** @description Only what started this operation. */
+                operation?: string;
+                /** @description Only this request, as X-Request-Id and every problem name it. */
+                request_id?: string;
                 /** @description Only this result. */
                 result?: "success" | "refused" | "failed";
                 /** @description Only from this time on. */
                 since?: string;
                 /** @description Only this tenant (its slug at the time). */
                 tenant?: string;
+                /** @description Only what was done with this token (its id). */
+                token?: string;
                 /** @description Only before this time. */
                 until?: string;
             };

@@ -1,0 +1,117 @@
+"""Everybody who can sign in, as platform administrators manage them: seen, switched off and on, made administrators.
+
+Services of tenants are not among them: their owners manage those (tenants/tokens.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from django.contrib.auth import SESSION_KEY
+from django.contrib.sessions.models import Session
+from django.db import transaction
+from django.db.models import Count, Exists, IntegerField, Model, OuterRef, Q, QuerySet, Subquery
+from django.db.models.functions import Coalesce
+from django.utils import timezone
+
+from tenants.models import ApiToken, Identity, Membership, Role, Tenant, User
+from tenants.refusals import Conflict, Missing
+
+
+def _count(rows: QuerySet[Model]) -> Coalesce:
+    """How many of `rows` belong to the person of the outer query."""
+    own = rows.filter(user=OuterRef("pk")).order_by().values("user").annotate(number=Count("pk")).values("number")
+    return Coalesce(Subquery(own), 0, output_field=IntegerField())
+
+
+def people() -> QuerySet[User]:
+    """All people, with `membership_count`, `token_count` (neither expired nor revoked) and `has_identity` (they
+    sign in with an identity provider)."""
+    return User.objects.filter(service_of=None).annotate(
+        membership_count=_count(Membership.objects.all()),
+        token_count=_count(ApiToken.objects.unended()),
+        has_identity=Exists(Identity.objects.filter(user=OuterRef("pk"))),
+    )
+
+
+def person(username: str) -> User:
+    """One of people(), by the exact user name. Raises Missing."""
+    # PostgreSQL cannot even be asked for a NUL; the door refuses it in addresses before.
+    found = people().filter(username=username).first()
+    if found is None:
+        raise Missing("not_found", f"There is no person {username[:150]}.")
+    return found
+
+
+def ownerless(user: User) -> list[str]:
+    """The slugs of the tenants `user` owns that have no active person as their owner, in order."""
+    owners = Membership.objects.filter(
+        tenant=OuterRef("pk"), role=Role.OWNER, user__is_active=True, user__service_of=None
+    )
+    owned = Tenant.objects.filter(memberships__user=user, memberships__role=Role.OWNER)
+    return list(owned.exclude(Exists(owners)).order_by("slug").values_list("slug", flat=True))
+
+
+@dataclass(frozen=True)
+class Switched:
+    """A person after a change, what was `before`, and how many sessions ended with it."""
+
+    person: User
+    before: dict[str, bool]
+    sessions_ended: int
+
+
+def change_person(
+    *, username: str, by: User, active: bool | None = None, administrator: bool | None = None
+) -> Switched:
+    """Switch a person off or on, make or unmake a platform administrator; None leaves it.
+
+    Whoever is switched off is out at once: sessions end for good, tokens are refused until the person is switched on
+    again. The last active administrator stays one. Raises Missing, Conflict last_administrator, Conflict own_account.
+    """
+    with transaction.atomic():
+        found = person(username)
+        # 1. Tenants first, as in tenants/people.py: no owner of theirs leaves while this one is switched off.
+        owned = Tenant.objects.filter(memberships__user=found, memberships__role=Role.OWNER)
+        list(Tenant.objects.filter(pk__in=owned.values("pk")).order_by("pk").select_for_update())
+        # 2. Administrators in one order: two who switch each other off do so one after the other. No key: memberships
+        # that are made meanwhile refer to these rows, and need not wait.
+        administrators = Q(is_superuser=True, is_active=True, service_of=None)
+        locked = User.objects.select_for_update(no_key=True).filter(Q(pk=found.pk) | administrators).order_by("pk")
+        rows = {row.pk: row for row in locked}
+        if found.pk not in rows:
+            raise Missing("not_found", f"There is no person {username[:150]}.")
+        user = rows[found.pk]
+        before = {"active": user.is_active, "administrator": user.is_superuser}
+        user.is_active = user.is_active if active is None else active
+        user.is_superuser = user.is_superuser if administrator is None else administrator
+        if user.pk == by.pk and not user.is_active:
+            raise Conflict(
+                "own_account", "Nobody switches themselves off.",
+                suggestion="Ask another platform administrator to do it.",
+            )  # fmt: skip
+        was_one = before["active"] and before["administrator"]
+        if was_one and not _administers(rows.values()):
+            raise Conflict(
+                "last_administrator", f"{username} is the last active platform administrator.",
+                suggestion="Make somebody else a platform administrator first.",
+            )  # fmt: skip
+        user.save(update_fields=["is_active", "is_superuser"])
+        ended = _end_sessions(user) if before["active"] and not user.is_active else 0
+        return Switched(person(username), before, ended)
+
+
+def _administers(users: Iterable[User]) -> bool:
+    return any(user.is_active and user.is_superuser for user in users)
+
+
+def _end_sessions(user: User) -> int:
+    """Delete the sessions of a person, so that none comes back when the person is switched on again.
+
+    Sessions name their user in what they hold, so all that have not expired are looked into.
+    """
+    valid = Session.objects.filter(expire_date__gt=timezone.now()).iterator(chunk_size=500)
+    own = [session.pk for session in valid if session.get_decoded().get(SESSION_KEY) == str(user.pk)]
+    Session.objects.filter(pk__in=own).delete()
+    return len(own)
