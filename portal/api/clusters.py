@@ -107,7 +107,7 @@ class ClusterQuery(PageQuery):
     )
     target = serializers.CharField(required=False, max_length=30, help_text="Only on this target.")
     plan = serializers.CharField(required=False, max_length=40, help_text="Only ordered by this plan.")
-    label = serializers.CharField(
+    label = serializers.CharField(  # type: ignore[assignment]
         required=False, max_length=300,
         help_text="Only with this label: `key=value`, or `key` for those that have it whatever its value is.",
     )  # fmt: skip

@@ -595,7 +595,7 @@ export interface paths {
         head?: never;
         /**
          * Change a target
-         * @description For platform administrators. A new kubeconfig, reach or uid is tried out first.
+         * @description For platform administrators. A new kubeconfig, reach or uid is tried out first. The ETag knows nothing of the kubeconfig.
          */
         patch: operations["changeTarget"];
         trace?: never;
@@ -5748,6 +5748,8 @@ export interface operations {
         responses: {
             200: {
                 headers: {
+                    /** @description Of the object as it is now, for If-Match. */
+                    ETag?: string;
                     "X-Request-Id": components["headers"]["X-Request-Id"];
                     "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
                     RateLimit: components["headers"]["RateLimit"];
@@ -5811,7 +5813,10 @@ export interface operations {
     changePerson: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /** @description The ETag you last read: refuse if it changed since. */
+                "If-Match"?: string;
+            };
             path: {
                 /** @description User name, exactly as written. */
                 username: string;
@@ -5827,6 +5832,8 @@ export interface operations {
         responses: {
             200: {
                 headers: {
+                    /** @description Of the object as it is now, for If-Match. */
+                    ETag?: string;
                     "X-Request-Id": components["headers"]["X-Request-Id"];
                     "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
                     RateLimit: components["headers"]["RateLimit"];
@@ -5886,6 +5893,18 @@ export interface operations {
             };
             /** @description It does not fit the present state, such as a name in use or another change under way. */
             409: {
+                headers: {
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                    RateLimit: components["headers"]["RateLimit"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description If-Match names an older revision; the present one is in ETag. */
+            412: {
                 headers: {
                     "X-Request-Id": components["headers"]["X-Request-Id"];
                     "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
@@ -7107,6 +7126,8 @@ export interface operations {
         responses: {
             201: {
                 headers: {
+                    /** @description Of the object as it is now, for If-Match. */
+                    ETag?: string;
                     "X-Request-Id": components["headers"]["X-Request-Id"];
                     "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
                     RateLimit: components["headers"]["RateLimit"];
@@ -7217,6 +7238,8 @@ export interface operations {
         responses: {
             200: {
                 headers: {
+                    /** @description Of the object as it is now, for If-Match. */
+                    ETag?: string;
                     "X-Request-Id": components["headers"]["X-Request-Id"];
                     "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
                     RateLimit: components["headers"]["RateLimit"];
@@ -7280,7 +7303,10 @@ export interface operations {
     removeTarget: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /** @description The ETag you last read: refuse if it changed since. */
+                "If-Match"?: string;
+            };
             path: {
                 /** @description Name of the target. */
                 target: string;
@@ -7347,6 +7373,18 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
+            /** @description If-Match names an older revision; the present one is in ETag. */
+            412: {
+                headers: {
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                    RateLimit: components["headers"]["RateLimit"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
             /** @description A rule is broken; `errors` names every wrong field. */
             422: {
                 headers: {
@@ -7377,7 +7415,10 @@ export interface operations {
     changeTarget: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /** @description The ETag you last read: refuse if it changed since. */
+                "If-Match"?: string;
+            };
             path: {
                 /** @description Name of the target. */
                 target: string;
@@ -7393,6 +7434,8 @@ export interface operations {
         responses: {
             200: {
                 headers: {
+                    /** @description Of the object as it is now, for If-Match. */
+                    ETag?: string;
                     "X-Request-Id": components["headers"]["X-Request-Id"];
                     "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
                     RateLimit: components["headers"]["RateLimit"];
@@ -7452,6 +7495,18 @@ export interface operations {
             };
             /** @description It does not fit the present state, such as a name in use or another change under way. */
             409: {
+                headers: {
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                    RateLimit: components["headers"]["RateLimit"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description If-Match names an older revision; the present one is in ETag. */
+            412: {
                 headers: {
                     "X-Request-Id": components["headers"]["X-Request-Id"];
                     "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
