@@ -71,7 +71,8 @@ def described(
         for status, serializer in answers.items()
     }
     # 422 always: a query parameter that is not known is refused everywhere. 429 too: everybody's requests are counted.
-    for status in sorted({*problems, 422, 429, *([] if anonymous else [401])}):
+    # 413 wherever there is a body.
+    for status in sorted({*problems, 422, 429, *([] if anonymous else [401]), *([413] if request is not None else [])}):
         responses[status] = OpenApiResponse(Problem, description=PROBLEMS[status])
     schema = extend_schema(
         operation_id=operation_id,

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
+from secrets import token_hex
 from typing import Any
 
 import pytest
@@ -152,7 +153,7 @@ def test_every_answer_is_as_described(cast: Cast, operation: Any, mode: Generati
     )  # fmt: skip
     @given(
         case=operation.as_strategy(generation_mode=mode),
-        leads_somewhere=st.booleans(),
+        leads_somewhere=st.sampled_from((True, True, False)),
         who=st.sampled_from(WHO),
     )
     def ask(case: Any, leads_somewhere: bool, who: str) -> None:
@@ -160,6 +161,10 @@ def test_every_answer_is_as_described(cast: Cast, operation: Any, mode: Generati
         if leads_somewhere:
             somewhere = cast.leads_somewhere(operation.path, caller)
             case.path_parameters.update({key: somewhere[key] for key in case.path_parameters})
+            # What nobody could guess would be refused before anything else is looked at.
+            case.query.pop("cursor", None)
+            case.headers.pop("If-Match", None)
+            case.headers["Idempotency-Key"] = token_hex(8)
         case.headers["Authorization"] = f"Bearer {caller.secret}"
         answer = case.call(app=application)
         if answer.status_code >= 500:
