@@ -84,8 +84,9 @@ def described(
     def decorate(handler: F) -> F:
         keys = _idempotency(handler, [status for status in well if isinstance(status, int)])
         # 422 always: a query parameter that is not known is refused everywhere. 429 too: everybody's requests are
-        # counted.
-        refusals = {*problems, 422, 429, *([] if anonymous else [401]), *([400] if keys else [])}
+        # counted. 413 wherever there is a body.
+        refusals = {*problems, 422, 429} | (set() if anonymous else {401})
+        refusals |= ({400} if keys else set()) | ({413} if request is not None else set())
         schema = extend_schema(
             operation_id=operation_id,
             tags=[tag],
