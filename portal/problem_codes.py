@@ -196,6 +196,12 @@ CODES: Mapping[str, Code] = {
         "The same key came with another method, address or body before.",
         "Use a fresh key for every intended change.",
     ),
+    "already_made": Code(
+        409,
+        "It was made by an earlier request with this key",
+        "The request was carried out before. Its answer held a secret, which Berth does not keep and cannot repeat.",
+        "If the first answer was lost, revoke or withdraw what it made, and make another with a fresh key.",
+    ),
     "idempotency_in_progress": Code(
         409,
         "The first request with this key is still under way",
@@ -337,6 +343,18 @@ CODES: Mapping[str, Code] = {
         "The target is in use",
         "It has clusters, or the history of deleted ones, or plans are offered on it.",
         "Disable it: it takes no new orders then. Take it out of its plans first if it never held a cluster.",
+    ),
+    "removed_meanwhile": Code(
+        409,
+        "Something it needs was removed",
+        "The tenant, the plan or the target was removed by somebody else in this very moment. Nothing was changed.",
+        "See what there is now, and send the request anew.",
+    ),
+    "changed_meanwhile": Code(
+        409,
+        "It was changed by somebody else",
+        "It was changed while the request was being checked. Nothing was changed by the request.",
+        "Read it again, and repeat the change if it is still wanted.",
     ),
     "no_users": Code(
         409,

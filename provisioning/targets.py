@@ -180,7 +180,13 @@ def change(
             _refuse_known(target.name, found.uid)
         fields |= {**_answered(found.facts), "uid": found.uid}
     with transaction.atomic():
-        expect(_locked(target))
+        locked = _locked(target)
+        expect(locked)
+        if (locked.uid, locked.reach) != (target.uid, target.reach):
+            raise Conflict(
+                "changed_meanwhile", f"{target.name} was changed by somebody else while Kubernetes was asked.",
+                suggestion="Read it again, and repeat the change if it is still wanted.",
+            )  # fmt: skip
         if fields:
             _set(target, fields)
         changed = _again(target)

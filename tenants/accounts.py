@@ -44,6 +44,14 @@ def person(username: str) -> User:
     return found
 
 
+def hold_active(user: User) -> User | None:
+    """The person as they are now, their row locked until the transaction ends; None when they were switched off.
+
+    For signing in: `change_person` waits for it, and then ends the session that was opened; or it was first.
+    """
+    return User.objects.select_for_update(no_key=True).filter(pk=user.pk, is_active=True).first()
+
+
 def ownerless(user: User) -> list[str]:
     """The slugs of the tenants `user` owns that have no active person as their owner, in order."""
     owners = Membership.objects.filter(
@@ -74,10 +82,7 @@ def change_person(
     """
     with transaction.atomic():
         found = person(username)
-        # 1. Tenants first, as in tenants/people.py: no owner of theirs leaves while this one is switched off.
-        owned = Tenant.objects.filter(memberships__user=found, memberships__role=Role.OWNER)
-        list(Tenant.objects.filter(pk__in=owned.values("pk")).order_by("pk").select_for_update())
-        # 2. Administrators in one order: two who switch each other off do so one after the other. No key: memberships
+        # 1. Administrators in one order: two who switch each other off do so one after the other. No key: memberships
         # that are made meanwhile refer to these rows, and need not wait.
         administrators = Q(is_superuser=True, is_active=True, service_of=None)
         locked = User.objects.select_for_update(no_key=True).filter(Q(pk=found.pk) | administrators).order_by("pk")
@@ -85,6 +90,10 @@ def change_person(
         if found.pk not in rows:
             raise Missing("not_found", f"There is no person {username[:150]}.")
         user = rows[found.pk]
+        # 2. People before tenants, as a sign-in by the identity provider takes them: no owner leaves while this one is
+        # switched off.
+        owned = Tenant.objects.filter(memberships__user=found, memberships__role=Role.OWNER)
+        list(Tenant.objects.filter(pk__in=owned.values("pk")).order_by("pk").select_for_update())
         expect(user)
         before = {"active": user.is_active, "administrator": user.is_superuser}
         user.is_active = user.is_active if active is None else active

@@ -23,8 +23,11 @@ INVITATION_MAXIMUM_DAYS = 30
 
 
 def lock_tenant(tenant: Tenant) -> Tenant:
-    """The tenant as it is, its row locked until the transaction ends."""
-    return Tenant.objects.select_for_update().get(pk=tenant.pk)
+    """The tenant as it is, its row locked until the transaction ends. Raises Missing when it was deleted meanwhile."""
+    locked = Tenant.objects.select_for_update().filter(pk=tenant.pk).first()
+    if locked is None:
+        raise Missing("not_found", f"There is no tenant {tenant.slug} any more.")
+    return locked
 
 
 def keep_an_owner(tenant: Tenant, leaving: Membership) -> None:
@@ -86,7 +89,7 @@ def delete_tenant(*, tenant: Tenant) -> None:
             raise Conflict(
                 "tenant_not_empty",
                 f"{tenant.slug} has clusters, or the history of deleted ones.",
-                suggestion="Delete its clusters first. To keep the history and end all changes, suspend it instead.",
+                suggestion="Suspend it: reads stay, changes end. Only tenants that never had a cluster can be deleted.",
             ) from error
 
 

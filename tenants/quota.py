@@ -43,7 +43,7 @@ from tenants.models import (
     User,
     new_entry_id,
 )
-from tenants.refusals import Conflict
+from tenants.refusals import Conflict, Missing
 
 log = logging.getLogger(__name__)
 
@@ -270,8 +270,15 @@ def replace_limits(*, tenant_id: str, limits: Mapping[tuple[str, str], int]) -> 
 
 
 def lock(tenant_id: str) -> Tenant:
-    """Take the tenant's row. What is read after this is what the last movement left."""
-    return Tenant.objects.select_for_update(no_key=True).get(pk=tenant_id)
+    """Take the tenant's row. What is read after this is what the last movement left. Raises Missing."""
+    tenant = Tenant.objects.select_for_update(no_key=True).filter(pk=tenant_id).first()
+    if tenant is None:
+        raise _gone()
+    return tenant
+
+
+def _gone() -> Missing:
+    return Missing("not_found", "The tenant was deleted meanwhile.")
 
 
 def _held(holder: str) -> dict[str, QuotaHold]:
@@ -326,7 +333,7 @@ _DROP_EMPTY = "DELETE FROM tenants_quotahold WHERE holder = %s AND used = 0 AND 
 
 
 def _open_books(tenant_id: str, holder: str) -> _Books:
-    """Take the tenant's row, and read what the last movement left. Raises Tenant.DoesNotExist."""
+    """Take the tenant's row, and read what the last movement left. Raises Missing."""
     with connection.cursor() as cursor:
         cursor.execute(_OPEN, [tenant_id, holder, tenant_id, tenant_id])
         found = []
@@ -335,7 +342,7 @@ def _open_books(tenant_id: str, holder: str) -> _Books:
             cursor.nextset()
     tenants, holds, totals, limits = found
     if not tenants:
-        raise Tenant.DoesNotExist(f"There is no tenant {tenant_id}.")
+        raise _gone()
     ((key, slug, suspended),) = tenants
     return _Books(
         tenant=Tenant(id=key, slug=slug, suspended=suspended),

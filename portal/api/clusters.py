@@ -495,8 +495,7 @@ class ClusterView(ApiView):
         if "description" in sent:
             changes["description"] = sent["description"] or ""
         if "labels" in sent:
-            merged = {**self.cluster.labels, **sent["labels"]} if sent["labels"] is not None else {}
-            changes["labels"] = {key: value for key, value in merged.items() if value is not None}
+            changes["labels"] = sent["labels"]
         if self.rehearsal:
             wished = {key: sent[key] for key in ("spec", "version") if key in sent}
             return rehearsed(

@@ -199,9 +199,11 @@ class InvitationsView(PeopleView):
         return page(request, rows, query, lambda found: wire_list(InvitationOut, found), order="-id")
 
     @described("invite", tag="People", summary="Invite a person", request=InvitationOrder,
-               answers={201: NewInvitationOut}, problems=(400, 403, 404, 415, 422),
+               answers={201: NewInvitationOut}, problems=(400, 403, 404, 409, 415, 422),
                about="Needs the role owner. `secret` is shown in this answer only, works once, for any signed-in user "
-               "who has it, and only while the inviter is an owner. Takes no Idempotency-Key therefore.")  # fmt: skip
+               "who has it, and only while the inviter is an owner. A repeat with its Idempotency-Key makes no other "
+               "invitation, and is answered 409 `already_made`.")  # fmt: skip
+    @idempotent(required_from_tokens=False, secret="secret")
     def post(self, request: Request, tenant: str) -> Response:
         sent = read_body(InvitationOrder, request)
         invitation, secret = invite(
@@ -257,9 +259,11 @@ class ServiceTokensView(ServiceTokensBase):
         return page(request, rows, query, lambda found: wire_list(ServiceTokenOut, found), order="-id")
 
     @described("createServiceToken", tag="Tokens", summary="Make a service token", request=ServiceTokenOrder,
-               answers={201: NewServiceTokenOut}, problems=(400, 403, 404, 415, 422),
+               answers={201: NewServiceTokenOut}, problems=(400, 403, 404, 409, 415, 422),
                about="Needs the role owner and a signed-in session. The token belongs to the tenant, acts with `role`, "
-               "and outlives the person who made it. `secret` is shown in this answer only.")  # fmt: skip
+               "and outlives the person who made it. `secret` is shown in this answer only: a repeat with its "
+               "Idempotency-Key makes no other token, and is answered 409 `already_made`.")  # fmt: skip
+    @idempotent(required_from_tokens=False, secret="secret")
     def post(self, request: Request, tenant: str) -> Response:
         if self.token:
             raise Forbidden("session_required", "A token cannot make tokens.")

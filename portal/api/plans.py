@@ -16,7 +16,7 @@ from portal.api.serializers import Body, Text, Whole, read_body, read_query, wir
 from portal.api.tenants import AdminView
 from portal.idempotency import idempotent
 from provisioning.catalog.plans import create_plan, delete_plan, edit_plan, lock_plan
-from provisioning.models import Plan, Target
+from provisioning.models import Plan
 from tenants.refusals import Missing
 
 FIRST, LAST = -32_768, 32_767
@@ -37,11 +37,13 @@ class PlanOut(serializers.Serializer[Any]):
     description = serializers.CharField()
     values = serializers.DictField(help_text="Plan-field values it sets; a request may replace each of them.")
     storage_classes = serializers.ListField(child=serializers.CharField(), help_text="Allowed ones; empty: any.")
-    targets = serializers.SlugRelatedField(
-        many=True, slug_field="name", queryset=Target.objects.none(), help_text="Allowed ones; empty: any."
-    )
+    targets = serializers.SerializerMethodField(help_text="Allowed ones, by name; empty: any.")
     position = serializers.IntegerField(help_text="Its place in lists, lowest first.")
     offered = serializers.BooleanField(help_text="New clusters may be ordered by it.")
+
+    def get_targets(self, plan: Plan) -> list[str]:
+        # In one order, which the ETag is made of.
+        return sorted(target.name for target in plan.targets.all())
 
 
 class PlanPage(serializers.Serializer[Any]):
@@ -125,8 +127,8 @@ class PlanView(AdminView):
 
     @described("deletePlan", tag="Catalogue", summary="Delete a plan", answers={204: None},
                problems=(403, 404, 409, 412), parameters=[IF_MATCH],
-               about="For platform administrators. Only a plan that no cluster was ordered by; set `offered` to false "
-               "for others.")  # fmt: skip
+               about="For platform administrators. Only a plan that no cluster is of, deleted ones aside; set "
+               "`offered` to false for others.")  # fmt: skip
     def delete(self, request: Request, plan: str) -> Response:
         self._require_unchanged(plan)
         delete_plan(name=plan)

@@ -6,6 +6,8 @@ from typing import Any
 
 from django.conf import settings
 from django.contrib.auth import authenticate, login, logout
+from django.db import transaction
+from django.http import HttpRequest
 from django.middleware.csrf import get_token
 from rest_framework import serializers
 from rest_framework.permissions import AllowAny
@@ -19,6 +21,7 @@ from portal.api.schema import described
 from portal.api.serializers import Body, Text, read_body
 from portal.auth import require_csrf
 from portal.problems import SessionRequired, TooMany
+from tenants.accounts import hold_active
 from tenants.models import Role, User
 from tenants.throttle import count_attempt, count_success
 
@@ -62,6 +65,20 @@ def _session(user: object) -> dict[str, Any]:
     return dict(shown.data)
 
 
+def open_session(request: HttpRequest, user: User) -> bool:
+    """Sign a person in whom a password or an identity provider vouches for; False when they were switched off.
+
+    The session is written while the person's row is locked, so whoever switches them off finds it, and ends it.
+    """
+    with transaction.atomic():
+        held = hold_active(user)
+        if held is None:
+            return False
+        login(request, held, backend="django.contrib.auth.backends.ModelBackend")
+        request.session.save()
+    return True
+
+
 class SessionView(ApiView):
     """Not tied to a tenant; open to everybody."""
 
@@ -88,10 +105,9 @@ class SessionView(ApiView):
         if wait := count_attempt(**caller):
             raise TooMany("Too many attempts.", wait)
         user = authenticate(request._request, username=sent["username"], password=sent["password"])
-        if not isinstance(user, User):
+        if not isinstance(user, User) or not open_session(request._request, user):
             raise SessionRequired("sign_in_failed", "There is no user with this name and password.")
         count_success(**caller)
-        login(request._request, user)
         logs.user_id.set(user.pk)
         self.caller = user
         return Response(_session(user))

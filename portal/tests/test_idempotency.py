@@ -96,11 +96,8 @@ def test_a_key_that_is_forgotten_in_the_moment_of_its_repeat_is_free(world: Worl
 # --- every POST -------------------------------------------------------------------------------------------------------
 
 EXEMPT = {
-    "signIn": "its answer sets a session",
-    "createToken": "its answer holds the secret, which is kept nowhere",
-    "createServiceToken": "its answer holds the secret, which is kept nowhere",
-    "invite": "its answer holds the secret, which is kept nowhere",
-    "revealCredential": "its answer holds a password, which is kept nowhere",
+    "signIn": "a repeat signs in again, which is what is wanted",
+    "revealCredential": "makes nothing; its answer holds a password, which is kept nowhere",
     "forecastQuota": "changes nothing",
     "checkTarget": "looks at a target, as often as it is asked",
     "registerTarget": "asks a cluster, so outside of transactions; a repeat is refused, since the name is taken",
@@ -154,3 +151,27 @@ def test_joining_twice_with_one_key_is_joining_once(world: World, client: Django
     ]
     assert [(answer.status_code, answer.json()) for answer in answers] == [(200, answers[0].json())] * 2
     assert secret not in str(list(IdempotencyKey.objects.values()))
+
+
+SECRETIVE: dict[str, tuple[str, dict[str, Any]]] = {
+    "createToken": ("/api/v1/tokens", {"name": "ci"}),
+    "createServiceToken": ("/api/v1/tenants/acme/service-tokens", {"name": "ci", "role": "viewer"}),
+    "invite": ("/api/v1/tenants/acme/invitations", {"role": "viewer"}),
+}
+
+
+@pytest.mark.parametrize("action", SECRETIVE)
+def test_a_repeat_of_what_makes_a_secret_makes_no_second_one_and_keeps_none(
+    world: World, client: DjangoClient, action: str
+) -> None:
+    address, body = SECRETIVE[action]
+    client.force_login(world.alice)
+
+    def make() -> Any:
+        return client.post(address, body, content_type="application/json", headers={"Idempotency-Key": "once"})
+
+    first, again = make(), make()
+    assert (first.status_code, again.status_code, again.json()["code"]) == (201, 409, "already_made")
+    assert first.json()["id"] in again.json()["detail"]
+    assert [one["id"] for one in client.get(address).json()["items"]] == [first.json()["id"]]
+    assert first.json()["secret"] not in str(list(IdempotencyKey.objects.values()))

@@ -9,11 +9,12 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from types import MappingProxyType
 from typing import Any, Literal
 
 from django.conf import settings
 from django.core.exceptions import ValidationError
-from django.db import IntegrityError, transaction
+from django.db import IntegrityError, connection, transaction
 from django.db.models import Exists, F, OuterRef
 from django.utils import timezone
 
@@ -76,6 +77,11 @@ class Credential:
 
     def __repr__(self) -> str:
         return f"Credential(name={self.name!r})"
+
+
+# A merge patch of labels: None removes a key, None for the whole removes all. KEEP: nothing was sent.
+LabelsPatch = Mapping[str, str | None] | None
+KEEP: LabelsPatch = MappingProxyType({})
 
 
 def invalid_field(pointer: str, code: str, message: str) -> Invalid:
@@ -216,9 +222,16 @@ def create_cluster(
                 if one.principal
             ]
             insert(cluster, operation, *principals)
+            # References are otherwise looked at when the request's transaction ends, where nobody could tell.
+            connection.check_constraints()
             # Last, since it takes the tenant's lock: orders of one tenant wait for each other from here to the commit.
             quota.reserve(cluster, operation, by)
     except IntegrityError as error:
+        if getattr(error.__cause__, "sqlstate", "") == "23503":  # foreign_key_violation
+            raise Conflict(
+                "removed_meanwhile", "The tenant, plan or target of this order was removed while it was being written.",
+                suggestion="See which there are (GET /api/v1/plans, /api/v1/targets), and order again.",
+            ) from error  # fmt: skip
         raise Conflict(
             "name_taken",
             f"{tenant.slug} already has a cluster {name}.",
@@ -251,19 +264,27 @@ def _new_operation(
     )  # fmt: skip
 
 
+def _patched(labels: Mapping[str, str], patch: LabelsPatch) -> dict[str, str]:
+    merged = {**labels, **patch} if patch is not None else {}
+    return {key: value for key, value in merged.items() if value is not None}
+
+
 def edit_cluster(
-    *, cluster: Cluster, by: User, labels: Mapping[str, str] | None = None, description: str | None = None,
+    *, cluster: Cluster, by: User, labels: LabelsPatch = KEEP, description: str | None = None,
     expected_revision: int | None = None,
 ) -> Cluster:  # fmt: skip
-    """Change what does not touch the running cluster. Raises Stale when somebody else was faster."""
+    """Change what does not touch the running cluster. Raises Stale when somebody else was faster.
+
+    `labels` is merged under the lock, key by key: None removes a key, None for the whole removes all.
+    """
     with transaction.atomic():
         locked = Cluster.objects.select_for_update(of=("self",)).select_related("tenant").get(pk=cluster.pk)
         hold_active(tenant_id=locked.tenant_id, user=by)
         if expected_revision is not None and locked.revision != expected_revision:
             raise Stale(locked.revision)
         changed = ["revision"]
-        if labels is not None:
-            locked.labels = dict(labels)
+        if labels is not KEEP:
+            locked.labels = _patched(locked.labels, labels)
             changed.append("labels")
         if description is not None:
             locked.description = description
@@ -294,10 +315,11 @@ def plan_spec(*, cluster: Cluster, sent: Mapping[str, Any]) -> tuple[dict[str, A
 
 def change_cluster(
     *, cluster: Cluster, by: User, spec: Mapping[str, Any] | None = None, version: str | None = None,
-    labels: Mapping[str, str] | None = None, description: str | None = None, confirm: str | None = None,
+    labels: LabelsPatch = KEEP, description: str | None = None, confirm: str | None = None,
     expected_revision: int | None = None, request_id: str = "",
 ) -> Operation | None:  # fmt: skip
-    """Change the spec of a running cluster by a merge patch, or its version; labels and description with it.
+    """Change the spec of a running cluster by a merge patch, or its version; labels and description with it, as in
+    `edit_cluster`.
 
     Returns the operation that brings it about, its effects in `params`; None when both stay as they are. Raises
     Invalid for wrong values, refused changes and an unconfirmed loss of data, Stale, Conflict while another operation
@@ -313,8 +335,8 @@ def change_cluster(
             text = found[0].message if len(found) == 1 else f"{len(found)} of the changes are not possible."
             raise Invalid("invalid", text, suggestion="Leave out the fields named in errors.", errors=found)
         edited: list[str] = []
-        if labels is not None:
-            locked.labels = dict(labels)
+        if labels is not KEEP:
+            locked.labels = _patched(locked.labels, labels)
             edited.append("labels")
         if description is not None:
             locked.description = description
@@ -499,6 +521,11 @@ def delete_kept_volumes(*, cluster: Cluster, by: User, confirm: str, request_id:
                 phase=Phase.DELETING, reason="", next_look=timezone.now(), revision=F("revision") + 1
             )
     except IntegrityError as error:
+        if getattr(error.__cause__, "sqlstate", "") == "23503":  # foreign_key_violation
+            raise Conflict(
+                "removed_meanwhile", "The tenant, plan or target of this order was removed while it was being written.",
+                suggestion="See which there are (GET /api/v1/plans, /api/v1/targets), and order again.",
+            ) from error  # fmt: skip
         raise Conflict(
             "name_taken",
             f"Another cluster of {cluster.tenant.slug} is called {cluster.name} now.",

@@ -47,7 +47,7 @@ export interface paths {
         put?: never;
         /**
          * Make a token
-         * @description Needs a signed-in session: a token cannot make tokens. `secret` is shown in this answer only; Berth keeps nothing it could be read from. Takes no Idempotency-Key for the same reason.
+         * @description Needs a signed-in session: a token cannot make tokens. `secret` is shown in this answer only; Berth keeps nothing it could be read from. A repeat with its Idempotency-Key makes no other token, and is answered 409 `already_made`.
          */
         post: operations["createToken"];
         delete?: never;
@@ -235,7 +235,7 @@ export interface paths {
         put?: never;
         /**
          * Invite a person
-         * @description Needs the role owner. `secret` is shown in this answer only, works once, for any signed-in user who has it, and only while the inviter is an owner. Takes no Idempotency-Key therefore.
+         * @description Needs the role owner. `secret` is shown in this answer only, works once, for any signed-in user who has it, and only while the inviter is an owner. A repeat with its Idempotency-Key makes no other invitation, and is answered 409 `already_made`.
          */
         post: operations["invite"];
         delete?: never;
@@ -279,7 +279,7 @@ export interface paths {
         put?: never;
         /**
          * Make a service token
-         * @description Needs the role owner and a signed-in session. The token belongs to the tenant, acts with `role`, and outlives the person who made it. `secret` is shown in this answer only.
+         * @description Needs the role owner and a signed-in session. The token belongs to the tenant, acts with `role`, and outlives the person who made it. `secret` is shown in this answer only: a repeat with its Idempotency-Key makes no other token, and is answered 409 `already_made`.
          */
         post: operations["createServiceToken"];
         delete?: never;
@@ -536,7 +536,7 @@ export interface paths {
         post?: never;
         /**
          * Delete a plan
-         * @description For platform administrators. Only a plan that no cluster was ordered by; set `offered` to false for others.
+         * @description For platform administrators. Only a plan that no cluster is of, deleted ones aside; set `offered` to false for others.
          */
         delete: operations["deletePlan"];
         options?: never;
@@ -983,7 +983,7 @@ export interface paths {
         put?: never;
         /**
          * Reveal a password
-         * @description Needs the role developer or owner, or the grant `use`; noted in the audit and in the cluster's events. The answer must not be stored: `Cache-Control: no-store`. Takes no Idempotency-Key, for the same reason.
+         * @description Needs the role developer or owner, or the grant `use`; noted in the audit and in the cluster's events. The answer must not be stored: `Cache-Control: no-store`.
          */
         post: operations["revealCredential"];
         delete?: never;
@@ -2518,8 +2518,8 @@ export interface components {
             };
             /** @description Allowed ones; empty: any. */
             storage_classes: string[];
-            /** @description Allowed ones; empty: any. */
-            targets: string[];
+            /** @description Allowed ones, by name; empty: any. */
+            readonly targets: string[];
             /** @description Its place in lists, lowest first. */
             position: number;
             /** @description New clusters may be ordered by it. */
@@ -3479,7 +3479,10 @@ export interface operations {
     createToken: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /** @description A fresh random value per intended change. A repeat gets the first answer. */
+                "Idempotency-Key"?: string;
+            };
             path?: never;
             cookie?: never;
         };
@@ -3491,6 +3494,8 @@ export interface operations {
         responses: {
             201: {
                 headers: {
+                    /** @description `true` when this is the stored answer to an earlier request with the same key. */
+                    "Idempotency-Replayed"?: string;
                     "X-Request-Id": components["headers"]["X-Request-Id"];
                     "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
                     RateLimit: components["headers"]["RateLimit"];
@@ -3526,6 +3531,18 @@ export interface operations {
             };
             /** @description You may see this but not do it: the problem names the role or scope that may. */
             403: {
+                headers: {
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                    RateLimit: components["headers"]["RateLimit"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description It does not fit the present state, such as a name in use or another change under way. */
+            409: {
                 headers: {
                     "X-Request-Id": components["headers"]["X-Request-Id"];
                     "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
@@ -5104,7 +5121,10 @@ export interface operations {
     invite: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /** @description A fresh random value per intended change. A repeat gets the first answer. */
+                "Idempotency-Key"?: string;
+            };
             path: {
                 /** @description Slug of the tenant. */
                 tenant: string;
@@ -5119,6 +5139,8 @@ export interface operations {
         responses: {
             201: {
                 headers: {
+                    /** @description `true` when this is the stored answer to an earlier request with the same key. */
+                    "Idempotency-Replayed"?: string;
                     "X-Request-Id": components["headers"]["X-Request-Id"];
                     "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
                     RateLimit: components["headers"]["RateLimit"];
@@ -5166,6 +5188,18 @@ export interface operations {
             };
             /** @description There is no such thing, or you may not see it. */
             404: {
+                headers: {
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                    RateLimit: components["headers"]["RateLimit"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description It does not fit the present state, such as a name in use or another change under way. */
+            409: {
                 headers: {
                     "X-Request-Id": components["headers"]["X-Request-Id"];
                     "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
@@ -5408,7 +5442,10 @@ export interface operations {
     createServiceToken: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /** @description A fresh random value per intended change. A repeat gets the first answer. */
+                "Idempotency-Key"?: string;
+            };
             path: {
                 /** @description Slug of the tenant. */
                 tenant: string;
@@ -5423,6 +5460,8 @@ export interface operations {
         responses: {
             201: {
                 headers: {
+                    /** @description `true` when this is the stored answer to an earlier request with the same key. */
+                    "Idempotency-Replayed"?: string;
                     "X-Request-Id": components["headers"]["X-Request-Id"];
                     "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
                     RateLimit: components["headers"]["RateLimit"];
@@ -5470,6 +5509,18 @@ export interface operations {
             };
             /** @description There is no such thing, or you may not see it. */
             404: {
+                headers: {
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                    RateLimit: components["headers"]["RateLimit"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description It does not fit the present state, such as a name in use or another change under way. */
+            409: {
                 headers: {
                     "X-Request-Id": components["headers"]["X-Request-Id"];
                     "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
