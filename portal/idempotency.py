@@ -132,7 +132,8 @@ def idempotent(*, required_from_tokens: bool) -> Callable[[Handler], Handler]:
                 _store(row)
                 return response
 
-        post.honours_idempotency_key = True  # type: ignore[attr-defined]
+        # For the API's description: whether tokens must send one.
+        post.honours_idempotency_key = required_from_tokens  # type: ignore[attr-defined]
         return post
 
     return decorate

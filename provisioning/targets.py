@@ -9,6 +9,7 @@ from typing import Any
 from django.conf import settings
 from django.core.exceptions import ValidationError
 from django.db import IntegrityError, transaction
+from django.db.models import QuerySet
 from django.utils import timezone
 
 from provisioning.apply import errors
@@ -148,13 +149,15 @@ def add(*, name: str, title: str, source: str, reach: str, note: Note) -> Target
 
 
 def change(
-    *, target: Target, note: Note, title: str | None = None, enabled: bool | None = None, reach: str | None = None,
-    kubeconfig: str | None = None, uid: str | None = None,
+    *, target: Target, note: Note, expect: Note, title: str | None = None, enabled: bool | None = None,
+    reach: str | None = None, kubeconfig: str | None = None, uid: str | None = None,
 ) -> Target:  # fmt: skip
     """Change a target. A new kubeconfig must lead to the same cluster, or to the one whose `uid` is accepted by this.
 
-    Raises Invalid, Conflict, Missing.
+    `expect` is called before Kubernetes is asked and again with the row locked, and raises when the target is no longer
+    what the caller read. Raises that, Invalid, Conflict, Missing.
     """
+    expect(target)
     if kubeconfig is not None and target.source == "in-cluster":
         raise _wrong("/kubeconfig", "not_allowed", "It is the cluster Berth runs in, which has no kubeconfig.")
     text = _accepted(kubeconfig) if kubeconfig is not None else None
@@ -177,6 +180,7 @@ def change(
             _refuse_known(target.name, found.uid)
         fields |= {**_answered(found.facts), "uid": found.uid}
     with transaction.atomic():
+        expect(_locked(target))
         if fields:
             _set(target, fields)
         changed = _again(target)
@@ -186,16 +190,16 @@ def change(
     return changed
 
 
-def remove(*, target: Target, note: Note) -> None:
+def remove(*, target: Target, note: Note, expect: Note) -> None:
     """Remove a target that holds nothing and never did, its limits, and its kubeconfig where Berth keeps it.
 
-    Raises Missing; Conflict while clusters, the history of deleted ones, or plans refer to it, or when its kubeconfig
+    `expect` is called with the row locked, and raises when the target is no longer what the caller read. Raises that;
+    Missing; Conflict while clusters, the history of deleted ones, or plans refer to it, or when its kubeconfig
     cannot be removed.
     """
     with transaction.atomic():
-        locked = Target.objects.select_for_update().filter(pk=target.pk).first()
-        if locked is None:
-            raise Missing("not_found", f"There is no target {target.name}.")
+        locked = _locked(target)
+        expect(locked)
         clusters = Cluster.objects.filter(target=locked)
         if clusters.exists():
             there = clusters.present().count()
@@ -244,8 +248,12 @@ def _findings(target: Target) -> tuple[Finding, ...]:
     return tuple(findings)
 
 
-def _again(target: Target) -> Target:
-    found = Target.objects.filter(pk=target.pk).first()
+def _locked(target: Target) -> Target:
+    return _again(target, Target.objects.select_for_update())
+
+
+def _again(target: Target, rows: QuerySet[Target] | None = None) -> Target:
+    found = (Target.objects.all() if rows is None else rows).filter(pk=target.pk).first()
     if found is None:
         raise Missing("not_found", f"There is no target {target.name}.")
     return found

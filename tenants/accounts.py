@@ -5,7 +5,7 @@ Services of tenants are not among them: their owners manage those (tenants/token
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from django.contrib.auth import SESSION_KEY
@@ -62,12 +62,15 @@ class Switched:
 
 
 def change_person(
-    *, username: str, by: User, active: bool | None = None, administrator: bool | None = None
-) -> Switched:
+    *, username: str, by: User, active: bool | None = None, administrator: bool | None = None,
+    expect: Callable[[User], None] = lambda user: None,
+) -> Switched:  # fmt: skip
     """Switch a person off or on, make or unmake a platform administrator; None leaves it.
 
     Whoever is switched off is out at once: sessions end for good, tokens are refused until the person is switched on
-    again. The last active administrator stays one. Raises Missing, Conflict last_administrator, Conflict own_account.
+    again. The last active administrator stays one. `expect` is called with the person's row locked, and raises when the
+    person is no longer what the caller read. Raises that; Missing, also when `by` is no active administrator any more;
+    Conflict last_administrator, Conflict own_account.
     """
     with transaction.atomic():
         found = person(username)
@@ -84,6 +87,7 @@ def change_person(
             # Gone; or whoever asks was ended by another in this very moment, and may not see the person any more.
             raise Missing("not_found", f"There is no person {username[:150]}.")
         user = rows[found.pk]
+        expect(user)
         before = {"active": user.is_active, "administrator": user.is_superuser}
         user.is_active = user.is_active if active is None else active
         user.is_superuser = user.is_superuser if administrator is None else administrator

@@ -232,7 +232,7 @@ def unexplained(tenant_id: str) -> list[tuple[str, str, str, int, int]]:
     With "" for the holder: where a total is not the sum of all entries there.
     """
     with transaction.atomic():
-        _lock(tenant_id)
+        lock(tenant_id)
         holds = {
             (hold.place, hold.holder, hold.resource): hold.used + hold.reserved
             for hold in QuotaHold.objects.filter(tenant=tenant_id)
@@ -261,7 +261,7 @@ def replace_limits(*, tenant_id: str, limits: Mapping[tuple[str, str], int]) -> 
     A limit below what is held is allowed: it takes nothing away and blocks growth of that resource only.
     """
     with transaction.atomic():
-        _lock(tenant_id)
+        lock(tenant_id)
         QuotaLimit.objects.filter(tenant=tenant_id).delete()
         QuotaLimit.objects.bulk_create(
             QuotaLimit(tenant_id=tenant_id, place=place, resource=resource, limit=limit)
@@ -269,7 +269,7 @@ def replace_limits(*, tenant_id: str, limits: Mapping[tuple[str, str], int]) -> 
         )
 
 
-def _lock(tenant_id: str) -> Tenant:
+def lock(tenant_id: str) -> Tenant:
     """Take the tenant's row. What is read after this is what the last movement left."""
     return Tenant.objects.select_for_update(no_key=True).get(pk=tenant_id)
 

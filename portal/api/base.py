@@ -25,7 +25,7 @@ from rest_framework.views import APIView
 from portal.address import client_address
 from portal.api.audited import CHANGING, audited, changes, note_refusal, rehearses
 from portal.api.serializers import asks_for_dry_run, read_query, refuse_query
-from portal.auth import SAFE
+from portal.auth import SAFE, only_asks
 from portal.problems import TooMany
 from portal.rates import WINDOW_SECONDS, Count, count_for_tenant, count_request, headers
 from provisioning.clusters.grants import may
@@ -177,6 +177,13 @@ class ApiView(APIView):
         whose = "You" if caller else "Callers of your address who are not signed in"
         self._hold_to(count_request(caller=caller, address=client_address(request._request)), whose)
 
+    def count_for(self, tenant: Tenant) -> None:
+        """Count the request for a tenant the caller may see; administrators, who can help, do not count. For the views
+        whose address names the tenant by another thing. Raises TooMany.
+        """
+        if not self.user.is_superuser:
+            self._hold_to(count_for_tenant(tenant.pk), f"All people and programs of {tenant.slug} together")
+
     def _hold_to(self, count: Count | None, whose: str) -> None:
         if count is None:
             return
@@ -194,9 +201,7 @@ class ApiView(APIView):
             raise Missing("not_found", "There is nothing at this address.")
         if "tenant" in self.kwargs:
             self.require_access(type(self), str(request.method))
-            if not self.user.is_superuser:
-                whose = f"All people and programs of {self.tenant.slug} together"
-                self._hold_to(count_for_tenant(self.tenant.pk), whose)
+            self.count_for(self.tenant)
         if not getattr(handler, "takes_query", True):
             refuse_query(request)
         elif rehearses(handler):
@@ -213,13 +218,14 @@ class ApiView(APIView):
         guest = tenant.my_role is None and not self.user.is_superuser
         if guest and not view.guest_rights:
             raise Missing("not_found", f"There is no tenant {tenant.slug} that you may see.")
+        asks = only_asks(view, method)
         right = view.guest_rights.get("GET" if method in SAFE else method)
         if guest and right is not None:
             if not may(user=self.user, cluster=self.cluster, right=right):
                 raise Forbidden("grant_required", f"{self.cluster.name} is not shared with you to {right}.")
-            if method not in SAFE:
+            if not asks:
                 require_active(tenant=tenant, user=self.user)
-        elif method in SAFE:
+        elif asks:
             if view.least_role_to_read is not None:
                 require_role(tenant=tenant, user=self.user, least=view.least_role_to_read)
         else:

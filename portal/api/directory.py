@@ -11,9 +11,10 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from portal.api.base import AdministratorsView
+from portal.api.etags import content_revision, etag, expected_revision
 from portal.api.pagination import PageQuery, page
 from portal.api.parsers import JsonParser, MergePatchParser
-from portal.api.schema import described
+from portal.api.schema import ETAG, IF_MATCH, described
 from portal.api.serializers import Body, lookups, read_body, read_query, wire, wire_list
 from portal.api.session import MembershipOut
 from portal.api.tokens import TokenOut
@@ -106,6 +107,14 @@ class DirectoryView(AdministratorsView):
             raise Missing("not_found", "There is nothing at this address that you may see.")
 
 
+def _revision(user: User) -> str:
+    return content_revision({"active": user.is_active, "administrator": user.is_superuser})
+
+
+def _told(user: User, shown: dict[str, Any]) -> Response:
+    return Response(shown, headers={"ETag": etag(_revision(user))})
+
+
 def _shown(user: User) -> dict[str, Any]:
     """One of people(), with everything."""
     memberships = user.memberships.select_related("tenant").order_by("tenant__slug")
@@ -134,25 +143,30 @@ class PersonView(DirectoryView):
     parser_classes = [JsonParser, MergePatchParser]
 
     @described("getPerson", tag="Administration", summary="Show a person", answers={200: PersonDetailOut},
-               problems=(404,), about="For platform administrators.")  # fmt: skip
+               problems=(404,), parameters=[ETAG], about="For platform administrators.")  # fmt: skip
     def get(self, request: Request, username: str) -> Response:
-        return Response(_shown(person(username)))
+        found = person(username)
+        return _told(found, _shown(found))
 
     @described("changePerson", tag="Administration", summary="Switch a person off or on, or change who administers",
-               request=PersonPatch, answers={200: PersonDetailOut}, problems=(400, 403, 404, 409, 415, 422),
+               request=PersonPatch, answers={200: PersonDetailOut}, problems=(400, 403, 404, 409, 412, 415, 422),
+               parameters=[IF_MATCH, ETAG],
                about="For platform administrators; a token needs the scope admin. Whoever is switched off is out at "
                "once: sessions end for good, tokens are refused. Memberships stay; `ownerless_tenants` says which "
                "tenants nobody active owns now. The last active administrator stays one, and nobody switches "
                "themselves off.")  # fmt: skip
     def patch(self, request: Request, username: str) -> Response:
         sent = read_body(PersonPatch, request)
-        changed = change_person(username=username, by=self.user, **sent)
+        changed = change_person(username=username, by=self.user, expect=self._unchanged, **sent)
         shown = _shown(changed.person)
         self.audit_detail = {
             **sent, "before": {field: changed.before[field] for field in sent},
             "sessions_ended": changed.sessions_ended, "ownerless_tenants": shown["ownerless_tenants"],
         }  # fmt: skip
-        return Response(shown)
+        return _told(changed.person, shown)
+
+    def _unchanged(self, user: User) -> None:
+        expected_revision(self.request, _revision(user))
 
 
 class PersonTokenView(DirectoryView):

@@ -9,11 +9,13 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from portal.api.base import ApiView
+from portal.api.etags import content_revision, etag, expected_revision
 from portal.api.pagination import PageQuery, page
 from portal.api.parsers import JsonParser, MergePatchParser
-from portal.api.schema import described
+from portal.api.schema import ETAG, IF_MATCH, described
 from portal.api.serializers import Body, Text, read_body, read_query, wire, wire_list
 from portal.api.tokens import SCOPE_CHOICES, TokenOut
+from portal.idempotency import idempotent
 from tenants.models import ApiToken, Invitation, Membership, Role
 from tenants.people import (
     INVITATION_DAYS,
@@ -21,7 +23,9 @@ from tenants.people import (
     accept,
     add_member,
     change_role,
+    find_member,
     invite,
+    lock_tenant,
     remove_member,
     withdraw,
 )
@@ -125,6 +129,13 @@ class PeopleView(ApiView):
     scope = "admin"
 
 
+def _told(member: Membership, status: int = 200) -> Response:
+    """A member with an ETag of what can be changed."""
+    return Response(
+        wire(TenantMemberOut, member), status=status, headers={"ETag": etag(content_revision({"role": member.role}))}
+    )
+
+
 class MembersView(PeopleView):
     @described("listMembers", tag="People", summary="List a tenant's members", query=PageQuery,
                answers={200: TenantMemberPage}, problems=(404, 422), about="In order of joining.")  # fmt: skip
@@ -134,32 +145,47 @@ class MembersView(PeopleView):
         return page(request, rows, query, lambda found: wire_list(TenantMemberOut, found))
 
     @described("addMember", tag="People", summary="Add a member", request=MemberOrder, answers={201: TenantMemberOut},
-               problems=(400, 403, 404, 409, 415, 422), about="Needs the role owner.")  # fmt: skip
+               problems=(400, 403, 404, 409, 415, 422), parameters=[ETAG], about="Needs the role owner.")  # fmt: skip
+    @idempotent(required_from_tokens=False)
     def post(self, request: Request, tenant: str) -> Response:
         sent = read_body(MemberOrder, request)
         member = add_member(tenant=self.tenant, username=sent["username"], role=Role(sent["role"]))
         self.audit_object, self.audit_detail = f"members/{sent['username']}", {"role": sent["role"]}
-        return Response(wire(TenantMemberOut, member), status=201)
+        return _told(member, 201)
 
 
 class MemberView(PeopleView):
     parser_classes = [JsonParser, MergePatchParser]
 
+    @described("getMember", tag="People", summary="Show a member", answers={200: TenantMemberOut}, problems=(404,),
+               parameters=[ETAG])  # fmt: skip
+    def get(self, request: Request, tenant: str, username: str) -> Response:
+        return _told(find_member(self.tenant, username))
+
     @described("changeMember", tag="People", summary="Change a member's role", request=RoleBody,
-               answers={200: TenantMemberOut}, problems=(400, 403, 404, 409, 415, 422),
+               answers={200: TenantMemberOut}, problems=(400, 403, 404, 409, 412, 415, 422),
+               parameters=[IF_MATCH, ETAG],
                about="Needs the role owner. The last owner cannot be demoted.")  # fmt: skip
     def patch(self, request: Request, tenant: str, username: str) -> Response:
         sent = read_body(RoleBody, request)
+        self._require_unchanged(username)
         member, before = change_role(tenant=self.tenant, username=username, role=Role(sent["role"]))
         self.audit_detail = {"role": sent["role"], "before": before}
-        return Response(wire(TenantMemberOut, member))
+        return _told(member)
 
-    @described("removeMember", tag="People", summary="Remove a member", answers={204: None}, problems=(403, 404, 409),
+    @described("removeMember", tag="People", summary="Remove a member", answers={204: None},
+               problems=(403, 404, 409, 412), parameters=[IF_MATCH],
                about="Needs the role owner. Works at once, tokens included, and takes away what was shared with the "
                "person before. The last owner stays.")  # fmt: skip
     def delete(self, request: Request, tenant: str, username: str) -> Response:
+        self._require_unchanged(username)
         remove_member(tenant=self.tenant, username=username)
         return Response(status=204)
+
+    def _require_unchanged(self, username: str) -> None:
+        """Lock the tenant, and refuse when the member is not as If-Match says. Raises Missing, Stale."""
+        member = find_member(lock_tenant(self.tenant), username)
+        expected_revision(self.request, content_revision({"role": member.role}))
 
 
 class InvitationsView(PeopleView):
@@ -200,6 +226,7 @@ class AcceptView(ApiView):
     @described("acceptInvitation", tag="People", summary="Accept an invitation", request=AcceptBody,
                answers={200: AcceptedMembershipOut}, problems=(400, 403, 404, 409, 415, 422),
                about="Needs a signed-in session.")  # fmt: skip
+    @idempotent(required_from_tokens=False)
     def post(self, request: Request) -> Response:
         if self.token:
             raise Forbidden("session_required", "A token cannot accept an invitation.")

@@ -256,7 +256,8 @@ def test_two_administrators_who_end_each_other_or_themselves_at_once_leave_one(
     def end(by: str, whom: str) -> None:
         try:
             start.wait()
-            change_person(username=whom, by=users[by], **change)
+            active, administrator = change.get("active"), change.get("administrator")
+            change_person(username=whom, by=users[by], active=active, administrator=administrator)
         except Refusal as error:
             refused.append(error.code)
         finally:

@@ -106,7 +106,7 @@ def edit_plan(
     Raises Missing, Invalid naming every wrong field.
     """
     with transaction.atomic():
-        plan = _locked(name)
+        plan = lock_plan(name)
         for field, value in changes.items():
             setattr(plan, field, value)
         merged = {**plan.values, **(values or {})}
@@ -121,7 +121,7 @@ def edit_plan(
 def delete_plan(*, name: str) -> None:
     """Remove a plan. Raises Missing; Conflict for one that comes with Berth, or that a cluster was ordered by."""
     with transaction.atomic():
-        plan = _locked(name)
+        plan = lock_plan(name)
         remedy = "Set `offered` to false: nobody can order by it any more."
         if name in {built_in[1] for built_in in BUILT_IN}:
             text = f"The plan {name} comes with Berth, and would be back with the next start."
@@ -133,7 +133,8 @@ def delete_plan(*, name: str) -> None:
         plan.delete()
 
 
-def _locked(name: str) -> Plan:
+def lock_plan(name: str) -> Plan:
+    """The plan, its row locked until the transaction ends. Raises Missing."""
     plan = Plan.objects.select_for_update().filter(name=name).first()
     if plan is None:
         raise Missing("not_found", f"There is no plan {name[:60]}.")

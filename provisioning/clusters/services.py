@@ -21,8 +21,8 @@ from provisioning import tasks
 from provisioning.apply import door, errors
 from provisioning.catalog.specs import complete_spec, target_view
 from provisioning.catalog.versions import upgrade_refused
-from provisioning.clusters import quota, rebalance
-from provisioning.clusters.views import client_for, cluster_view, pause_told
+from provisioning.clusters import obstacles, quota, rebalance
+from provisioning.clusters.views import client_for, cluster_view
 from provisioning.credentials.certificates import Certificates, described
 from provisioning.engines.base import Change, Effect, Engine
 from provisioning.engines.registry import ENGINES, completed
@@ -54,8 +54,8 @@ __all__ = [
     "delete_kept_volumes",
     "edit_cluster",
     "plan_spec",
+    "plan_version",
     "rebalance_cluster",
-    "refuse_while_paused",
     "restart_cluster",
     "reveal_credential",
 ]
@@ -306,7 +306,7 @@ def change_cluster(
     with transaction.atomic():
         locked = held_for_change(cluster, by, expected_revision)
         after, changes = plan_spec(cluster=locked, sent=spec or {})
-        upgrade = _plan_version(locked, version, changes)
+        upgrade = plan_version(locked, version, changes)
         refused = [one for one in changes if one.effect == Effect.FIXED]
         if refused:
             found = [FieldError(f"/spec{one.pointer}", "not_changeable", one.message) for one in refused]
@@ -337,8 +337,10 @@ def change_cluster(
     return operation
 
 
-def _plan_version(cluster: Cluster, version: str | None, others: Sequence[Change]) -> Change | None:
-    """What going to `version` does; None when it is to stay. Raises Invalid where the way is not open."""
+def plan_version(cluster: Cluster, version: str | None, others: Sequence[Change]) -> Change | None:
+    """What going to `version` does, beside the changes `others`; None when it is to stay. Raises Invalid where the way
+    is not open.
+    """
     if version is None or version == cluster.version:
         return None
     engine = ENGINES[cluster.engine]
@@ -381,11 +383,7 @@ def rebalance_cluster(
     """
     with transaction.atomic():
         locked = held_for_change(cluster, by, expected_revision)
-        plan = ENGINES[locked.engine].plan_rebalance(cluster_view(locked).spec)
-        if plan.effect == Effect.FIXED:
-            raise Conflict(
-                "cannot_rebalance", plan.message, suggestion="See `spread` of the cluster for how it stands."
-            )
+        obstacles.raise_any(obstacles.to_rebalance(locked))
         locked.revision += 1
         locked.next_look = timezone.now()
         locked.save(update_fields=["revision", "next_look"])
@@ -409,26 +407,8 @@ def held_cluster(cluster: Cluster, by: User, expected_revision: int | None, *rel
 def held_for_change(cluster: Cluster, by: User, expected_revision: int | None) -> Cluster:
     """The cluster's row, locked, with nothing in the way of a change. Raises Stale, Missing, Conflict, Forbidden."""
     locked = held_cluster(cluster, by, expected_revision, "plan", "target")
-    refuse_while_paused(locked)
-    running = locked.operations.open().first()
-    if running is not None:
-        raise Conflict(
-            "operation_in_progress",
-            f"{locked.name} is being changed: the operation {running.id} ({running.kind}) has not ended.",
-            suggestion=f"Follow GET /api/v1/operations/{running.id}?wait=30 and repeat this when it has ended.",
-        )
-    if locked.phase == Phase.DELETING:
-        raise Conflict("being_deleted", f"{locked.name} is to be deleted.", suggestion="Order a new cluster.")
+    obstacles.raise_any(obstacles.to_change(locked, locked.operations.open().first()))
     return locked
-
-
-def refuse_while_paused(cluster: Cluster) -> None:
-    """Refuse what a paused cluster would not be given. Raises Conflict."""
-    if cluster.paused is not None:
-        raise Conflict(
-            "cluster_paused", f"{cluster.name} takes no change while it is paused. {pause_told(cluster)}",
-            suggestion="Resume it first (POST …/resume), or ask who paused it. Deleting it is possible.",
-        )  # fmt: skip
 
 
 def _begin_change(
@@ -558,13 +538,9 @@ def certificates_of(*, cluster: Cluster) -> Certificates:
 
     Raises Conflict for a cluster that does not encrypt, and while there is none yet; Unavailable.
     """
+    obstacles.raise_any(obstacles.to_certificate(cluster))
     view = cluster_view(cluster)
     wanted = ENGINES[view.engine].certificates(view)
-    if not wanted:
-        raise Conflict(
-            "not_encrypted", f"{cluster.name} does not encrypt its traffic, so it has no certificate.",
-            suggestion="Order a cluster with tls on.",
-        )  # fmt: skip
     try:
         found = described(door.read_secret(client_for(cluster.target), view.namespace, wanted[0].name))
     except (errors.Absent, UnicodeDecodeError):

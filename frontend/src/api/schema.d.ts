@@ -199,7 +199,11 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        get?: never;
+        /**
+         * Show a member
+         * @description Show a member
+         */
+        get: operations["getMember"];
         put?: never;
         post?: never;
         /**
@@ -591,7 +595,7 @@ export interface paths {
         head?: never;
         /**
          * Change a target
-         * @description For platform administrators. A new kubeconfig, reach or uid is tried out first.
+         * @description For platform administrators. A new kubeconfig, reach or uid is tried out first. The ETag knows nothing of the kubeconfig.
          */
         patch: operations["changeTarget"];
         trace?: never;
@@ -697,7 +701,7 @@ export interface paths {
         };
         /**
          * Show what you may do to a cluster, and why not
-         * @description By your role, grant and token, and whether the tenant is suspended. The values of a request are judged when it comes: a forecast tells about the quota.
+         * @description By your role, grant and token, whether the tenant is suspended, and by the state of the cluster and its newest operation, which cancelOperation, retryOperation and overrideGate are about. The values of a request are judged when it comes: a forecast tells about the quota.
          */
         get: operations["getCapabilities"];
         put?: never;
@@ -1254,7 +1258,7 @@ export interface paths {
         get: operations["getQuotaLimits"];
         /**
          * Set a tenant's limits
-         * @description For platform administrators. Replaces all limits. A limit below what is held takes nothing away: it is shown as `over` and blocks growth of that resource only.
+         * @description For platform administrators. Replaces all limits: send the ETag you read in If-Match, and no limit that somebody set meanwhile is lost. A limit below what is held takes nothing away: it is shown as `over` and blocks growth of that resource only.
          */
         put: operations["setQuotaLimits"];
         post?: never;
@@ -1603,6 +1607,8 @@ export interface components {
             allowed: boolean;
             /** @description null when it is allowed. */
             why_not: components["schemas"]["WhyNot"] | null;
+            /** @description What a part of it would be refused with, while the rest is allowed: of editCluster, a change of `spec` or `version` while labels and description can change. null when all of it is allowed, or nothing. */
+            limited: components["schemas"]["WhyNot"] | null;
         };
         Cause: {
             /** @description For programs, such as master-down; more will come. */
@@ -2009,6 +2015,8 @@ export interface components {
             plan?: string | null;
             /** @description Default: the only one. */
             target?: string | null;
+            /** @description Default: the engine's, or the one the cluster has. */
+            version?: string | null;
             /** @description Plan fields, as in an order or a change. */
             spec?: {
                 [key: string]: unknown;
@@ -3731,7 +3739,10 @@ export interface operations {
     createTenant: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /** @description A fresh random value per intended change. A repeat gets the first answer. */
+                "Idempotency-Key"?: string;
+            };
             path?: never;
             cookie?: never;
         };
@@ -3743,6 +3754,10 @@ export interface operations {
         responses: {
             201: {
                 headers: {
+                    /** @description Of the object as it is now, for If-Match. */
+                    ETag?: string;
+                    /** @description `true` when this is the stored answer to an earlier request with the same key. */
+                    "Idempotency-Replayed"?: string;
                     "X-Request-Id": components["headers"]["X-Request-Id"];
                     "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
                     RateLimit: components["headers"]["RateLimit"];
@@ -3865,6 +3880,8 @@ export interface operations {
         responses: {
             200: {
                 headers: {
+                    /** @description Of the object as it is now, for If-Match. */
+                    ETag?: string;
                     "X-Request-Id": components["headers"]["X-Request-Id"];
                     "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
                     RateLimit: components["headers"]["RateLimit"];
@@ -3928,7 +3945,10 @@ export interface operations {
     deleteTenant: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /** @description The ETag you last read: refuse if it changed since. */
+                "If-Match"?: string;
+            };
             path: {
                 /** @description Slug of the tenant. */
                 tenant: string;
@@ -3995,6 +4015,18 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
+            /** @description If-Match names an older revision; the present one is in ETag. */
+            412: {
+                headers: {
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                    RateLimit: components["headers"]["RateLimit"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
             /** @description A rule is broken; `errors` names every wrong field. */
             422: {
                 headers: {
@@ -4025,7 +4057,10 @@ export interface operations {
     renameTenant: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /** @description The ETag you last read: refuse if it changed since. */
+                "If-Match"?: string;
+            };
             path: {
                 /** @description Slug of the tenant. */
                 tenant: string;
@@ -4041,6 +4076,8 @@ export interface operations {
         responses: {
             200: {
                 headers: {
+                    /** @description Of the object as it is now, for If-Match. */
+                    ETag?: string;
                     "X-Request-Id": components["headers"]["X-Request-Id"];
                     "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
                     RateLimit: components["headers"]["RateLimit"];
@@ -4088,6 +4125,18 @@ export interface operations {
             };
             /** @description There is no such thing, or you may not see it. */
             404: {
+                headers: {
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                    RateLimit: components["headers"]["RateLimit"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description If-Match names an older revision; the present one is in ETag. */
+            412: {
                 headers: {
                     "X-Request-Id": components["headers"]["X-Request-Id"];
                     "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
@@ -4152,7 +4201,12 @@ export interface operations {
     suspendTenant: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /** @description A fresh random value per intended change. A repeat gets the first answer. */
+                "Idempotency-Key"?: string;
+                /** @description The ETag you last read: refuse if it changed since. */
+                "If-Match"?: string;
+            };
             path: {
                 /** @description Slug of the tenant. */
                 tenant: string;
@@ -4163,6 +4217,10 @@ export interface operations {
         responses: {
             200: {
                 headers: {
+                    /** @description Of the object as it is now, for If-Match. */
+                    ETag?: string;
+                    /** @description `true` when this is the stored answer to an earlier request with the same key. */
+                    "Idempotency-Replayed"?: string;
                     "X-Request-Id": components["headers"]["X-Request-Id"];
                     "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
                     RateLimit: components["headers"]["RateLimit"];
@@ -4170,6 +4228,18 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["Tenant"];
+                };
+            };
+            /** @description The body or a header cannot be understood. */
+            400: {
+                headers: {
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                    RateLimit: components["headers"]["RateLimit"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
                 };
             };
             /** @description Not signed in, or the token is unknown, expired or revoked. */
@@ -4198,6 +4268,18 @@ export interface operations {
             };
             /** @description There is no such thing, or you may not see it. */
             404: {
+                headers: {
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                    RateLimit: components["headers"]["RateLimit"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description If-Match names an older revision; the present one is in ETag. */
+            412: {
                 headers: {
                     "X-Request-Id": components["headers"]["X-Request-Id"];
                     "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
@@ -4238,7 +4320,12 @@ export interface operations {
     unsuspendTenant: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /** @description A fresh random value per intended change. A repeat gets the first answer. */
+                "Idempotency-Key"?: string;
+                /** @description The ETag you last read: refuse if it changed since. */
+                "If-Match"?: string;
+            };
             path: {
                 /** @description Slug of the tenant. */
                 tenant: string;
@@ -4249,6 +4336,10 @@ export interface operations {
         responses: {
             200: {
                 headers: {
+                    /** @description Of the object as it is now, for If-Match. */
+                    ETag?: string;
+                    /** @description `true` when this is the stored answer to an earlier request with the same key. */
+                    "Idempotency-Replayed"?: string;
                     "X-Request-Id": components["headers"]["X-Request-Id"];
                     "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
                     RateLimit: components["headers"]["RateLimit"];
@@ -4256,6 +4347,18 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["Tenant"];
+                };
+            };
+            /** @description The body or a header cannot be understood. */
+            400: {
+                headers: {
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                    RateLimit: components["headers"]["RateLimit"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
                 };
             };
             /** @description Not signed in, or the token is unknown, expired or revoked. */
@@ -4284,6 +4387,18 @@ export interface operations {
             };
             /** @description There is no such thing, or you may not see it. */
             404: {
+                headers: {
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                    RateLimit: components["headers"]["RateLimit"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description If-Match names an older revision; the present one is in ETag. */
+            412: {
                 headers: {
                     "X-Request-Id": components["headers"]["X-Request-Id"];
                     "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
@@ -4403,7 +4518,10 @@ export interface operations {
     addMember: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /** @description A fresh random value per intended change. A repeat gets the first answer. */
+                "Idempotency-Key"?: string;
+            };
             path: {
                 /** @description Slug of the tenant. */
                 tenant: string;
@@ -4418,6 +4536,10 @@ export interface operations {
         responses: {
             201: {
                 headers: {
+                    /** @description Of the object as it is now, for If-Match. */
+                    ETag?: string;
+                    /** @description `true` when this is the stored answer to an earlier request with the same key. */
+                    "Idempotency-Replayed"?: string;
                     "X-Request-Id": components["headers"]["X-Request-Id"];
                     "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
                     RateLimit: components["headers"]["RateLimit"];
@@ -4538,10 +4660,91 @@ export interface operations {
             };
         };
     };
-    removeMember: {
+    getMember: {
         parameters: {
             query?: never;
             header?: never;
+            path: {
+                /** @description Slug of the tenant. */
+                tenant: string;
+                /** @description User name, exactly as written. */
+                username: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            200: {
+                headers: {
+                    /** @description Of the object as it is now, for If-Match. */
+                    ETag?: string;
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                    RateLimit: components["headers"]["RateLimit"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["TenantMember"];
+                };
+            };
+            /** @description Not signed in, or the token is unknown, expired or revoked. */
+            401: {
+                headers: {
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                    RateLimit: components["headers"]["RateLimit"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description There is no such thing, or you may not see it. */
+            404: {
+                headers: {
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                    RateLimit: components["headers"]["RateLimit"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description A rule is broken; `errors` names every wrong field. */
+            422: {
+                headers: {
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                    RateLimit: components["headers"]["RateLimit"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Too many requests or failed attempts; see Retry-After. */
+            429: {
+                headers: {
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                    RateLimit: components["headers"]["RateLimit"];
+                    "Retry-After": components["headers"]["Retry-After"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    removeMember: {
+        parameters: {
+            query?: never;
+            header?: {
+                /** @description The ETag you last read: refuse if it changed since. */
+                "If-Match"?: string;
+            };
             path: {
                 /** @description Slug of the tenant. */
                 tenant: string;
@@ -4610,6 +4813,18 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
+            /** @description If-Match names an older revision; the present one is in ETag. */
+            412: {
+                headers: {
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                    RateLimit: components["headers"]["RateLimit"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
             /** @description A rule is broken; `errors` names every wrong field. */
             422: {
                 headers: {
@@ -4640,7 +4855,10 @@ export interface operations {
     changeMember: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /** @description The ETag you last read: refuse if it changed since. */
+                "If-Match"?: string;
+            };
             path: {
                 /** @description Slug of the tenant. */
                 tenant: string;
@@ -4658,6 +4876,8 @@ export interface operations {
         responses: {
             200: {
                 headers: {
+                    /** @description Of the object as it is now, for If-Match. */
+                    ETag?: string;
                     "X-Request-Id": components["headers"]["X-Request-Id"];
                     "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
                     RateLimit: components["headers"]["RateLimit"];
@@ -4717,6 +4937,18 @@ export interface operations {
             };
             /** @description It does not fit the present state, such as a name in use or another change under way. */
             409: {
+                headers: {
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                    RateLimit: components["headers"]["RateLimit"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description If-Match names an older revision; the present one is in ETag. */
+            412: {
                 headers: {
                     "X-Request-Id": components["headers"]["X-Request-Id"];
                     "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
@@ -5389,7 +5621,10 @@ export interface operations {
     acceptInvitation: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /** @description A fresh random value per intended change. A repeat gets the first answer. */
+                "Idempotency-Key"?: string;
+            };
             path?: never;
             cookie?: never;
         };
@@ -5401,6 +5636,8 @@ export interface operations {
         responses: {
             200: {
                 headers: {
+                    /** @description `true` when this is the stored answer to an earlier request with the same key. */
+                    "Idempotency-Replayed"?: string;
                     "X-Request-Id": components["headers"]["X-Request-Id"];
                     "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
                     RateLimit: components["headers"]["RateLimit"];
@@ -5619,6 +5856,8 @@ export interface operations {
         responses: {
             200: {
                 headers: {
+                    /** @description Of the object as it is now, for If-Match. */
+                    ETag?: string;
                     "X-Request-Id": components["headers"]["X-Request-Id"];
                     "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
                     RateLimit: components["headers"]["RateLimit"];
@@ -5682,7 +5921,10 @@ export interface operations {
     changePerson: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /** @description The ETag you last read: refuse if it changed since. */
+                "If-Match"?: string;
+            };
             path: {
                 /** @description User name, exactly as written. */
                 username: string;
@@ -5698,6 +5940,8 @@ export interface operations {
         responses: {
             200: {
                 headers: {
+                    /** @description Of the object as it is now, for If-Match. */
+                    ETag?: string;
                     "X-Request-Id": components["headers"]["X-Request-Id"];
                     "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
                     RateLimit: components["headers"]["RateLimit"];
@@ -5757,6 +6001,18 @@ export interface operations {
             };
             /** @description It does not fit the present state, such as a name in use or another change under way. */
             409: {
+                headers: {
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                    RateLimit: components["headers"]["RateLimit"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description If-Match names an older revision; the present one is in ETag. */
+            412: {
                 headers: {
                     "X-Request-Id": components["headers"]["X-Request-Id"];
                     "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
@@ -6053,7 +6309,10 @@ export interface operations {
     shareCluster: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /** @description A fresh random value per intended change. A repeat gets the first answer. */
+                "Idempotency-Key"?: string;
+            };
             path: {
                 /** @description Name of the cluster, unique in its tenant. */
                 name: string;
@@ -6070,6 +6329,8 @@ export interface operations {
         responses: {
             201: {
                 headers: {
+                    /** @description `true` when this is the stored answer to an earlier request with the same key. */
+                    "Idempotency-Replayed"?: string;
                     "X-Request-Id": components["headers"]["X-Request-Id"];
                     "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
                     RateLimit: components["headers"]["RateLimit"];
@@ -6483,7 +6744,10 @@ export interface operations {
     createPlan: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /** @description A fresh random value per intended change. A repeat gets the first answer. */
+                "Idempotency-Key"?: string;
+            };
             path?: never;
             cookie?: never;
         };
@@ -6495,6 +6759,10 @@ export interface operations {
         responses: {
             201: {
                 headers: {
+                    /** @description Of the object as it is now, for If-Match. */
+                    ETag?: string;
+                    /** @description `true` when this is the stored answer to an earlier request with the same key. */
+                    "Idempotency-Replayed"?: string;
                     "X-Request-Id": components["headers"]["X-Request-Id"];
                     "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
                     RateLimit: components["headers"]["RateLimit"];
@@ -6617,6 +6885,8 @@ export interface operations {
         responses: {
             200: {
                 headers: {
+                    /** @description Of the object as it is now, for If-Match. */
+                    ETag?: string;
                     "X-Request-Id": components["headers"]["X-Request-Id"];
                     "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
                     RateLimit: components["headers"]["RateLimit"];
@@ -6680,7 +6950,10 @@ export interface operations {
     deletePlan: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /** @description The ETag you last read: refuse if it changed since. */
+                "If-Match"?: string;
+            };
             path: {
                 /** @description Key of the plan. */
                 plan: string;
@@ -6747,6 +7020,18 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
+            /** @description If-Match names an older revision; the present one is in ETag. */
+            412: {
+                headers: {
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                    RateLimit: components["headers"]["RateLimit"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
             /** @description A rule is broken; `errors` names every wrong field. */
             422: {
                 headers: {
@@ -6777,7 +7062,10 @@ export interface operations {
     editPlan: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /** @description The ETag you last read: refuse if it changed since. */
+                "If-Match"?: string;
+            };
             path: {
                 /** @description Key of the plan. */
                 plan: string;
@@ -6793,6 +7081,8 @@ export interface operations {
         responses: {
             200: {
                 headers: {
+                    /** @description Of the object as it is now, for If-Match. */
+                    ETag?: string;
                     "X-Request-Id": components["headers"]["X-Request-Id"];
                     "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
                     RateLimit: components["headers"]["RateLimit"];
@@ -6840,6 +7130,18 @@ export interface operations {
             };
             /** @description There is no such thing, or you may not see it. */
             404: {
+                headers: {
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                    RateLimit: components["headers"]["RateLimit"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description If-Match names an older revision; the present one is in ETag. */
+            412: {
                 headers: {
                     "X-Request-Id": components["headers"]["X-Request-Id"];
                     "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
@@ -6980,6 +7282,8 @@ export interface operations {
         responses: {
             201: {
                 headers: {
+                    /** @description Of the object as it is now, for If-Match. */
+                    ETag?: string;
                     "X-Request-Id": components["headers"]["X-Request-Id"];
                     "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
                     RateLimit: components["headers"]["RateLimit"];
@@ -7102,6 +7406,8 @@ export interface operations {
         responses: {
             200: {
                 headers: {
+                    /** @description Of the object as it is now, for If-Match. */
+                    ETag?: string;
                     "X-Request-Id": components["headers"]["X-Request-Id"];
                     "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
                     RateLimit: components["headers"]["RateLimit"];
@@ -7165,7 +7471,10 @@ export interface operations {
     removeTarget: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /** @description The ETag you last read: refuse if it changed since. */
+                "If-Match"?: string;
+            };
             path: {
                 /** @description Name of the target. */
                 target: string;
@@ -7232,6 +7541,18 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
+            /** @description If-Match names an older revision; the present one is in ETag. */
+            412: {
+                headers: {
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                    RateLimit: components["headers"]["RateLimit"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
             /** @description A rule is broken; `errors` names every wrong field. */
             422: {
                 headers: {
@@ -7262,7 +7583,10 @@ export interface operations {
     changeTarget: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /** @description The ETag you last read: refuse if it changed since. */
+                "If-Match"?: string;
+            };
             path: {
                 /** @description Name of the target. */
                 target: string;
@@ -7278,6 +7602,8 @@ export interface operations {
         responses: {
             200: {
                 headers: {
+                    /** @description Of the object as it is now, for If-Match. */
+                    ETag?: string;
                     "X-Request-Id": components["headers"]["X-Request-Id"];
                     "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
                     RateLimit: components["headers"]["RateLimit"];
@@ -7337,6 +7663,18 @@ export interface operations {
             };
             /** @description It does not fit the present state, such as a name in use or another change under way. */
             409: {
+                headers: {
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                    RateLimit: components["headers"]["RateLimit"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description If-Match names an older revision; the present one is in ETag. */
+            412: {
                 headers: {
                     "X-Request-Id": components["headers"]["X-Request-Id"];
                     "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
@@ -7568,14 +7906,20 @@ export interface operations {
                 cursor?: string;
                 /** @description Only this engine. */
                 engine?: string;
+                /** @description Only with this label: `key=value`, or `key` for those that have it whatever its value is. */
+                label?: string;
                 /** @description Rows per page. */
                 limit?: number;
                 /** @description A minus: descending. */
                 order?: "created" | "-created" | "name" | "-name";
                 /** @description Only this phase. Deleted ones are shown for `deleted` only. */
                 phase?: "pending" | "provisioning" | "ready" | "updating" | "degraded" | "deleting" | "deleted" | "failed";
+                /** @description Only ordered by this plan. */
+                plan?: string;
                 /** @description Only names that begin with this. */
                 q?: string;
+                /** @description Only on this target. */
+                target?: string;
             };
             header?: never;
             path: {
@@ -7655,7 +7999,7 @@ export interface operations {
                 dry_run?: boolean;
             };
             header?: {
-                /** @description A fresh random value per intended change; required from tokens. A repeat gets the first answer. */
+                /** @description A fresh random value per intended change. A repeat gets the first answer. Required from tokens. */
                 "Idempotency-Key"?: string;
             };
             path: {
@@ -7672,6 +8016,8 @@ export interface operations {
         responses: {
             200: {
                 headers: {
+                    /** @description `true` when this is the stored answer to an earlier request with the same key. */
+                    "Idempotency-Replayed"?: string;
                     "X-Request-Id": components["headers"]["X-Request-Id"];
                     "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
                     RateLimit: components["headers"]["RateLimit"];
@@ -7835,7 +8181,7 @@ export interface operations {
         responses: {
             200: {
                 headers: {
-                    /** @description Revision of the object, for If-Match. */
+                    /** @description Of the object as it is now, for If-Match. */
                     ETag?: string;
                     "X-Request-Id": components["headers"]["X-Request-Id"];
                     "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
@@ -8061,7 +8407,7 @@ export interface operations {
         responses: {
             200: {
                 headers: {
-                    /** @description Revision of the object, for If-Match. */
+                    /** @description Of the object as it is now, for If-Match. */
                     ETag?: string;
                     "X-Request-Id": components["headers"]["X-Request-Id"];
                     "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
@@ -8678,7 +9024,7 @@ export interface operations {
                 confirm?: string;
             };
             header?: {
-                /** @description A fresh random value per intended change; required from tokens. A repeat gets the first answer. */
+                /** @description A fresh random value per intended change. A repeat gets the first answer. */
                 "Idempotency-Key"?: string;
                 /** @description The ETag you last read: refuse if it changed since. */
                 "If-Match"?: string;
@@ -8811,7 +9157,7 @@ export interface operations {
         parameters: {
             query?: never;
             header?: {
-                /** @description A fresh random value per intended change; required from tokens. A repeat gets the first answer. */
+                /** @description A fresh random value per intended change. A repeat gets the first answer. */
                 "Idempotency-Key"?: string;
                 /** @description The ETag you last read: refuse if it changed since. */
                 "If-Match"?: string;
@@ -9020,7 +9366,7 @@ export interface operations {
         parameters: {
             query?: never;
             header?: {
-                /** @description A fresh random value per intended change; required from tokens. A repeat gets the first answer. */
+                /** @description A fresh random value per intended change. A repeat gets the first answer. */
                 "Idempotency-Key"?: string;
                 /** @description The ETag you last read: refuse if it changed since. */
                 "If-Match"?: string;
@@ -9041,8 +9387,10 @@ export interface operations {
         responses: {
             200: {
                 headers: {
-                    /** @description Revision of the object, for If-Match. */
+                    /** @description Of the object as it is now, for If-Match. */
                     ETag?: string;
+                    /** @description `true` when this is the stored answer to an earlier request with the same key. */
+                    "Idempotency-Replayed"?: string;
                     "X-Request-Id": components["headers"]["X-Request-Id"];
                     "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
                     RateLimit: components["headers"]["RateLimit"];
@@ -9179,7 +9527,7 @@ export interface operations {
         parameters: {
             query?: never;
             header?: {
-                /** @description A fresh random value per intended change; required from tokens. A repeat gets the first answer. */
+                /** @description A fresh random value per intended change. A repeat gets the first answer. */
                 "Idempotency-Key"?: string;
                 /** @description The ETag you last read: refuse if it changed since. */
                 "If-Match"?: string;
@@ -9196,8 +9544,10 @@ export interface operations {
         responses: {
             200: {
                 headers: {
-                    /** @description Revision of the object, for If-Match. */
+                    /** @description Of the object as it is now, for If-Match. */
                     ETag?: string;
+                    /** @description `true` when this is the stored answer to an earlier request with the same key. */
+                    "Idempotency-Replayed"?: string;
                     "X-Request-Id": components["headers"]["X-Request-Id"];
                     "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
                     RateLimit: components["headers"]["RateLimit"];
@@ -9313,6 +9663,12 @@ export interface operations {
                 cursor?: string;
                 /** @description Rows per page. */
                 limit?: number;
+                /** @description Only of this operation. */
+                operation?: string;
+                /** @description Only of this reason. */
+                reason?: string;
+                /** @description Only warnings, or only what is none. */
+                warning?: boolean | null;
             };
             header?: never;
             path: {
@@ -9766,7 +10122,7 @@ export interface operations {
         parameters: {
             query?: never;
             header?: {
-                /** @description A fresh random value per intended change; required from tokens. A repeat gets the first answer. */
+                /** @description A fresh random value per intended change. A repeat gets the first answer. Required from tokens. */
                 "Idempotency-Key"?: string;
                 /** @description The ETag you last read: refuse if it changed since. */
                 "If-Match"?: string;
@@ -9941,7 +10297,7 @@ export interface operations {
         responses: {
             200: {
                 headers: {
-                    /** @description Revision of the object, for If-Match. */
+                    /** @description Of the object as it is now, for If-Match. */
                     ETag?: string;
                     "X-Request-Id": components["headers"]["X-Request-Id"];
                     "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
@@ -10160,7 +10516,7 @@ export interface operations {
         responses: {
             200: {
                 headers: {
-                    /** @description Revision of the object, for If-Match. */
+                    /** @description Of the object as it is now, for If-Match. */
                     ETag?: string;
                     "X-Request-Id": components["headers"]["X-Request-Id"];
                     "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
@@ -10311,7 +10667,7 @@ export interface operations {
         parameters: {
             query?: never;
             header?: {
-                /** @description A fresh random value per intended change; required from tokens. A repeat gets the first answer. */
+                /** @description A fresh random value per intended change. A repeat gets the first answer. Required from tokens. */
                 "Idempotency-Key"?: string;
                 /** @description The ETag you last read: refuse if it changed since. */
                 "If-Match"?: string;
@@ -10474,7 +10830,7 @@ export interface operations {
         parameters: {
             query?: never;
             header?: {
-                /** @description A fresh random value per intended change; required from tokens. A repeat gets the first answer. */
+                /** @description A fresh random value per intended change. A repeat gets the first answer. */
                 "Idempotency-Key"?: string;
                 /** @description The ETag you last read: refuse if it changed since. */
                 "If-Match"?: string;
@@ -11341,6 +11697,8 @@ export interface operations {
         responses: {
             200: {
                 headers: {
+                    /** @description Of the object as it is now, for If-Match. */
+                    ETag?: string;
                     "X-Request-Id": components["headers"]["X-Request-Id"];
                     "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
                     RateLimit: components["headers"]["RateLimit"];
@@ -11404,7 +11762,10 @@ export interface operations {
     setQuotaLimits: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /** @description The ETag you last read: refuse if it changed since. */
+                "If-Match"?: string;
+            };
             path: {
                 /** @description Slug of the tenant. */
                 tenant: string;
@@ -11419,6 +11780,8 @@ export interface operations {
         responses: {
             200: {
                 headers: {
+                    /** @description Of the object as it is now, for If-Match. */
+                    ETag?: string;
                     "X-Request-Id": components["headers"]["X-Request-Id"];
                     "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
                     RateLimit: components["headers"]["RateLimit"];
@@ -11466,6 +11829,18 @@ export interface operations {
             };
             /** @description There is no such thing, or you may not see it. */
             404: {
+                headers: {
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                    RateLimit: components["headers"]["RateLimit"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description If-Match names an older revision; the present one is in ETag. */
+            412: {
                 headers: {
                     "X-Request-Id": components["headers"]["X-Request-Id"];
                     "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
@@ -12208,7 +12583,7 @@ export interface operations {
         parameters: {
             query?: never;
             header?: {
-                /** @description A fresh random value per intended change; required from tokens. A repeat gets the first answer. */
+                /** @description A fresh random value per intended change. A repeat gets the first answer. */
                 "Idempotency-Key"?: string;
             };
             path: {
@@ -12225,6 +12600,8 @@ export interface operations {
         responses: {
             200: {
                 headers: {
+                    /** @description `true` when this is the stored answer to an earlier request with the same key. */
+                    "Idempotency-Replayed"?: string;
                     "X-Request-Id": components["headers"]["X-Request-Id"];
                     "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
                     RateLimit: components["headers"]["RateLimit"];
@@ -12349,7 +12726,7 @@ export interface operations {
         parameters: {
             query?: never;
             header?: {
-                /** @description A fresh random value per intended change; required from tokens. A repeat gets the first answer. */
+                /** @description A fresh random value per intended change. A repeat gets the first answer. */
                 "Idempotency-Key"?: string;
             };
             path: {
@@ -12366,6 +12743,8 @@ export interface operations {
         responses: {
             200: {
                 headers: {
+                    /** @description `true` when this is the stored answer to an earlier request with the same key. */
+                    "Idempotency-Replayed"?: string;
                     "X-Request-Id": components["headers"]["X-Request-Id"];
                     "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
                     RateLimit: components["headers"]["RateLimit"];
@@ -12490,7 +12869,7 @@ export interface operations {
         parameters: {
             query?: never;
             header?: {
-                /** @description A fresh random value per intended change; required from tokens. A repeat gets the first answer. */
+                /** @description A fresh random value per intended change. A repeat gets the first answer. */
                 "Idempotency-Key"?: string;
             };
             path: {
