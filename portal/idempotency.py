@@ -127,8 +127,9 @@ def idempotent(*, required_from_tokens: bool, secret: str = "") -> Callable[[Han
                         suggestion="Use a fresh key for every intended change.",
                     )
                 if row.status and secret:
+                    made: Any = row.body
                     raise Conflict(
-                        "already_made", f"This request was carried out before, and made {row.body['id']}.",
+                        "already_made", f"This request was carried out before, and made {made['id']}.",
                         suggestion="Its secret was in the first answer only. If that was lost, revoke or withdraw it, "
                         "and make another with a fresh key.",
                     )  # fmt: skip
@@ -137,9 +138,9 @@ def idempotent(*, required_from_tokens: bool, secret: str = "") -> Callable[[Han
                     return Response(row.body, status=row.status, headers=headers)
                 response = handler(view, request, **kwargs)
                 row.status = response.status_code
-                row.body = (
-                    {key: value for key, value in response.data.items() if key != secret} if secret else response.data
-                )
+                row.body = response.data
+                if secret:
+                    row.body = {key: value for key, value in response.data.items() if key != secret}
                 row.headers = {name: response.headers[name] for name in STORED_HEADERS if name in response.headers}
                 _store(row)
                 return response

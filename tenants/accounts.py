@@ -37,7 +37,6 @@ def people() -> QuerySet[User]:
 
 def person(username: str) -> User:
     """One of people(), by the exact user name. Raises Missing."""
-    # PostgreSQL cannot even be asked for a NUL; the door refuses it in addresses before.
     found = people().filter(username=username).first()
     if found is None:
         raise Missing("not_found", f"There is no person {username[:150]}.")
@@ -78,22 +77,24 @@ def change_person(
 
     Whoever is switched off is out at once: sessions end for good, tokens are refused until the person is switched on
     again. The last active administrator stays one. `expect` is called with the person's row locked, and raises when the
-    person is no longer what the caller read. Raises that, Missing, Conflict last_administrator, Conflict own_account.
+    person is no longer what the caller read. Raises that; Missing, also when `by` is no active administrator any more;
+    Conflict last_administrator, Conflict own_account.
     """
     with transaction.atomic():
         found = person(username)
-        # 1. Administrators in one order: two who switch each other off do so one after the other. No key: memberships
-        # that are made meanwhile refer to these rows, and need not wait.
+        # 1. Administrators in one order: two who end each other do so one after the other. No key: memberships that are
+        # made meanwhile refer to these rows, and need not wait.
         administrators = Q(is_superuser=True, is_active=True, service_of=None)
         locked = User.objects.select_for_update(no_key=True).filter(Q(pk=found.pk) | administrators).order_by("pk")
         rows = {row.pk: row for row in locked}
-        if found.pk not in rows:
-            raise Missing("not_found", f"There is no person {username[:150]}.")
-        user = rows[found.pk]
-        # 2. People before tenants, as a sign-in by the identity provider takes them: no owner leaves while this one is
-        # switched off.
+        # 2. Then tenants, as at a sign-in with groups: no other owner of theirs leaves while this one is switched off.
         owned = Tenant.objects.filter(memberships__user=found, memberships__role=Role.OWNER)
         list(Tenant.objects.filter(pk__in=owned.values("pk")).order_by("pk").select_for_update())
+        caller = rows.get(by.pk)
+        if found.pk not in rows or caller is None or not (caller.is_active and caller.is_superuser):
+            # Gone; or whoever asks was ended by another in this very moment, and may not see the person any more.
+            raise Missing("not_found", f"There is no person {username[:150]}.")
+        user = rows[found.pk]
         expect(user)
         before = {"active": user.is_active, "administrator": user.is_superuser}
         user.is_active = user.is_active if active is None else active

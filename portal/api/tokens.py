@@ -81,8 +81,8 @@ class TokensView(TokensBase):
     @described("createToken", tag="Tokens", summary="Make a token", request=TokenOrder, answers={201: NewTokenOut},
                problems=(400, 403, 409, 415, 422),
                about="Needs a signed-in session: a token cannot make tokens. `secret` is shown in this answer only; "
-               "Berth keeps nothing it could be read from. A repeat with its Idempotency-Key makes no other token, and is "
-               "answered 409 `already_made`.")  # fmt: skip
+               "Berth keeps nothing it could be read from. A repeat with its Idempotency-Key makes no other token: "
+               "409 `already_made`.")  # fmt: skip
     @idempotent(required_from_tokens=False, secret="secret")
     def post(self, request: Request) -> Response:
         if self.token:

@@ -47,7 +47,7 @@ export interface paths {
         put?: never;
         /**
          * Make a token
-         * @description Needs a signed-in session: a token cannot make tokens. `secret` is shown in this answer only; Berth keeps nothing it could be read from. A repeat with its Idempotency-Key makes no other token, and is answered 409 `already_made`.
+         * @description Needs a signed-in session: a token cannot make tokens. `secret` is shown in this answer only; Berth keeps nothing it could be read from. A repeat with its Idempotency-Key makes no other token: 409 `already_made`.
          */
         post: operations["createToken"];
         delete?: never;
