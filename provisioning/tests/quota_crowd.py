@@ -1,8 +1,9 @@
 """Processes that order, change, delete and finish clusters of one tenant as fast as they can, and are killed doing it.
 
-Started by test_quota_processes.py: `python -m provisioning.tests.quota_crowd <moves> <tenant> <user> <count file>`; moves
-is a class of quota_moves.py. It has Django loaded and no connection to anything; it forks the workers, kills one of them
-now and then, and forks another (milliseconds instead of the seconds a fresh start takes). Ends, with its workers, when its standard input does.
+Started by test_quota_processes.py: `python -m provisioning.tests.quota_crowd <moves> <tenant> <user> <count file>`,
+with a class of quota_moves.py. It has Django loaded and no connection to anything; it forks the workers, kills one
+of them now and then, and forks another (milliseconds instead of the seconds a fresh start takes). Ends, with its
+workers, when its standard input does.
 """
 
 from __future__ import annotations

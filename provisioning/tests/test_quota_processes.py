@@ -1,7 +1,7 @@
 """Many processes against small limits, killed at any moment: nothing is given out twice, nothing is kept for nobody.
 
-10,000 attempts on the ledger itself, always. By way of whole orders, changes and deletions, as many as the machine does in
-BOUND_SECONDS; `make test-ledger` takes the time for 10,000 of those, too. The numbers are printed.
+10,000 attempts on the ledger itself, always. By way of whole orders, changes and deletions, as many as the machine does
+in BOUND_SECONDS; `make test-ledger` takes the time for 10,000 of those, too. The numbers are printed.
 """
 
 from __future__ import annotations
