@@ -344,6 +344,12 @@ CODES: Mapping[str, Code] = {
         "It has clusters, or the history of deleted ones, or plans are offered on it.",
         "Disable it: it takes no new orders then. Take it out of its plans first if it never held a cluster.",
     ),
+    "signs_in_elsewhere": Code(
+        409,
+        "The person has no password here",
+        "They sign in with the identity provider, which alone knows their password.",
+        "Change it at the identity provider.",
+    ),
     "removed_meanwhile": Code(
         409,
         "Something it needs was removed",

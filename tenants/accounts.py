@@ -5,18 +5,24 @@ Services of tenants are not among them: their owners manage those (tenants/token
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from django.contrib.auth import SESSION_KEY
+from django.contrib.auth.password_validation import validate_password
 from django.contrib.sessions.models import Session
-from django.db import transaction
+from django.core.exceptions import ValidationError
+from django.db import connection, transaction
 from django.db.models import Count, Exists, IntegerField, Model, OuterRef, Q, QuerySet, Subquery
 from django.db.models.functions import Coalesce
 from django.utils import timezone
 
 from tenants.models import ApiToken, Identity, Membership, Role, Tenant, User
-from tenants.refusals import Conflict, Missing
+from tenants.refusals import Conflict, FieldError, Invalid, Missing
+
+# Of passwords Berth makes: 120 random bits.
+MADE_PASSWORD_BYTES = 15
 
 
 def _count(rows: QuerySet[Model]) -> Coalesce:
@@ -41,6 +47,70 @@ def person(username: str) -> User:
     if found is None:
         raise Missing("not_found", f"There is no person {username[:150]}.")
     return found
+
+
+def create_person(*, username: str, name: str = "") -> tuple[User, str]:
+    """Make a person who can sign in at once, and the password to do it with, which is kept as a hash only.
+
+    Upper and lower case make no other name. Raises Invalid for a name that cannot be one, Conflict for one in use.
+    """
+    user = User(username=username, first_name=name)
+    try:
+        User.username_validator(username)
+    except ValidationError as error:
+        text = f"User name: {error.messages[0]}"
+        raise Invalid("invalid", text, errors=[FieldError("/username", "bad_name", text)]) from error
+    with transaction.atomic():
+        # One lock for all new names: two that differ in case only are no two for the constraint.
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT pg_advisory_xact_lock(hashtext('berth-new-person'))")
+        if User.objects.filter(username__iexact=username).exists():
+            raise Conflict(
+                "name_taken", f"There is a user {username} already.", suggestion="Choose another user name.",
+                errors=[FieldError("/username", "name_taken", f"The user name {username} is in use.")],
+            )  # fmt: skip
+        password = _set_password(user)
+        user.save(force_insert=True)
+    return user, password
+
+
+def reset_password(*, username: str) -> tuple[User, str]:
+    """Give a person a new password, which is returned; their sessions end, tokens go on working.
+
+    Raises Missing; Conflict for one who signs in with the identity provider only.
+    """
+    with transaction.atomic():
+        found = person(username)
+        if found.has_identity and not found.has_usable_password():  # type: ignore[attr-defined]
+            raise Conflict(
+                "signs_in_elsewhere", f"{username} signs in with the identity provider, and has no password here.",
+                suggestion="Reset it at the identity provider.",
+            )  # fmt: skip
+        user = User.objects.select_for_update(no_key=True).get(pk=found.pk)
+        password = _set_password(user)
+        user.save(update_fields=["password"])
+        _end_sessions(user)
+    return person(username), password
+
+
+def _set_password(user: User) -> str:
+    password = secrets.token_urlsafe(MADE_PASSWORD_BYTES)
+    user.set_password(password)
+    return password
+
+
+def change_own_password(*, user: User, new: str) -> None:
+    """Set the password of who has just shown the present one; all other sessions of theirs end with it.
+
+    Raises Invalid for a password that is too short, too common or too much like the name.
+    """
+    try:
+        validate_password(new, user)
+    except ValidationError as error:
+        errors = [FieldError("/new", "bad_password", text) for text in error.messages]
+        raise Invalid("invalid", errors[0].message, suggestion="Choose another password.", errors=errors) from error
+    user.set_password(new)
+    user.save(update_fields=["password"])
 
 
 def hold_active(user: User) -> User | None:

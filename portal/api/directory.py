@@ -15,10 +15,11 @@ from portal.api.etags import content_revision, etag, expected_revision
 from portal.api.pagination import PageQuery, page
 from portal.api.parsers import JsonParser, MergePatchParser
 from portal.api.schema import ETAG, IF_MATCH, described
-from portal.api.serializers import Body, lookups, read_body, read_query, wire, wire_list
+from portal.api.serializers import Body, Text, lookups, read_body, read_query, wire, wire_list
 from portal.api.session import MembershipOut
 from portal.api.tokens import TokenOut
-from tenants.accounts import change_person, ownerless, people, person
+from portal.idempotency import idempotent
+from tenants.accounts import change_person, create_person, ownerless, people, person, reset_password
 from tenants.models import ApiToken, User
 from tenants.refusals import Missing
 from tenants.tokens import revoke_token
@@ -96,6 +97,23 @@ class PersonPatch(Body):
     administrator = serializers.BooleanField(required=False, help_text="Whether the person administers the platform.")
 
 
+class PersonOrder(Body):
+    """Somebody who is to sign in with a password of Berth."""
+
+    username = Text(max_length=150, help_text="Letters, digits and @/./+/-/_; never changes.")
+    name = Text(required=False, default="", allow_blank=True, max_length=150, help_text="What people call them.")
+
+
+class NewPersonOut(PersonDetailOut):
+    id = serializers.CharField(source="username", help_text="The user name.")
+    password = serializers.CharField(help_text="To sign in with; this answer is the only one that holds it.")
+
+
+class NewPasswordOut(serializers.Serializer[Any]):
+    id = serializers.CharField(help_text="The user name.")
+    password = serializers.CharField(help_text="To sign in with; this answer is the only one that holds it.")
+
+
 class DirectoryView(AdministratorsView):
     """Who may administer everything is not decided with a token that is limited to a tenant, nor told to one."""
 
@@ -137,6 +155,31 @@ class PeopleListView(DirectoryView):
         asked = {name: value for name, value in query.items() if value is not None}
         rows = people().filter(**lookups(asked, FILTERS))
         return page(request, rows, query, lambda found: wire_list(PersonOut, found), order="username")
+
+    @described("createPerson", tag="Administration", summary="Make a person who signs in with a password",
+               request=PersonOrder, answers={201: NewPersonOut}, problems=(400, 403, 404, 409, 415, 422),
+               about="For platform administrators; a token needs the scope admin. `password` is shown in this answer "
+               "only; have the person change it (`POST /session/password`). Whoever the identity provider knows needs "
+               "none of this: they are made when they first sign in.")  # fmt: skip
+    @idempotent(required_from_tokens=False, secret="password")
+    def post(self, request: Request) -> Response:
+        sent = read_body(PersonOrder, request)
+        made, password = create_person(username=sent["username"], name=sent["name"])
+        self.audit_object = f"people/{made.username}"
+        shown = _shown(person(made.username))
+        return Response({**shown, "id": made.username, "password": password}, status=201)
+
+
+class PasswordResetView(DirectoryView):
+    @described("resetPassword", tag="Administration", summary="Give a person a new password",
+               answers={200: NewPasswordOut}, problems=(403, 404, 409),
+               about="For platform administrators; a token needs the scope admin. `password` is shown in this answer "
+               "only. The person's sessions end; tokens go on working. 409 `signs_in_elsewhere` for those of the "
+               "identity provider.")  # fmt: skip
+    @idempotent(required_from_tokens=False, secret="password")
+    def post(self, request: Request, username: str) -> Response:
+        found, password = reset_password(username=username)
+        return Response({"id": found.username, "password": password})
 
 
 class PersonView(DirectoryView):

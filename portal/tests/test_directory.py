@@ -294,3 +294,121 @@ def test_a_token_is_revoked_below_its_own_person_only(admin: APIClient, world: W
     token = ApiToken.objects.get(user=world.vera)
     assert code(admin.delete(f"{BOB}/tokens/{token.pk}")) == (404, "not_found")
     assert client.get("/api/v1/tenants").status_code == 200
+
+
+# --- passwords --------------------------------------------------------------------------------------------------------
+
+
+def signed_in(username: str, password: str) -> APIClient | None:
+    """A browser that has signed in, None when it was refused."""
+    browser = APIClient()
+    answer = browser.post("/api/v1/session", {"username": username, "password": password}, format="json")
+    return browser if answer.status_code == 200 else None
+
+
+def test_a_person_who_was_made_signs_in_with_the_password_that_was_shown_once(admin: APIClient) -> None:
+    made = admin.post(PEOPLE, {"username": "dora", "name": "Dora D."}, format="json")
+    assert made.status_code == 201
+    assert (made.json()["signs_in_with"], made.json()["administrator"]) == (["password"], False)
+    password = made.json()["password"]
+    assert signed_in("dora", password) is not None
+    assert password not in admin.get(f"{PEOPLE}/dora").content.decode()
+    row = AuditEvent.objects.get(action="createPerson")
+    assert (row.object, row.result) == ("people/dora", "success")
+    assert password not in str(row.detail)
+    assert admin.get(f"{PEOPLE}/dora").json()["name"] == "Dora D."
+
+
+@pytest.mark.parametrize(
+    ("username", "status", "error"),
+    [
+        ("bob", 409, "name_taken"), ("BOB", 409, "name_taken"), ("a b", 422, "bad_name"), ("acme/ci", 422, "bad_name"),
+        ("", 422, "blank"),
+    ],
+)  # fmt: skip
+def test_a_name_that_is_taken_or_cannot_be_one_is_refused(
+    admin: APIClient, world: World, username: str, status: int, error: str
+) -> None:
+    answer = admin.post(PEOPLE, {"username": username}, format="json")
+    assert answer.status_code == status
+    assert [(one["pointer"], one["code"]) for one in answer.json()["errors"]] == [("/username", error)]
+
+
+def test_a_new_password_ends_the_sessions_and_the_old_password_and_no_token(
+    admin: APIClient, world: World, client_of: Client
+) -> None:
+    program = client_of(world.bob)
+    world.bob.set_password("the password before")
+    world.bob.save()
+    browser = signed_in("bob", "the password before")
+    assert browser is not None
+    answer = admin.post(f"{BOB}/reset-password")
+    assert answer.status_code == 200
+    assert code(browser.get("/api/v1/tenants")) == (401, "unauthenticated")
+    assert signed_in("bob", "the password before") is None
+    assert signed_in("bob", answer.json()["password"]) is not None
+    assert program.get("/api/v1/tenants").status_code == 200
+
+
+def test_who_signs_in_with_the_identity_provider_gets_no_password_here(admin: APIClient, world: World) -> None:
+    Identity.objects.create(user=world.bob, issuer="https://id.example", subject="1")
+    world.bob.set_unusable_password()
+    world.bob.save()
+    assert code(admin.post(f"{BOB}/reset-password")) == (409, "signs_in_elsewhere")
+    answer = browser_of(world.bob).post("/api/v1/session/password", {"current": "x", "new": "y"}, format="json")
+    assert code(answer) == (409, "signs_in_elsewhere")
+
+
+def test_people_change_their_own_password_and_stay_signed_in_here_only(world: World) -> None:
+    world.bob.set_password("the password before")
+    world.bob.save()
+    here, there = signed_in("bob", "the password before"), signed_in("bob", "the password before")
+    assert here is not None
+    assert there is not None
+    sent = {"current": "the password before", "new": "quite another password"}
+    assert here.post("/api/v1/session/password", sent, format="json").status_code == 204
+    assert here.get("/api/v1/tenants").status_code == 200
+    assert code(there.get("/api/v1/tenants")) == (401, "unauthenticated")
+    assert signed_in("bob", "the password before") is None
+    assert signed_in("bob", "quite another password") is not None
+    row = AuditEvent.objects.get(action="changePassword")
+    assert (row.actor, row.result, row.detail) == ("bob", "success", {})
+
+
+@pytest.mark.parametrize(
+    ("current", "new", "pointers"),
+    [
+        ("wrong", "quite another password", ["/current"]),
+        ("the password before", "short", ["/new"]),
+        ("the password before", "password1234", ["/new"]),
+        ("the password before", "bartholomew-bob", ["/new"]),
+    ],
+)
+def test_a_password_that_is_wrong_or_weak_changes_nothing(
+    world: World, current: str, new: str, pointers: list[str]
+) -> None:
+    world.bob.first_name = "bartholomew-bob"
+    world.bob.set_password("the password before")
+    world.bob.save()
+    browser = signed_in("bob", "the password before")
+    assert browser is not None
+    answer = browser.post("/api/v1/session/password", {"current": current, "new": new}, format="json")
+    assert answer.status_code == 422
+    assert [one["pointer"] for one in answer.json()["errors"]] == pointers
+    assert new not in answer.content.decode()
+    assert signed_in("bob", "the password before") is not None
+
+
+def test_guessing_ones_password_is_slowed_like_signing_in(world: World) -> None:
+    world.bob.set_password("the password before")
+    world.bob.save()
+    browser = signed_in("bob", "the password before")
+    assert browser is not None
+    sent = {"current": "wrong", "new": "quite another password"}
+    statuses = [browser.post("/api/v1/session/password", sent, format="json").status_code for _ in range(11)]
+    assert statuses == [422] * 10 + [429]
+
+
+def test_a_token_changes_no_password(world: World, client_of: Client) -> None:
+    sent = {"current": "x", "new": "y"}
+    assert code(client_of(world.bob).post("/api/v1/session/password", sent, format="json")) == (403, "session_required")

@@ -98,6 +98,7 @@ def test_a_key_that_is_forgotten_in_the_moment_of_its_repeat_is_free(world: Worl
 EXEMPT = {
     "signIn": "a repeat signs in again, which is what is wanted",
     "revealCredential": "makes nothing; its answer holds a password, which is kept nowhere",
+    "changePassword": "a repeat is refused, since the password is another one by then",
     "forecastQuota": "changes nothing",
     "checkTarget": "looks at a target, as often as it is asked",
     "registerTarget": "asks a cluster, so outside of transactions; a repeat is refused, since the name is taken",

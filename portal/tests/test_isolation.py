@@ -82,9 +82,10 @@ ADMIN = {
     "people": "/api/v1/people",
     "person": "/api/v1/people/bob",
     "person-token": "/api/v1/people/alice/tokens/{token}",
+    "reset-password": "/api/v1/people/bob/reset-password",
 }
 # Of these, what not even an administrator reaches with a token that is limited to a tenant.
-UNLIMITED = ("people", "person", "person-token")
+UNLIMITED = ("people", "person", "person-token", "reset-password")
 # Lists of what is the caller's own, and the catalogue: other people's things must not be in them.
 COMMON = {
     "tokens": "/api/v1/tokens",
@@ -100,6 +101,7 @@ COMMON = {
     "quota-findings": "/api/v1/quota-findings",
     "shared-clusters": "/api/v1/shared-clusters",
     "accept-invitation": "/api/v1/invitations/accept",
+    "own-password": "/api/v1/session/password",
     "changes": "/api/v1/changes",
     "metrics-targets": "/api/v1/metrics-targets",
 }
