@@ -86,11 +86,15 @@ def delete_tenant(*, tenant: Tenant) -> None:
         try:
             lock_tenant(tenant).delete()
         except ProtectedError as error:
-            raise Conflict(
-                "tenant_not_empty",
-                f"{tenant.slug} has clusters, or the history of deleted ones.",
-                suggestion="Suspend it: reads stay, changes end. Only tenants that never had a cluster can be deleted.",
-            ) from error
+            raise not_empty(tenant) from error
+
+
+def not_empty(tenant: Tenant) -> Conflict:
+    """The refusal to delete a tenant that ever had a cluster."""
+    return Conflict(
+        "tenant_not_empty", f"{tenant.slug} has clusters, or the history of deleted ones.",
+        suggestion="Suspend it: reads stay, changes end. Only tenants that never had a cluster can be deleted.",
+    )  # fmt: skip
 
 
 def add_member(*, tenant: Tenant, username: str, role: Role) -> Membership:

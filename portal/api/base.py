@@ -65,6 +65,10 @@ class ApiView(APIView):
     guest_rights: ClassVar[Mapping[str, str]] = MappingProxyType({})
     # None: everybody who may see the tenant may read.
     least_role_to_read: ClassVar[Role | None] = None
+    # Why a token may not change anything here, for what only people do; "" where tokens may.
+    sessions_only: ClassVar[str] = ""
+    # Whose changes these are, where they are not the tenant's own; "" elsewhere.
+    administrators_only: ClassVar[str] = ""
     # False for a handler that calls Kubernetes: no network inside a transaction.
     in_transaction: ClassVar[bool] = True
     # Whether refusals of callers who are not signed in are noted too.
@@ -207,6 +211,18 @@ class ApiView(APIView):
         elif rehearses(handler):
             # Before anything is done that a misspelt `dry_run` was not to do.
             read_query(handler.query, request)
+        self.require_kind(type(self), str(request.method))
+
+    def require_kind(self, view: type[ApiView], method: str) -> None:
+        """Refuse a change of `view`, as in `require_access`, that only people with a session, or only platform
+        administrators, make. Raises Forbidden.
+        """
+        if only_asks(view, method):
+            return
+        if view.sessions_only and self.token:
+            raise Forbidden("session_required", view.sessions_only)
+        if view.administrators_only and not self.user.is_superuser:
+            raise Forbidden("role_required", view.administrators_only, suggestion="Ask a platform administrator.")
 
     def require_access(self, view: type[ApiView], method: str) -> None:
         """Refuse `method` of `view` where the caller's role, right or a suspension does not allow it in the addressed

@@ -1,36 +1,51 @@
-"""…/clusters/{name}/capabilities: what the caller may do to a cluster now, and why not.
+"""…/capabilities of a tenant and of a cluster: what the caller may do to it now, and why not.
 
-It asks the rules that the actions themselves are refused by (ApiView.require_access, portal.auth.require_scope).
+It asks the rules that the actions themselves are refused by (portal.auth.require_scope, ApiView.require_access and
+require_kind, provisioning/clusters/obstacles.py).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
 
+from portal.api.audit import TenantAuditExportView, TenantAuditView
 from portal.api.base import ApiView
-from portal.api.clusters import ClusterOperationsView, ClusterView, EventsView, RebalanceView, RestartView
+from portal.api.clusters import ClusterOperationsView, ClustersView, ClusterView, EventsView, RebalanceView, RestartView
 from portal.api.copies import CopyView
 from portal.api.credentials import CertificateView, CredentialsView, RevealView, SnippetsView
 from portal.api.drift import ClusterDriftView
 from portal.api.grants import GrantsView, GrantView
 from portal.api.interventions import CancelView, OverrideView, RetryView
 from portal.api.monitoring import AlertsView, ClusterMonitoringView
-from portal.api.operations import OperationOut
+from portal.api.operations import OperationOut, TenantOperationsView
 from portal.api.pauses import PauseView, ResumeView
+from portal.api.people import (
+    InvitationsView,
+    InvitationView,
+    MembersView,
+    MemberView,
+    ServiceTokensView,
+    ServiceTokenView,
+)
+from portal.api.quota import EntriesView, ForecastView, KeptVolumesView, LimitsView, QuotaView
+from portal.api.reservations import ReservationsView
 from portal.api.schema import described
 from portal.api.serializers import wire
+from portal.api.statuses import ClusterStatusView
+from portal.api.tenants import SuspendView, TenantView, UnsuspendView
 from portal.api.users import RevokeOldView, RotateView, UsersView, UserView
 from portal.auth import only_asks, require_scope
 from portal.problem_codes import CODES
 from provisioning.clusters import obstacles
 from provisioning.models import Cluster, Operation
-from tenants.models import User
+from tenants.models import Tenant, User
+from tenants.people import not_empty
 from tenants.refusals import Conflict, Refusal
 
 
@@ -44,7 +59,19 @@ class Facts:
     user: User
 
 
+@dataclass(frozen=True)
+class TenantFacts:
+    """What the state of a tenant is judged by."""
+
+    tenant: Tenant
+
+
+F = TypeVar("F")
 Judge = Callable[[Facts], Refusal | None]
+
+
+def _delete_tenant(facts: TenantFacts) -> Refusal | None:
+    return not_empty(facts.tenant) if Cluster.objects.filter(tenant=facts.tenant).exists() else None
 
 
 def _change(facts: Facts) -> Refusal | None:
@@ -81,18 +108,18 @@ def _override(facts: Facts, last: Operation) -> Refusal | None:
 
 
 @dataclass(frozen=True)
-class Action:
-    """The view and method that serve an action, what the cluster's state has against it, and what against a part."""
+class Action(Generic[F]):
+    """The view and method that serve an action, what the object's state has against it, and what against a part."""
 
     view: type[ApiView]
     method: str
-    state: Judge = lambda facts: None
-    limited: Judge = lambda facts: None
+    state: Callable[[F], Refusal | None] = lambda facts: None
+    limited: Callable[[F], Refusal | None] = lambda facts: None
 
 
 # operationId to what serves it: all there is below a cluster, but for this, and what can be done to its newest
 # operation. A test compares.
-ACTIONS: Mapping[str, Action] = {
+ACTIONS: Mapping[str, Action[Facts]] = {
     "getCluster": Action(ClusterView, "GET"),
     "editCluster": Action(ClusterView, "PATCH", limited=_change),
     "deleteCluster": Action(ClusterView, "DELETE"),
@@ -124,6 +151,38 @@ ACTIONS: Mapping[str, Action] = {
     "retryOperation": Action(RetryView, "POST", _last(_retry)),
     "overrideGate": Action(OverrideView, "POST", _last(_override)),
 }
+# The same for all there is below a tenant, but for what is below a cluster.
+TENANT_ACTIONS: Mapping[str, Action[TenantFacts]] = {
+    "getTenant": Action(TenantView, "GET"),
+    "renameTenant": Action(TenantView, "PATCH"),
+    "deleteTenant": Action(TenantView, "DELETE", _delete_tenant),
+    "suspendTenant": Action(SuspendView, "POST"),
+    "unsuspendTenant": Action(UnsuspendView, "POST"),
+    "listMembers": Action(MembersView, "GET"),
+    "addMember": Action(MembersView, "POST"),
+    "getMember": Action(MemberView, "GET"),
+    "changeMember": Action(MemberView, "PATCH"),
+    "removeMember": Action(MemberView, "DELETE"),
+    "listInvitations": Action(InvitationsView, "GET"),
+    "invite": Action(InvitationsView, "POST"),
+    "withdrawInvitation": Action(InvitationView, "DELETE"),
+    "listServiceTokens": Action(ServiceTokensView, "GET"),
+    "createServiceToken": Action(ServiceTokensView, "POST"),
+    "revokeServiceToken": Action(ServiceTokenView, "DELETE"),
+    "getClusterStatuses": Action(ClusterStatusView, "GET"),
+    "listClusters": Action(ClustersView, "GET"),
+    "createCluster": Action(ClustersView, "POST"),
+    "listOperations": Action(TenantOperationsView, "GET"),
+    "getQuota": Action(QuotaView, "GET"),
+    "listQuotaEntries": Action(EntriesView, "GET"),
+    "deleteKeptVolumes": Action(KeptVolumesView, "DELETE"),
+    "forecastQuota": Action(ForecastView, "POST"),
+    "getQuotaLimits": Action(LimitsView, "GET"),
+    "setQuotaLimits": Action(LimitsView, "PUT"),
+    "listIpReservations": Action(ReservationsView, "GET"),
+    "listTenantAudit": Action(TenantAuditView, "GET"),
+    "exportTenantAudit": Action(TenantAuditExportView, "GET"),
+}
 
 
 class WhyNotOut(serializers.Serializer[Any]):
@@ -148,7 +207,47 @@ class CapabilitiesOut(serializers.Serializer[Any]):
     operation = OperationOut(allow_null=True, help_text="The change under way: deleting the cluster would cancel it.")
 
 
-class CapabilitiesView(ApiView):
+class TenantCapabilitiesOut(serializers.Serializer[Any]):
+    actions = CapabilityOut(many=True)
+
+
+class Judging(ApiView):
+    """Judges actions of its own address, whoever serves them."""
+
+    def judged(self, actions: Mapping[str, Action[F]], facts: F) -> list[dict[str, Any]]:
+        """CapabilityOut of each: scope first, then access, then the state, in the order in which a request is
+        refused.
+        """
+        found = []
+        for name, action in actions.items():
+            refusal = self._refused(action) or action.state(facts)
+            limited = action.limited(facts) if refusal is None else None
+            found.append(
+                {"action": name, "allowed": refusal is None, "why_not": _told(refusal), "limited": _told(limited)}
+            )
+        return found
+
+    def _refused(self, action: Action[F]) -> Refusal | None:
+        view, method = action.view, action.method
+        try:
+            require_scope(token=self.token, asks=only_asks(view, method), scope=view.scope)
+            self.require_access(view, method)
+            self.require_kind(view, method)
+        except Refusal as refusal:
+            return refusal
+        return None
+
+
+class TenantCapabilitiesView(Judging):
+    @described("getTenantCapabilities", tag="Tenants", summary="Show what you may do in a tenant, and why not",
+               answers={200: TenantCapabilitiesOut}, problems=(404,),
+               about="By your role and token, and whether the tenant is suspended or empty. What can be done to a "
+               "cluster, its own capabilities say.")  # fmt: skip
+    def get(self, request: Request, tenant: str) -> Response:
+        return Response({"actions": self.judged(TENANT_ACTIONS, TenantFacts(self.tenant))})
+
+
+class CapabilitiesView(Judging):
     guest_rights = {"GET": "read"}
 
     @described("getCapabilities", tag="Clusters", summary="Show what you may do to a cluster, and why not",
@@ -160,24 +259,8 @@ class CapabilitiesView(ApiView):
         newest = self.operations().filter(cluster=self.cluster).order_by("-id")
         running = newest.open().first()
         facts = Facts(self.cluster, running, running or newest.first(), self.user)
-        actions = [self._judged(name, action, facts) for name, action in ACTIONS.items()]
-        return Response({"actions": actions, "operation": wire(OperationOut, running) if running else None})
-
-    def _judged(self, name: str, action: Action, facts: Facts) -> dict[str, Any]:
-        """Scope first, then access, then the state: in the order in which a request is refused."""
-        refusal, limited = self._refused(action) or action.state(facts), None
-        if refusal is None:
-            limited = action.limited(facts)
-        return {"action": name, "allowed": refusal is None, "why_not": _told(refusal), "limited": _told(limited)}
-
-    def _refused(self, action: Action) -> Refusal | None:
-        view, method = action.view, action.method
-        try:
-            require_scope(token=self.token, asks=only_asks(view, method), scope=view.scope)
-            self.require_access(view, method)
-        except Refusal as refusal:
-            return refusal
-        return None
+        shown = wire(OperationOut, running) if running else None
+        return Response({"actions": self.judged(ACTIONS, facts), "operation": shown})
 
 
 def _told(refusal: Refusal | None) -> dict[str, str] | None:

@@ -29,7 +29,7 @@ from tenants.people import (
     remove_member,
     withdraw,
 )
-from tenants.refusals import Forbidden, Missing
+from tenants.refusals import Missing
 from tenants.tokens import DEFAULT_DAYS, MAXIMUM_DAYS, create_service_token, revoke_token
 
 
@@ -225,13 +225,13 @@ class InvitationView(PeopleView):
 
 
 class AcceptView(ApiView):
+    sessions_only = "A token cannot accept an invitation."
+
     @described("acceptInvitation", tag="People", summary="Accept an invitation", request=AcceptBody,
                answers={200: AcceptedMembershipOut}, problems=(400, 403, 404, 409, 415, 422),
                about="Needs a signed-in session.")  # fmt: skip
     @idempotent(required_from_tokens=False)
     def post(self, request: Request) -> Response:
-        if self.token:
-            raise Forbidden("session_required", "A token cannot accept an invitation.")
         sent = read_body(AcceptBody, request)
         member = accept(secret=sent["secret"], by=self.user)
         self.audit_tenant, self.audit_detail = member.tenant, {"role": member.role}
@@ -250,6 +250,8 @@ class ServiceTokensBase(PeopleView):
 
 
 class ServiceTokensView(ServiceTokensBase):
+    sessions_only = "A token cannot make tokens."
+
     @described("listServiceTokens", tag="Tokens", summary="List a tenant's service tokens", query=PageQuery,
                answers={200: ServiceTokenPage}, problems=(403, 404, 422),
                about="Needs the role owner. Newest first, expired and revoked ones too. Never secrets.")  # fmt: skip
@@ -265,8 +267,6 @@ class ServiceTokensView(ServiceTokensBase):
                "Idempotency-Key makes no other token, and is answered 409 `already_made`.")  # fmt: skip
     @idempotent(required_from_tokens=False, secret="secret")
     def post(self, request: Request, tenant: str) -> Response:
-        if self.token:
-            raise Forbidden("session_required", "A token cannot make tokens.")
         sent = read_body(ServiceTokenOrder, request)
         token, secret = create_service_token(
             tenant=self.tenant, by=self.user, name=sent["name"], role=Role(sent["role"]),

@@ -37,7 +37,7 @@ from provisioning.models import Cluster, Operation, OperationState, Phase
 from tenants import quota
 from tenants.models import EntryKind, LedgerEntry, QuotaFinding, QuotaHold, QuotaLimit
 from tenants.quota import Standing, standings, unit_of
-from tenants.refusals import Forbidden, Missing
+from tenants.refusals import Missing
 
 LARGEST_LIMIT = 2**53 - 1
 MOST_LIMITS = 500
@@ -342,6 +342,7 @@ def _forecast_body(found: Forecast) -> dict[str, Any]:
 
 class LimitsView(ApiView):
     scope = "admin"
+    administrators_only = "Limits are set by platform administrators."
 
     @described("getQuotaLimits", tag="Quota", summary="Show a tenant's limits", answers={200: LimitsOut},
                problems=(404,), parameters=[ETAG])  # fmt: skip
@@ -354,12 +355,6 @@ class LimitsView(ApiView):
                "limit that somebody set meanwhile is lost. A limit below what is held takes nothing away: "
                "it is shown as `over` and blocks growth of that resource only.")  # fmt: skip
     def put(self, request: Request, tenant: str) -> Response:
-        if not self.user.is_superuser:
-            raise Forbidden(
-                "role_required",
-                "Limits are set by platform administrators.",
-                suggestion="Ask a platform administrator to raise the limit you need.",
-            )
         sent = read_body(LimitsBody, request)
         quota.lock(self.tenant.pk)
         expected_revision(request, content_revision(self._shown()))

@@ -24,7 +24,7 @@ from portal.auth import require_csrf
 from portal.problems import SessionRequired, TooMany, invalid
 from tenants.accounts import change_own_password, hold_active
 from tenants.models import Role, User
-from tenants.refusals import Conflict, FieldError, Forbidden
+from tenants.refusals import Conflict, FieldError
 from tenants.throttle import count_attempt, count_success
 
 
@@ -133,14 +133,13 @@ class PasswordView(ApiView):
     """One's own. A wrong guess must stay counted."""
 
     in_transaction = False
+    sessions_only = "A token cannot change a password."
 
     @described("changePassword", tag="Session", summary="Change your password", request=PasswordChange,
                answers={204: None}, problems=(400, 403, 409, 415, 422, 429),
                about="Needs a signed-in session, which goes on; all your other sessions end, and tokens go on "
                "working.")  # fmt: skip
     def post(self, request: Request) -> Response:
-        if self.token:
-            raise Forbidden("session_required", "A token cannot change a password.")
         sent = read_body(PasswordChange, request)
         if not self.user.has_usable_password():
             raise Conflict(

@@ -65,16 +65,11 @@ class AdminView(ApiView):
     """
 
     scope = "admin"
+    administrators_only = "This is for platform administrators."
 
     def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
         super().initial(request, *args, **kwargs)
-        if request.method in SAFE:
-            return
-        if not self.user.is_superuser:
-            raise Forbidden(
-                "role_required", "This is for platform administrators.", suggestion="Ask a platform administrator."
-            )
-        if "tenant" not in self.kwargs and self.token and self.token.tenant_id:
+        if request.method not in SAFE and "tenant" not in self.kwargs and self.token and self.token.tenant_id:
             raise Forbidden("scope_required", "This needs a token that is not limited to a tenant.")
 
     def shown(self) -> Response:

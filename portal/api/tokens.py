@@ -16,7 +16,7 @@ from portal.api.serializers import Body, Text, read_body, read_query, wire, wire
 from portal.idempotency import idempotent
 from portal.problems import invalid
 from tenants.models import ApiToken
-from tenants.refusals import FieldError, Forbidden, Missing
+from tenants.refusals import FieldError, Missing
 from tenants.tokens import DEFAULT_DAYS, MAXIMUM_DAYS, SCOPES, create_token, revoke_token
 
 SCOPE_CHOICES = [(scope, scope) for scope in SCOPES]
@@ -72,6 +72,8 @@ class TokensBase(ApiView):
 
 
 class TokensView(TokensBase):
+    sessions_only = "A token cannot make tokens."
+
     @described("listTokens", tag="Tokens", summary="List your tokens", query=PageQuery, answers={200: TokenPage},
                problems=(422,), about="Newest first, expired and revoked ones too. Never their secrets.")  # fmt: skip
     def get(self, request: Request) -> Response:
@@ -85,8 +87,6 @@ class TokensView(TokensBase):
                "409 `already_made`.")  # fmt: skip
     @idempotent(required_from_tokens=False, secret="secret")
     def post(self, request: Request) -> Response:
-        if self.token:
-            raise Forbidden("session_required", "A token cannot make tokens.")
         sent = read_body(TokenOrder, request)
         tenant = None
         if sent["tenant"] is not None:

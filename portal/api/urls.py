@@ -47,6 +47,9 @@ urlpatterns = [
     path("tokens/<str:token>", tokens.TokenView.as_view(), name="token"),
     path("tenants", tenants.TenantsView.as_view(), name="tenants"),
     path("tenants/<str:tenant>", tenants.TenantView.as_view(), name="tenant"),
+    path(
+        "tenants/<str:tenant>/capabilities", capabilities.TenantCapabilitiesView.as_view(), name="tenant-capabilities"
+    ),
     path("tenants/<str:tenant>/suspend", tenants.SuspendView.as_view(), name="suspend"),
     path("tenants/<str:tenant>/unsuspend", tenants.UnsuspendView.as_view(), name="unsuspend"),
     path("tenants/<str:tenant>/members", people.MembersView.as_view(), name="members"),

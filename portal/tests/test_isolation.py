@@ -19,7 +19,8 @@ from portal.api.tenants import AdminView
 from portal.auth import only_asks
 from portal.tests.conftest import Client, World
 from provisioning.clusters.grants import share
-from tenants.models import ApiToken
+from tenants.models import ApiToken, QuotaFinding, Role, User
+from tenants.people import invite
 from tenants.tokens import create_token
 
 METHODS = ("get", "post", "put", "patch", "delete")
@@ -31,6 +32,7 @@ OWNED = {
     "clusters": "/api/v1/tenants/acme/clusters",
     "cluster": "/api/v1/tenants/acme/clusters/orders",
     "cluster-status": "/api/v1/tenants/acme/cluster-status",
+    "tenant-capabilities": "/api/v1/tenants/acme/capabilities",
     "capabilities": "/api/v1/tenants/acme/clusters/orders/capabilities",
     "cluster-drift": "/api/v1/tenants/acme/clusters/orders/drift",
     "cluster-monitoring": "/api/v1/tenants/acme/clusters/orders/monitoring",
@@ -243,6 +245,13 @@ def test_what_administrators_change_outside_tenants_is_known() -> None:
 # A stream has no end to read to: test_changes.py listens to it.
 @pytest.mark.parametrize("path", sorted({*COMMON.values()} - {COMMON["changes"]}))
 def test_lists_hold_nothing_of_other_people(world: World, client_of: Client, path: str) -> None:
+    create_token(user=world.alice, name="for acme", scopes=["read"], tenant=world.acme)
+    share(cluster=world.orders, username=User.objects.create(username="dora").username, right="read")
+    QuotaFinding.objects.create(
+        tenant=world.acme, place="berlin", holder=world.orders.pk, resource="pods", ledger=1, observed=2,
+        last_seen=timezone.now(),
+    )  # fmt: skip
+    invite(tenant=world.acme, by=world.alice, role=Role.VIEWER, note="to acme")
     text = client_of(world.charlie).get(path).content.decode()
     assert "acme" not in text
     assert "orders" not in text
