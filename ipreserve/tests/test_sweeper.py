@@ -220,13 +220,62 @@ def test_pool_that_makes_no_sense_stops_neither_the_sweep_nor_the_pressure_valve
         reserve(world, claim(world, "cache-0", 1), state=State.FREED, freed=world.kube.clock.now() - 7200)
         sweeper = world.sweeper(sweeper_kubeconfig)
         plan = sweeper.sweep()
-        known = sweeper._ipam()
+        known = sweeper._ipam([])
     finally:
         for name in names:
             world.kube.request("DELETE", f"{POOLS}/{name}")
     assert plan.ended == (address(world.address(1)),)
     assert known is not None
     assert [pool.cidr for pool in known.pools] == [f"{net}.0/29"]
+
+
+def test_pressure_looks_at_the_pools_that_select_the_node_on_which_a_pod_waits(
+    quiet_world: World, sweeper_kubeconfig: Path
+) -> None:
+    world = quiet_world
+    net, node, merge = world.address(0).rpartition(".")[0], f"rack-{world.namespace}", "application/merge-patch+json"
+    api = {"apiVersion": "crd.projectcalico.org/v1"}
+    pools = {
+        f"{world.namespace}-a": {"cidr": f"{net}.0/29", "blockSize": 29, "nodeSelector": "rack == 'a'"},
+        # Large, and of no use here.
+        f"{world.namespace}-b": {"cidr": "10.64.0.0/16", "blockSize": 26, "nodeSelector": "rack == 'b'"},
+        f"{world.namespace}-c": {"cidr": "10.65.0.0/16", "blockSize": 26, "allowedUses": ["Tunnel"]},
+    }
+    cidr = f"{net}.0/29".replace(".", "-").replace("/", "-")
+    used = dict.fromkeys((0, 3, 4, 5, 6, 7), "handle")
+    world.kube.request("POST", "/api/v1/nodes", {"metadata": {"name": node, "labels": {"rack": "b"}}})
+    world.kube.request("POST", BLOCKS, {**api, **calico.block(f"{net}.0/29", node, used=used, queue=[1, 2], size=8)})
+    for name, spec in pools.items():
+        world.kube.request("POST", POOLS, {**api, "kind": "IPPool", "metadata": {"name": name}, "spec": spec})
+    try:
+        now = world.kube.clock.now()
+        reserve(world, *(claim(world, f"cache-{n}", n) for n in (1, 2)), state=State.FREED, freed=now)
+        sweeper = world.sweeper(sweeper_kubeconfig)
+        # Its blocks are of a pool that is not its own, and pool b has room.
+        waiting = world.pod("web", node=node, stateful=False, phase="Pending")
+        eventually(lambda: sees(sweeper, waiting), "the pod is seen")
+        assert f"node {node} IPv4" not in sweeper.sweep().shortage
+        ipam = sweeper._ipam([])
+        assert ipam is not None
+        assert {pool.name.rpartition("-")[2]: pool.disabled for pool in ipam.pools} == {
+            "a": False,
+            "b": False,
+            "c": True,
+        }
+        world.kube.request(
+            "PATCH", f"/api/v1/nodes/{node}", {"metadata": {"labels": {"rack": "a"}}}, content_type=merge
+        )
+        sweeper._nodes_listed = -sweeping.NODES_SECONDS
+        plan = sweeper.sweep()
+    finally:
+        for name in pools:
+            world.kube.request("DELETE", f"{POOLS}/{name}")
+        world.kube.request("DELETE", f"{BLOCKS}/{cidr}")
+        world.kube.request("DELETE", f"/api/v1/nodes/{node}")
+    assert plan.shortage[f"node {node} IPv4"] == 2
+    assert set(plan.ended) == {address(world.address(1)), address(world.address(2))}
+    events = world.kube.get(f"/api/v1/namespaces/{NAMESPACE}/events")["items"]
+    assert any(f"node {node} IPv4 lacked 2" in one["message"] for one in events)
 
 
 def test_count_stays_what_it_was_while_nodes_cannot_be_listed_and_sweeps_go_on(
