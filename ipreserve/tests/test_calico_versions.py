@@ -12,9 +12,11 @@ from ipreserve import errors, kube, store
 from ipreserve.kube import Kube
 from ipreserve.records import State, address
 from ipreserve.tests import calico
+from ipreserve.tests.aggregated import aggregated
+from ipreserve.tests.conftest import followed
 from ipreserve.tests.test_sweeper import claim, reserve
 from ipreserve.tests.waiting import eventually
-from ipreserve.tests.world import Service, World, overwrite
+from ipreserve.tests.world import NAMESPACE, Service, World, overwrite
 from sandbox import Sandbox
 
 
@@ -59,6 +61,56 @@ def test_migration_to_native_kinds_while_running_carries_every_reservation_over(
     assert sweeper.calico().name == "v3"
     assert kube.detect(world.kube).name == "v3"
     assert world.barred() == {address(world.address(1))}
+
+
+def test_webhook_that_runs_follows_a_migration_and_what_it_knew_of_the_old_api_counts_for_nothing(
+    world: World, serving: Service, as_before: None
+) -> None:
+    first = world.pod("cache-0", world.address(1), node="n1")
+    world.delete("cache-0")
+    assert kube.detect(world.kube).name == "v1"
+    assert world.barred() == {address(world.address(1))}
+    calico.install(world.kube, native=True)
+    calico.remove(world.kube, native=False)
+    eventually(lambda: followed(serving) == "v3", "the webhook has noticed")
+    eventually(serving.is_ready, "it can write there")
+    world.pod("cache-1", world.address(2), node="n1")
+    world.delete("cache-1")
+    # A repeat of what it wrote before, which is gone with the old kinds.
+    world.finish(first)
+    found = world.store().read_barred(0)
+    assert (found.raw or {})["apiVersion"] == "projectcalico.org/v3"
+    assert found.addresses == {address(world.address(1)), address(world.address(2))}
+    assert "Calico's API changed from v1 to v3" in serving.said()
+
+
+def test_calico_s_own_api_server_is_recognised_used_where_nothing_else_is_served_and_read_back(
+    quiet_world: World, serving: Service, webhook_kubeconfig: Path, as_before: None
+) -> None:
+    world = quiet_world
+    # Under the webhook's own account: it must be able to tell.
+    door = kube.connect(webhook_kubeconfig)
+    with aggregated(world.kube) as server:
+        seen = kube.detect(door, "aggregated")
+        assert (seen.name, seen.aggregated, seen.api_version) == ("aggregated", True, "projectcalico.org/v3")
+        # What is stored is nearer, and cannot lose a write.
+        assert kube.detect(door).name == "v1"
+        with pytest.raises(errors.NoCalico, match="no IPReservation is served as v3"):
+            kube.detect(door, "v3")
+        calico.remove(world.kube, native=False)
+        assert kube.detect(door).name == "aggregated"
+        eventually(lambda: followed(serving) == "aggregated", "the webhook has noticed")
+        eventually(serving.is_ready, "it can write there")
+        world.pod("cache-0", world.address(1), node="n1")
+        world.delete("cache-0")
+        assert server.objects[store.NAME]["spec"]["reservedCIDRs"] == [f"{world.address(1)}/32"]
+        server.gives_up = True
+        held = store.Store(door, NAMESPACE, lambda: seen)
+        with pytest.raises(errors.NotStored, match="reported success, and 1 addresses are not in it"):
+            held.write_barred(held.read_barred(0), [address(world.address(1)), address(world.address(2))])
+    # While it is down it counts as not there, and is not an error of its own.
+    with pytest.raises(errors.NoCalico, match="Is Calico installed"):
+        kube.detect(door)
 
 
 def test_ipam_configuration_is_read_under_the_name_it_has_in_its_group(quiet_world: World, as_before: None) -> None:
