@@ -238,7 +238,9 @@ class Store:
         self._barred[calico.reservations, before.index] = found
         return found
 
-    def write_kept(self, before: Kept, ledger: Ledger, *, shards: int | None = None, timeout: float = 10.0) -> Kept:
+    def write_kept(
+        self, before: Kept, ledger: Ledger, *, shards: int | None = None, dry_run: bool = False, timeout: float = 10.0
+    ) -> Kept:  # fmt: skip
         """Write a whole ledger. Raises Conflict, NotStored."""
         manifest = self._manifest(before.raw, shard_name(before.index), "ledger")
         if shards is not None:
@@ -246,9 +248,11 @@ class Store:
                 **(manifest["metadata"].get("annotations") or {}), SHARDS: str(shards)
             }  # fmt: skip
         data = records.write(ledger, before=before.ledger.records, data=(before.raw or {}).get("data"))
-        answer = self._put(self.configmaps, before.raw, manifest | {"data": data}, timeout=timeout)
+        answer = self._put(self.configmaps, before.raw, manifest | {"data": data}, dry_run=dry_run, timeout=timeout)
         if dict(answer.get("data") or {}) != data:
             raise errors.NotStored(f"ConfigMap {shard_name(before.index)}: the API server stored something else")
+        if dry_run:
+            return before
         found = self._kept[before.index] = Kept(before.index, records.written(ledger), answer)
         return found
 
@@ -388,6 +392,10 @@ class Failing:
     def worked(self) -> None:
         """It is over."""
         self._span = None
+
+    def is_failing(self) -> bool:
+        """Whether the last try failed, not too long ago to tell."""
+        return self._span is not None and self.now() - self._span[1] <= APART_SECONDS
 
     def seconds(self) -> float:
         """Since the first failure; 0 when the last try worked, or is too long ago to tell."""
@@ -596,6 +604,12 @@ class Reserver:
         """For how long the shards of those claims that are not written could not be; other shards do not count."""
         indexes = {layout.shard_of(claim.address, self.shards) for claim in claims if not self._knows(claim)}
         return max((self._writer(index).failing.seconds() for index in indexes), default=0.0)
+
+    def failing(self) -> list[int]:
+        """Shards that could not be written when it was tried last, a short time ago."""
+        with self._lock:
+            writers = sorted(self._writers.items())
+        return [index for index, writer in writers if writer.failing.is_failing()]
 
     def _knows(self, claim: Claim) -> bool:
         with self._lock:

@@ -271,6 +271,10 @@ def test_deletion_is_refused_with_a_retry_hint_while_nothing_can_be_written(
         with pytest.raises(errors.ApiError, match=r"429 .*could not reserve the pod's address yet"):
             act("cache-0")
     assert world.barred() == frozenset()
+    # Were it not ready, nobody would be there to say "try again", and every deletion would fail.
+    eventually(lambda: "cannot write: " in webhook.said(), "it has noticed")
+    eventually(lambda: webhook.value("ipreserve_webhook_ready") == 0.0, "and tells")
+    assert webhook.is_ready()
     faults.refuse = lambda method, path: False
     world.evict("cache-0")
     assert world.barred() == {address(world.address(1))}
