@@ -101,17 +101,33 @@ def aggregated(door: Kube) -> Iterator[Aggregated]:
         def log_message(self, format: str, *args: object) -> None:
             return
 
+    with https(Handler) as (port, _), _registered(door, port):
+        yield found
+
+
+@contextmanager
+def https(handler: type[BaseHTTPRequestHandler]) -> Iterator[tuple[int, bytes]]:
+    """The port of a server on 127.0.0.1, and the authority of its certificate."""
     now = datetime.now(UTC) - timedelta(minutes=1)
     authority = certs.make_authority(now)
-    pair = certs.issue(authority, ["localhost", "calico-api.default.svc"], now)
+    pair = certs.issue(authority, ["localhost", "127.0.0.1"], now)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     with tempfile.NamedTemporaryFile() as file:
         file.write(pair.certificate + pair.key)
         file.flush()
         context.load_cert_chain(file.name)
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
     server.socket = context.wrap_socket(server.socket, server_side=True)
     threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield server.server_address[1], authority.certificate
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+@contextmanager
+def _registered(door: Kube, port: int) -> Iterator[None]:
     service = {
         "metadata": {"name": "calico-api", "namespace": "default"},
         "spec": {"type": "ExternalName", "externalName": "localhost"},
@@ -120,7 +136,7 @@ def aggregated(door: Kube) -> Iterator[Aggregated]:
         "metadata": {"name": NAME},
         "spec": {
             "group": GROUP, "version": VERSION, "groupPriorityMinimum": 1500, "versionPriority": 200,
-            "service": {"namespace": "default", "name": "calico-api", "port": server.server_address[1]},
+            "service": {"namespace": "default", "name": "calico-api", "port": port},
             "insecureSkipTLSVerify": True,
         },
     }  # fmt: skip
@@ -128,15 +144,13 @@ def aggregated(door: Kube) -> Iterator[Aggregated]:
         door.request("POST", "/api/v1/namespaces/default/services", service)
         door.request("POST", SERVICES, registered)
         eventually(lambda: _served(door), "the aggregated API server is available")
-        yield found
+        yield
     finally:
         for path in (f"{SERVICES}/{NAME}", "/api/v1/namespaces/default/services/calico-api"):
             try:
                 door.request("DELETE", path)
             except errors.NotFound:
                 continue
-        server.shutdown()
-        server.server_close()
         eventually(lambda: not _served(door), "it is no longer served")
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from ipreserve import errors, install, kube, layout, settings, store
+from ipreserve import errors, install, kube, layout, records, settings, store
 from ipreserve.metrics import WebhookMetrics
 from ipreserve.records import State, address
 from ipreserve.sweeper import Sweeper
@@ -303,10 +303,13 @@ class Unstored(kube.Kube):
         return super().request(method, path, *arguments, **more)  # type: ignore[arg-type]
 
 
-def test_reservation_that_came_back_without_the_address_fails_the_write(quiet_world: World) -> None:
+def test_reservation_that_came_back_without_the_address_fails_the_write_and_the_log_says_so(
+    quiet_world: World, caplog: pytest.LogCaptureFixture
+) -> None:
     world = quiet_world
     held = world.store()
     before = _with_one(world, held)
+    insist(lambda: held.write_kept(held.read_kept(0), records.Ledger()))
     liar = Unstored.__new__(Unstored)
     liar.__dict__ = world.kube.__dict__
     lying = store.Store(liar, NAMESPACE, lambda: kube.detect(world.kube))
@@ -318,6 +321,11 @@ def test_reservation_that_came_back_without_the_address_fails_the_write(quiet_wo
     with pytest.raises(errors.CannotRecord, match="reported success"):
         future.result(5)
     assert reserver.failing_seconds(wanted) > 0
+    said = f"IPReservation {store.NAME}: the API server reported success, and 1 addresses are not in it"
+    assert f"shard 0: 1 addresses could not be recorded: {said}" in caplog.text
+    ledger = world.store().read_kept(0)
+    with pytest.raises(errors.NotStored, match=f"ConfigMap {store.NAME}: the API server stored something else"):
+        lying.write_kept(ledger, replace(ledger.ledger, records={address(world.address(1)): records.unknown(at=1.0)}))
 
 
 def test_two_webhooks_that_write_at_the_same_time_lose_nothing(quiet_world: World) -> None:

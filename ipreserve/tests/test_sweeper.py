@@ -113,6 +113,21 @@ def test_protection_without_a_record_is_adopted_within_two_sweeps(quiet_world: W
     assert world.barred() == {address(world.address(1))}
 
 
+def test_one_address_that_comes_and_one_that_goes_in_the_same_sweep_are_both_written(
+    quiet_world: World, sweeper_kubeconfig: Path
+) -> None:
+    # The list is as long afterwards as it was before.
+    world = quiet_world
+    now = world.kube.clock.now()
+    reserve(world, claim(world, "cache-0", 1), state=State.FREED, freed=now - 7200)
+    reserve(world, claim(world, "cache-1", 2), state=State.FREED, freed=now)
+    held = world.store()
+    insist(lambda: held.write_barred(held.read_barred(0), [address(world.address(1))]))
+    world.sweeper(sweeper_kubeconfig).sweep()
+    assert world.listed() == [f"{world.address(2)}/32"]
+    assert set(world.records()) == {address(world.address(2))}
+
+
 def test_what_the_article_s_service_left_is_taken_over(quiet_world: World, sweeper_kubeconfig: Path) -> None:
     world, one = quiet_world, quiet_world.address(1)
     calico.install(world.kube, release="3.31")
@@ -149,6 +164,7 @@ def test_corrupt_records_are_kept_for_people_and_the_address_stays_barred(
     sweeper.sweep()
     assert sweeper.metrics.registry.get_sample_value("ipreserve_quarantined_records") == 2
     assert caplog.text.count("1 keys of ledgers are no address and are left as they are") == 1
+    assert caplog.text.count(f"ledger 0: unreadable records of ['{key}'], kept as .bad") == 1
 
 
 def test_count_releases_the_oldest_and_leaves_the_rest(quiet_world: World, sweeper_kubeconfig: Path) -> None:
