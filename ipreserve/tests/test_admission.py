@@ -19,6 +19,7 @@ from pathlib import Path
 import pytest
 
 from ipreserve import certs, errors, install, store
+from ipreserve.kube import JsonObject
 from ipreserve.records import State, address
 from ipreserve.tests.aggregated import https
 from ipreserve.tests.waiting import eventually
@@ -229,6 +230,36 @@ def test_only_labelled_namespaces_and_selected_pods_are_protected(world: World) 
         world.delete(name)
     elsewhere.delete("cache-0")
     assert owners(world) == {world.address(2): ("asked", "delete")}
+
+
+def test_pods_of_a_deployment_that_opts_in_by_its_template_are_protected_also_when_it_is_deleted(world: World) -> None:
+    wish = {"ipreserve.berth.io/reserve": "true"}
+    path = f"/apis/apps/v1/namespaces/{world.namespace}/deployments"
+
+    def pods(app: str) -> list[JsonObject]:
+        found: list[JsonObject] = world.kube.get(world.pods(), labelSelector=f"app={app}")["items"]
+        return found
+
+    # The second one says it where it does not count: on itself.
+    for number, (app, own, template) in enumerate([("broker", {}, wish), ("web", wish, {})], start=1):
+        body = {
+            "metadata": {"name": app, "annotations": own},
+            "spec": {
+                "replicas": 1, "selector": {"matchLabels": {"app": app}},
+                "template": {
+                    "metadata": {"labels": {"app": app}, "annotations": template},
+                    "spec": {"containers": [{"name": "main", "image": "busybox"}]},
+                },
+            },
+        }  # fmt: skip
+        world.kube.request("POST", path, body)
+        (pod,) = eventually(lambda app=app: pods(app), "the pod is made")  # type: ignore[misc]
+        world.report(pod["metadata"]["name"], world.address(number))
+    for app in ("broker", "web"):
+        world.kube.request("DELETE", f"{path}/{app}", {"propagationPolicy": "Background"})
+        eventually(lambda app=app: not pods(app), "its pod is gone")  # type: ignore[misc]
+    (record,) = world.records().values()
+    assert (world.listed(), record.owner.partition("/")[0]) == ([f"{world.address(1)}/32"], "ReplicaSet")
 
 
 def test_selectors_change_while_running_and_the_api_server_asks_for_what_they_say(world: World) -> None:
