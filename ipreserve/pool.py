@@ -456,6 +456,9 @@ def _step(
             if user.deleting:
                 # Whose own claim this one replaced, and whose last DELETE a webhook may answer from memory.
                 return _terminating(_taken_over(record, user), now)
+            if now - record.last < rules.cancel_after:
+                # It may have been claimed and be going, and the mirror of pods has not shown it yet.
+                return record
             return replace(record, state=State.RELEASING, end=End.CANCELLED)
         other = user.workload != (record.namespace, record.owner or record.pod) and not record.is_unknown
         return replace(record, swapped=record.swapped or other)

@@ -224,7 +224,7 @@ def claims(pod: Mapping[str, Any], *, via: str, at: float, pods: Selector = STAT
     return tuple(
         Claim(
             address=one, namespace=metadata["namespace"], pod=metadata["name"], node=node, uid=metadata["uid"],
-            owner=owner(pod), via=via, at=at, policy=policy,
+            owner=owner(pod), via=via, at=at, policy=policy, ended=_has_ended(pod),
         )
         for one in addresses(pod)
     )  # fmt: skip

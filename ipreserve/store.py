@@ -7,6 +7,7 @@ barred, and the sweeper mends both.
 
 from __future__ import annotations
 
+import itertools
 import logging
 import threading
 import time
@@ -248,7 +249,9 @@ class Store:
                 **(manifest["metadata"].get("annotations") or {}), SHARDS: str(shards)
             }  # fmt: skip
         data = records.write(ledger, before=before.ledger.records, data=(before.raw or {}).get("data"))
-        answer = self._put(self.configmaps, before.raw, manifest | {"data": data}, dry_run=dry_run, timeout=timeout)
+        answer = self._put(
+            self.configmaps, before.raw, manifest | self._data(before.raw, data), dry_run=dry_run, timeout=timeout
+        )
         if dict(answer.get("data") or {}) != data:
             raise errors.NotStored(f"ConfigMap {shard_name(before.index)}: the API server stored something else")
         if dry_run:
@@ -266,15 +269,19 @@ class Store:
                 raw = None
             data = dict((raw or {}).get("data") or {})
             for one, record in ended.items():
-                entry = _entry(record, at)
-                before = [e for e in _entries(data.get(records.key(one))) if _same_hold(e) != _same_hold(entry)]
+                entry, text = _entry(record, at), data.get(records.key(one))
+                before = [e for e in _entries(text) if _same_hold(e) != _same_hold(entry)]
+                if text and not _entries(text):
+                    kept_as = next(free for free in records.bad_names(records.key(one)) if data.get(free, text) == text)
+                    log.error("history %s: what stood for %s is unreadable, kept as %s", name, one, kept_as)
+                    data[kept_as] = text
                 kept_entries = [*before, entry][-HISTORY_PER_ADDRESS:]
                 # The newest last, also among addresses: the first are dropped when the object is full.
                 data.pop(records.key(one), None)
                 data[records.key(one)] = _text(kept_entries)
             _trim(data)
             try:
-                self._put(path, raw, self._manifest(raw, name, "history") | {"data": data})
+                self._put(path, raw, self._manifest(raw, name, "history") | self._data(raw, data))
                 return
             except errors.Conflict:
                 if attempt == 4:
@@ -298,7 +305,16 @@ class Store:
         # longer than the addresses themselves, made anew at each write and read by Calico at each start of a pod.
         metadata["managedFields"] = [{}]
         metadata["labels"] = {**(metadata.get("labels") or {}), **MANAGED, PART: part}
-        return {"metadata": metadata}
+        # A whole object is written, so what others put into it goes along.
+        return {**(raw or {}), "metadata": metadata}
+
+    def _data(self, raw: JsonObject | None, data: Mapping[str, str]) -> JsonObject:
+        """For a ConfigMap. A key may be in one of `data` and `binaryData` only, and ours are in `data`."""
+        binary: dict[str, str] = {}
+        for name, value in ((raw or {}).get("binaryData") or {}).items():
+            names = itertools.chain([name], records.bad_names(name))
+            binary[next(one for one in names if one not in data and one not in binary)] = value
+        return {"data": data, **({"binaryData": binary} if binary else {})}
 
     def _put(
         self, collection: str, before: JsonObject | None, manifest: JsonObject, *, dry_run: bool = False,
@@ -365,7 +381,8 @@ def _trim(data: dict[str, str]) -> None:
     size = sum(map(len, data.values()))
     if size <= HISTORY_BYTES:
         return
-    by_age = sorted(data, key=lambda name: max((str(e.get("released")) for e in _entries(data[name])), default=""))
+    ours = (name for name in data if not name.endswith(records.BAD))
+    by_age = sorted(ours, key=lambda name: max((str(e.get("released")) for e in _entries(data[name])), default=""))
     for name in by_age:
         if size <= HISTORY_BYTES:
             return
@@ -568,9 +585,12 @@ def with_claims(ledger: Ledger, claims: Iterable[Claim]) -> Ledger | None:
     seq = max((record.seq for record in after.values()), default=0)
     for claim in sorted(claims, key=lambda one: (one.at, records.order(one.address))):
         before = after.get(claim.address)
-        same = before is not None and before.uid == claim.uid and before.state in (State.CLAIMED, State.TERMINATING)
-        if same and before is not None and claim.at - before.last < REMEMBERED_SECONDS:
-            continue
+        if before is not None and before.state in (State.CLAIMED, State.TERMINATING):
+            if before.uid == claim.uid and claim.at - before.last < REMEMBERED_SECONDS:
+                continue
+            if claim.ended and before.uid not in ("", claim.uid):
+                # Whoever has the address was claimed already, and would not be claimed again for a while.
+                continue
         seq += 1
         after[claim.address] = records.claimed(claim, before=before, seq=seq)
     if after == ledger.records:

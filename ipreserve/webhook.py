@@ -297,6 +297,7 @@ class Webhook:
             asked = review.parse(await request.read())
             wanted = review.wants_back(asked)
         except BadReview as error:
+            log.error("an AdmissionReview for giving back was refused: %s", error)
             self.metrics.decisions.labels("give-back", "malformed").inc()
             return web.Response(status=400, text=f"{error}\n")
         found: tuple[Address, ...] = ()

@@ -485,6 +485,23 @@ def test_other_paths_and_methods_say_what_there_is(
 @pytest.mark.parametrize(
     ("body", "says"),
     [
+        ({"object": None, "resource": "pods"}, "request.resource.resource: a text is needed"),
+        ({"object": {"metadata": {"annotations": "x"}}}, "annotations: an object is needed"),
+    ],
+)
+def test_malformed_request_for_giving_back_gets_a_sentence_that_is_also_in_the_log(
+    serving: Service, body: dict[str, object], says: str
+) -> None:
+    request = {"uid": "1", "operation": "CREATE", "resource": {"resource": "pods"}, **body}
+    review = {"kind": "AdmissionReview", "apiVersion": "admission.k8s.io/v1", "request": request}
+    status, text = sent(serving, "POST", "/give-back", json.dumps(review).encode())
+    assert (status, text) == (400, f"{says}\n")
+    assert f"an AdmissionReview for giving back was refused: {says}" in serving.said()
+
+
+@pytest.mark.parametrize(
+    ("body", "says"),
+    [
         (b"{", "the body is not JSON"),
         (b'{"kind": "Pod"}', "kind: AdmissionReview is needed"),
         (b'{"kind": "AdmissionReview", "apiVersion": "admission.k8s.io/v1beta1"}', "admissionReviewVersions: [v1]"),

@@ -129,6 +129,18 @@ def test_failed_pod_s_late_claim_does_not_cost_the_pod_that_has_the_address_and_
     assert (rests.pod, rests.state, rests.hold) == ("web-1", State.FREED, 100)
 
 
+def test_late_claim_of_a_failed_pod_is_not_dropped_before_it_is_sure_that_the_address_s_owner_stays() -> None:
+    known = {A: record(State.CLAIMED, at=960.0)}
+    other = pod("web-1", A, owner="StatefulSet/web", created=500.0)
+    # It may have been claimed just before, with its deletion not yet seen here.
+    assert decide(picture(known, other), RULES).ended == ()
+    going = decide(picture(known, replace(other, deleting=True)), RULES)
+    assert (going.records[A].pod, going.records[A].state) == ("web-1", State.TERMINATING)
+    gone = decide(picture(known), RULES)
+    assert gone.records[A].state is State.FREED
+    assert ends(known, other, now=1020.0) == {A: End.CANCELLED}
+
+
 def test_address_in_use_is_not_released_when_its_time_has_come() -> None:
     stranger = pod("web-1", A, owner="ReplicaSet/web", created=500.0)
     plan = decide(picture({A: record(at=100.0)}, stranger), RULES)
