@@ -85,9 +85,8 @@ def test_webhook_that_runs_follows_a_migration_and_what_it_knew_of_the_old_api_c
 
 
 def test_calico_s_own_api_server_is_recognised_used_where_nothing_else_is_served_and_read_back(
-    quiet_world: World, serving: Service, webhook_kubeconfig: Path, as_before: None
+    world: World, serving: Service, webhook_kubeconfig: Path, as_before: None
 ) -> None:
-    world = quiet_world
     # Under the webhook's own account: it must be able to tell.
     door = kube.connect(webhook_kubeconfig)
     with aggregated(world.kube) as server:
