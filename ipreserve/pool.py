@@ -85,12 +85,14 @@ class Block:
 class Range:
     """A pool of Calico. `block` is the prefix length of its blocks, `nodes` the selector of its nodes.
 
-    `disabled` are those that no pod gets an address of. `by_request` are given only to pods that name them.
+    `disabled` are those that no pod gets an address of. `by_request` are given only to pods that name them. `of` is the
+    CIDR of the pool where this is what is left of it.
     """
 
     cidr: str
     block: int
     name: str = ""
+    of: str = ""
     nodes: str = ALL
     disabled: bool = False
     by_request: bool = False
@@ -101,6 +103,7 @@ class Ipam:
     """What Calico has given out. `nodes` are the labels of all nodes; None where they are not known.
 
     `claims_blocks` is Calico's `autoAllocateBlocks`: without it a node claims no blocks, and does not borrow.
+    `reserved` is what others' IPReservations bar.
     """
 
     blocks: tuple[Block, ...]
@@ -108,6 +111,7 @@ class Ipam:
     strict: bool = False
     blocks_per_host: int = DEFAULT_BLOCKS_PER_HOST
     claims_blocks: bool = True
+    reserved: frozenset[Address] = frozenset()
     nodes: Mapping[str, Mapping[str, str]] | None = None
 
     def allocated(self) -> frozenset[Address]:
@@ -274,7 +278,7 @@ def decide(picture: Picture, rules: Rules) -> Plan:
             if pod.node and not pod.addresses and not pod.ended and not pod.deleting
         )
         going = {one for one, record in after.items() if record.state is State.RELEASING}
-        victims, shortage = relieve(picture.ipam, held, _Barred(book, going), waiting)
+        victims, shortage = relieve(picture.ipam, held, _Barred(book, going, picture.ipam.reserved), waiting)
         for one in victims:
             end(one, End.PRESSURE)
 
@@ -386,16 +390,27 @@ class _Held:
 
 
 class _Barred:
-    """What stays barred: all of the book but `going`. Counts of ranges come from a sorted list of numbers."""
+    """What stays barred: all of the book but `going`, and what `others` bar, who do not ask this service.
 
-    def __init__(self, book: Book, going: set[Address]) -> None:
+    Counts of ranges come from a sorted list of numbers.
+    """
+
+    def __init__(self, book: Book, going: set[Address], others: frozenset[Address] = frozenset()) -> None:
         self._numbers = {version: list(numbers.items) for version, numbers in book.numbers.items()}
         self.addresses: set[Address] = book.records.keys() | book.barred
+        self.others = others
+        more = others - self.addresses
+        for version, numbers in self._numbers.items():
+            fresh = [number for kind, number, _ in map(order, more) if kind == version]
+            if fresh:
+                numbers += fresh
+                numbers.sort()
+        self.addresses |= more
         self.open(going)
 
     def open(self, which: Iterable[Address]) -> None:
-        """These are barred no longer."""
-        inside = self.addresses.intersection(which)
+        """These are barred no longer, unless somebody else bars them as well."""
+        inside = self.addresses.intersection(which) - self.others
         self.addresses -= inside
         for one in inside:
             version, number, _ = order(one)
@@ -598,7 +613,7 @@ class _Valve:
         wanted = {name for version, name in named if version == self.version}
         if wanted:
             # Whatever they select.
-            pools = [one for one in self.pools if one.name in wanted or one.cidr in wanted]
+            pools = [one for one in self.pools if not wanted.isdisjoint((one.name, one.of or one.cidr))]
             what += f" of {_called(pools)}"
         elif self.ipam.nodes is not None:
             labels = self.ipam.nodes.get(host)
@@ -651,7 +666,8 @@ class _Valve:
     ) -> None:  # fmt: skip
         """End the first of these, oldest first. `within` are the blocks in which they can be, where that is known."""
         self.shortage[place] = missing
-        chosen = list(islice((one for one in among if one not in self.victims), missing))
+        useless = self.barred.others
+        chosen = list(islice((one for one in among if one not in self.victims and one not in useless), missing))
         if chosen:
             self.barred.open(chosen)
             self.victims.update(dict.fromkeys(chosen))
@@ -689,7 +705,7 @@ class _Valve:
 
 
 def _called(pools: Iterable[Range]) -> str:
-    return "pools " + ", ".join(one.cidr for one in pools)
+    return "pools " + ", ".join(dict.fromkeys(one.of or one.cidr for one in pools))
 
 
 # --- what it was good for -------------------------------------------------------------------------------------------

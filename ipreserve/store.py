@@ -106,6 +106,9 @@ class Store:
         # What was read or written last, so that what has not changed is not read again.
         self._barred: dict[tuple[str, int], Barred] = {}
         self._kept: dict[int, Kept] = {}
+        # IPReservations that are not ours: their versions as last listed, and what was read of them.
+        self._listed: list[tuple[str, str]] = []
+        self._others: dict[str, tuple[str, list[str]]] = {}
 
     @property
     def configmaps(self) -> str:
@@ -160,7 +163,8 @@ class Store:
         """Every shard's IPReservation, shard 0 also when it is missing. What has not changed is not read again."""
         collection = self._calico().reservations
         found: dict[int, Barred] = {0: Barred(0)}
-        for index, version in self._versions(collection):
+        versions, self._listed = self._versions(collection)
+        for index, version in versions:
             known = self._barred.get((collection, index))
             shard = known if known is not None and _version(known.raw) == version else self.read_barred(index)
             if shard.raw is not None:
@@ -170,18 +174,43 @@ class Store:
     def all_kept(self) -> dict[int, Kept]:
         """Every shard's ledger, shard 0 also when it is missing. What has not changed is not read again."""
         found: dict[int, Kept] = {0: Kept(0)}
-        for index, version in self._versions(self.configmaps):
+        for index, version in self._versions(self.configmaps)[0]:
             known = self._kept.get(index)
             shard = known if known is not None and _version(known.raw) == version else self.read_kept(index)
             if shard.raw is not None:
                 found[index] = shard
         return found
 
-    def _versions(self, collection: str) -> list[tuple[int, str]]:
-        """The shards that there are, with their versions."""
+    def others(self) -> list[str]:
+        """What IPReservations bar that are not ours, as of the last `all_barred`. Raises ApiError, Unreachable."""
+        collection = self._calico().reservations
+        found: dict[str, tuple[str, list[str]]] = {}
+        for name, version in self._listed:
+            if self._others.get(name, ("", []))[0] == version:
+                found[name] = self._others[name]
+                continue
+            try:
+                raw = self.kube.get(f"{collection}/{name}")
+            except errors.NotFound:
+                continue
+            listed = (raw.get("spec") or {}).get("reservedCIDRs") or []
+            found[name] = _version(raw), [str(one) for one in listed]
+        self._others = found
+        return [cidr for _, listed in found.values() for cidr in listed]
+
+    def _versions(self, collection: str) -> tuple[list[tuple[int, str]], list[tuple[str, str]]]:
+        """The shards that there are, with their versions; and all other objects by their names."""
         items, _ = self.kube.list(collection, accept=METADATA_LIST)
-        named = [(_index(one["metadata"]["name"]), _version(one)) for one in items]
-        return [(index, version) for index, version in named if index is not None]
+        shards: list[tuple[int, str]] = []
+        others: list[tuple[str, str]] = []
+        for one in items:
+            name, version = str(one["metadata"]["name"]), _version(one)
+            index = _index(name)
+            if index is None:
+                others.append((name, version))
+            else:
+                shards.append((index, version))
+        return shards, others
 
     def shards(self) -> int | None:
         """How many shards there shall be; None when there is no ledger. Raises ApiError, Unreachable."""

@@ -129,6 +129,24 @@ def node_row(one: JsonObject) -> Node:
     return Node(str(metadata.get("name") or ""), pods_of(one), metadata.get("labels") or {})
 
 
+def without(pools: Iterable[Range], barred: Iterable[str]) -> tuple[Range, ...]:
+    """What is left of pools when these ranges are barred, each larger than a block: one for each piece."""
+    found = list(pools)
+    for cidr in barred:
+        found = [piece for one in found for piece in _pieces(one, cidr)]
+    return tuple(found)
+
+
+def _pieces(one: Range, cidr: str) -> list[Range]:
+    network, barred = records.network(one.cidr), records.network(cidr)
+    if network.version != barred.version or not network.overlaps(barred):
+        return [one]
+    if network.subnet_of(barred):  # type: ignore[arg-type]
+        return []
+    left = sorted(network.address_exclude(barred))  # type: ignore[arg-type]
+    return [replace(one, cidr=str(piece), of=one.of or one.cidr) for piece in left]
+
+
 def workload_row(one: JsonObject) -> Workload:
     """A StatefulSet's policies and size."""
     metadata, spec = one["metadata"], one["spec"]
@@ -371,7 +389,7 @@ class Sweeper:
         rules = self.rules()
         found = self._read()
         pods = self.pods.rows()
-        ipam = self._ipam(pods)
+        ipam = self._ipam(pods, found.barred.values())
         taken = self._picture(found, pods, ipam)
         plan = pool.decide(taken, rules)
         if plan.ended and (ipam is None or self.pods.error is not None):
@@ -427,7 +445,7 @@ class Sweeper:
         )
         return _Found(barred, kept, shards, self._book)
 
-    def _ipam(self, pods: list[Pod]) -> Ipam | None:
+    def _ipam(self, pods: list[Pod], barred: Iterable[store.Barred] = ()) -> Ipam | None:
         readable = self._blocks is not None and self._blocks.error is None and self._blocks.wait(0)
         self.metrics.ipam.set(1 if readable else 0)
         if not readable or self._blocks is None:
@@ -438,8 +456,13 @@ class Sweeper:
         except errors.ApiError as error:
             log.warning("Calico's pools cannot be read, so the pressure valve is off: %s", error)
             pools, spec = [], {}
+        try:
+            single, large, _ = records.expand(self.store.others())
+        except errors.ApiError as error:
+            log.warning("others' IPReservations cannot be read, so what they bar counts as free: %s", error)
+            single, large = frozenset(), ()
         self.metrics.cooldown.set(float(spec.get("ipCooldownSeconds") or 0))
-        found = ranges(pools)
+        found = without(ranges(pools), dict.fromkeys([*large, *(cidr for shard in barred for cidr in shard.ranges)]))
         return Ipam(
             blocks=tuple(sorted(self._blocks.rows(), key=lambda block: records.order(block.cidr))),
             pools=found,
@@ -447,6 +470,7 @@ class Sweeper:
             blocks_per_host=int(spec.get("maxBlocksPerHost") or pool.DEFAULT_BLOCKS_PER_HOST),
             claims_blocks=bool(spec.get("autoAllocateBlocks", True)),
             nodes=self._labels(found, pods),
+            reserved=single,
         )
 
     def _picture(self, found: _Found, pods: list[Pod], ipam: Ipam | None) -> pool.Picture:

@@ -16,7 +16,7 @@ from ipreserve import layout, pool, records
 from ipreserve.book import Book
 from ipreserve.pool import Block, Ipam, Picture, Plan, Pod, Range, Rules, Workload, decide
 from ipreserve.records import Address, Claim, End, Record, State
-from ipreserve.sweeper import range_row
+from ipreserve.sweeper import range_row, without
 
 A, B, C = Address("10.0.0.1"), Address("10.0.0.2"), Address("10.0.0.3")
 RULES = Rules(hold=100, short_hold=10, max_count=10, cancel_after=60)
@@ -322,6 +322,27 @@ def test_block_that_is_barred_as_a_whole_is_no_room_for_a_node() -> None:
     assert len(ends(known, pod("new"), rules=rules, ipam=ipam)) == 2
     # Once some of it are open, it may be claimed.
     assert ends({A: known[A]}, pod("new"), rules=rules, ipam=ipam) == {}
+
+
+def test_what_others_reserve_is_no_room_and_ending_a_hold_there_is_of_no_use() -> None:
+    ipam = Ipam(blocks=(block((1, 2, 3)),), pools=(Range(cidr="10.0.0.0/29", block=29),), reserved=frozenset({B, C}))
+    known = {A: record(at=950.0), B: record(at=940.0)}
+    assert ends(known, ipam=ipam) == {A: End.PRESSURE}
+    assert ends(known, ipam=replace(ipam, reserved=frozenset())) == {}
+
+
+def test_large_range_that_somebody_reserves_is_no_part_of_a_pool() -> None:
+    small, large = Range(cidr="10.0.0.0/29", block=29), Range(cidr="10.1.0.0/18", block=26, name="large")
+    left = without([small, large], ["10.1.0.0/19", "fd00::/64", "10.9.0.0/16"])
+    assert left == (small, replace(large, cidr="10.1.32.0/19", of="10.1.0.0/18"))
+    assert without([large], ["10.0.0.0/8"]) == ()
+    ipam = Ipam(blocks=(block((1,)),), pools=(small, large))
+    known = {A: record(at=950.0)}
+    assert ends(known, pod("new"), ipam=ipam) == {}
+    assert ends(known, pod("new"), ipam=replace(ipam, pools=without(ipam.pools, ["10.1.0.0/16"]))) == {A: End.PRESSURE}
+    # A pod that names the pool still means it.
+    by_name = pod("new", pools=((4, "10.1.0.0/18"),))
+    assert ends(known, by_name, ipam=replace(ipam, pools=left)) == {}
 
 
 def test_what_each_of_two_nodes_could_borrow_is_not_counted_twice() -> None:

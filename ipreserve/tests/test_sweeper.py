@@ -283,6 +283,7 @@ def test_pressure_looks_at_the_pools_that_select_the_node_on_which_a_pod_waits(
         )
         sweeper._nodes_listed = -sweeping.NODES_SECONDS
         plan = sweeper.sweep()
+        world.delete("web", gracePeriodSeconds=0)
     finally:
         for name in pools:
             world.kube.request("DELETE", f"{POOLS}/{name}")
@@ -292,6 +293,44 @@ def test_pressure_looks_at_the_pools_that_select_the_node_on_which_a_pod_waits(
     assert set(plan.ended) == {address(world.address(1)), address(world.address(2))}
     events = world.kube.get(f"/api/v1/namespaces/{NAMESPACE}/events")["items"]
     assert any(f"node {node} IPv4 lacked 2" in one["message"] for one in events)
+
+
+def test_pressure_counts_what_others_reserve_as_taken(quiet_world: World, sweeper_kubeconfig: Path) -> None:
+    world = quiet_world
+    net = world.address(0).rpartition(".")[0]
+    api, reservations = {"apiVersion": "crd.projectcalico.org/v1"}, "/apis/crd.projectcalico.org/v1/ipreservations"
+    name = f"printers-{world.namespace}"
+    theirs = {**api, "kind": "IPReservation", "metadata": {"name": name}, "spec": {"reservedCIDRs": [f"{net}.2/31"]}}
+    pool = {**api, "kind": "IPPool", "metadata": {"name": name}, "spec": {"cidr": f"{net}.0/30", "blockSize": 30}}
+    world.kube.request("POST", POOLS, pool)
+    try:
+        now = world.kube.clock.now()
+        reserve(world, claim(world, "cache-0", 0), claim(world, "cache-1", 1), state=State.FREED, freed=now)
+        sweeper = world.sweeper(sweeper_kubeconfig)
+        assert len(sweeper.sweep().ended) == 0
+        world.kube.request("POST", reservations, theirs)
+        assert len(sweeper.sweep().ended) == 1
+        # Nobody else's is touched.
+        assert world.kube.get(f"{reservations}/{name}")["spec"] == theirs["spec"]
+    finally:
+        world.kube.request("DELETE", f"{POOLS}/{name}")
+        world.kube.request("DELETE", f"{reservations}/{name}")
+
+
+def test_list_is_written_as_ranges_when_it_is_long_and_one_address_of_a_range_is_released_alone(
+    quiet_world: World, sweeper_kubeconfig: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = quiet_world
+    monkeypatch.setattr("ipreserve.layout.AGGREGATE_FROM", 20)
+    now = world.kube.clock.now()
+    reserve(world, *(claim(world, f"cache-{n}", n) for n in range(64)), state=State.FREED, freed=now)
+    sweeper = world.sweeper(sweeper_kubeconfig)
+    reserve(world, claim(world, "cache-5", 5), state=State.FREED, freed=now - 7200)
+    assert sweeper.sweep().ended == (address(world.address(5)),)
+    assert world.listed() == [
+        f"{world.address(n)}/{length}" for n, length in [(0, 30), (4, 32), (6, 31), (8, 29), (16, 28), (32, 27)]
+    ]
+    assert world.barred() == set(world.records()) == {address(world.address(n)) for n in range(64) if n != 5}
 
 
 def test_count_stays_what_it_was_while_nodes_cannot_be_listed_and_sweeps_go_on(
