@@ -268,9 +268,7 @@ class Store:
         self._barred[calico.reservations, before.index] = found
         return found
 
-    def write_kept(
-        self, before: Kept, ledger: Ledger, *, shards: int | None = None, dry_run: bool = False, timeout: float = 10.0
-    ) -> Kept:  # fmt: skip
+    def write_kept(self, before: Kept, ledger: Ledger, *, shards: int | None = None, timeout: float = 10.0) -> Kept:
         """Write a whole ledger. Raises Conflict, NotStored."""
         manifest = self._manifest(before.raw, shard_name(before.index), "ledger")
         if shards is not None:
@@ -278,15 +276,25 @@ class Store:
                 **(manifest["metadata"].get("annotations") or {}), SHARDS: str(shards)
             }  # fmt: skip
         data = records.write(ledger, before=before.ledger.records, data=(before.raw or {}).get("data"))
-        answer = self._put(
-            self.configmaps, before.raw, manifest | self._data(before.raw, data), dry_run=dry_run, timeout=timeout
-        )
+        answer = self._put(self.configmaps, before.raw, manifest | self._data(before.raw, data), timeout=timeout)
         if dict(answer.get("data") or {}) != data:
             raise errors.NotStored(f"ConfigMap {shard_name(before.index)}: the API server stored something else")
-        if dry_run:
-            return before
         found = self._kept[before.index] = Kept(before.index, records.written(ledger), answer)
         return found
+
+    def try_writing(self, index: int) -> None:
+        """Write both objects of a shard as they are, in dry runs. Nothing of them is remembered: they may be many.
+
+        Raises ApiError (Conflict when somebody wrote in between), Unreachable, NoCalico.
+        """
+        calico, dry_run, name = self._calico(), {"dryRun": "All"}, shard_name(index)
+        new: JsonObject = {"metadata": {"name": name}}
+        reservation = new | {"apiVersion": calico.api_version, "kind": "IPReservation", "spec": {"reservedCIDRs": []}}
+        for collection, manifest in ((calico.reservations, reservation), (self.configmaps, new)):
+            try:
+                self.kube.request("PUT", f"{collection}/{name}", self.kube.get(f"{collection}/{name}"), query=dry_run)
+            except errors.NotFound:
+                self.kube.request("POST", collection, manifest, query=dry_run)
 
     def add_history(self, index: int, ended: Mapping[Address, Record], *, at: float) -> None:
         """Remember ended holds: the last few of each address, and not more than fits. Raises ApiError."""

@@ -168,19 +168,10 @@ class Webhook:
         failing = self.reserver.failing()
         if failing or time.monotonic() - self._tried >= PROBE_SECONDS:
             for index in failing or [self._turn % self.reserver.shards]:
-                self._probe_shard(index)
+                with contextlib.suppress(errors.Conflict):
+                    self.store.try_writing(index)
             self._turn, self._tried = self._turn + 1, time.monotonic()
         self._told("")
-
-    def _probe_shard(self, index: int) -> None:
-        try:
-            known = self.store.barred_now(index)
-            self.store.write_barred(known, known.addresses, dry_run=True)
-            ledger = self.store.kept_now(index)
-            self.store.write_kept(ledger, ledger.ledger, dry_run=True)
-        except errors.Conflict:
-            # As above.
-            pass
 
     def _told(self, problem: str, *, alone: bool = False) -> None:
         """The outcome of a look. What fails is tried again at the next one."""
