@@ -370,7 +370,8 @@ class Sweeper:
         nodes = self._all_nodes(new=waiting)
         return {node.name: node.labels for node in nodes} if nodes is not None else None
 
-    def _reload(self) -> None:
+    def reload(self) -> None:
+        """Read the ConfigMap of settings. What is wrong in it is told once, and its last good value stays."""
         found = settings.reload(self.store.config(), self.live)
         for problem in found.problems if found.problems != self._problems else ():
             log.error("%s", problem)
@@ -385,7 +386,7 @@ class Sweeper:
         4. End holds: mark the record, open the address, remember it, drop the record.
         """
         self._detect()
-        self._reload()
+        self.reload()
         rules = self.rules()
         found = self._read()
         pods = self.pods.rows()

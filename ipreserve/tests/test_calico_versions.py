@@ -185,11 +185,39 @@ def test_history_names_every_owner_an_address_had(
     assert "now claimed" in lines[-1]
 
 
+def advice(control_plane: Sandbox, capsys: pytest.CaptureFixture[str]) -> str:
+    """What the command says."""
+    command = ["advice", f"--kubeconfig={control_plane.kubeconfig_path}"]
+    assert commands.run(commands._parser().parse_args(command)) == 0
+    return capsys.readouterr().out
+
+
+def test_advice_goes_by_the_settings_that_hold_now_and_names_namespaces_with_a_label_that_does_nothing(
+    quiet_world: World, control_plane: Sandbox, capsys: pytest.CaptureFixture[str]
+) -> None:
+    world = quiet_world
+    pool = {"apiVersion": "crd.projectcalico.org/v1", "kind": "IPPool", "metadata": {"name": world.namespace}}
+    pool["spec"] = {"cidr": "10.80.0.0/16", "blockSize": 28}
+    collection = "/apis/crd.projectcalico.org/v1/ippools"
+    world.kube.request("POST", collection, pool)
+    wrong = f"{world.namespace}-wrong"
+    world.kube.request("POST", "/api/v1/namespaces", {"metadata": {"name": wrong, "labels": {"ip-reserve": "enable"}}})
+    try:
+        assert "pool 10.80.0.0/16" not in advice(control_plane, capsys)
+        config = {"metadata": {"name": store.CONFIG}, "data": {"max-count": "300"}}
+        world.kube.request("POST", world.store().configmaps, config)
+        found = advice(control_plane, capsys)
+    finally:
+        world.kube.request("DELETE", f"{collection}/{world.namespace}")
+        world.kube.request("DELETE", f"/api/v1/namespaces/{wrong}")
+    assert "pool 10.80.0.0/16: a node gets at most 20 blocks of /28, 320 addresses" in found
+    assert f"namespace {wrong}: ip-reserve=enable protects nothing. Set ip-reserve=enabled, or remove it." in found
+    assert f"namespace {world.namespace}:" not in found
+
+
 def test_advice_speaks_of_calico_s_own_cooldown(
     quiet_world: World, control_plane: Sandbox, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    command = ["advice", f"--kubeconfig={control_plane.kubeconfig_path}"]
-    assert commands.run(commands._parser().parse_args(command)) == 0
-    found = capsys.readouterr().out
+    found = advice(control_plane, capsys)
     assert "Calico's API: v1 (crd.projectcalico.org/v1)" in found
     assert "ipCooldownSeconds" in found
