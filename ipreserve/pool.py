@@ -530,10 +530,12 @@ def _in_any(one: str, spans: Iterable[_Span]) -> bool:
 
 
 class _Unclaimed(NamedTuple):
-    """Of one pool: addresses that are not barred in blocks that nobody has claimed, and how many blocks have any."""
+    """Blocks of one pool that nobody has claimed: free addresses of those that are barred in part, by their number, and
+    how many are not barred at all. Those that are barred as a whole are none that Calico would claim."""
 
-    free: int
-    blocks: int
+    part: Mapping[int, int]
+    whole: int
+    size: int
 
 
 class _Asker(NamedTuple):
@@ -632,21 +634,32 @@ class _Valve:
         if more == 0:
             self._take(self.queue.oldest(one for one in mine if one in self.queue), missing, asker.name, within=own)
             return
-        fresh = [self.unclaimed(one) for one in asker.pools]
-        blocks, unused = sum(one.blocks for one in fresh), sum(one.free for one in fresh)
-        # Which blocks it will claim is not known, so of some of them they count as the average.
-        missing -= unused if more >= blocks else unused * more // blocks
+        # Which blocks it will claim is not known: where it cannot have all, it may be those with the least room.
+        fresh: list[tuple[int, int, int]] = []
+        blocks = 0
+        for place, one in enumerate(map(self.unclaimed, asker.pools)):
+            fresh += [(free, place, number) for number, free in one.part.items()]
+            fresh += [(one.size, place, -1)] * min(one.whole, more)
+            blocks += len(one.part) + one.whole
+        fresh = sorted(fresh)[:more]
+        missing -= sum(free for free, _, _ in fresh)
         may_borrow = more > blocks and not self.ipam.strict
         if may_borrow:
             missing -= self.free_in(asker.pools) - free
         if missing <= 0:
             return
 
+        claims = {(place, number) for _, place, number in fresh}
+
         def helps(one: Address) -> bool:
             if one in mine:
                 return True
-            pool = next((pool for pool in asker.pools if _in_any(one, (_span(pool.cidr),))), None)
-            return pool is not None and (may_borrow or self._place(one, pool) not in self.claimed(pool))
+            place = next((n for n, pool in enumerate(asker.pools) if _in_any(one, (_span(pool.cidr),))), None)
+            if place is None or may_borrow:
+                return place is not None
+            number = self._place(one, asker.pools[place])
+            # One more block to choose from would be no help where it cannot have all of them.
+            return (place, number) in claims or (more > blocks and number not in self.claimed(asker.pools[place]))
 
         self._take(filter(helps, self.queue), missing, asker.name)
 
@@ -693,15 +706,13 @@ class _Valve:
         return found
 
     def _unclaimed(self, pool: Range) -> _Unclaimed:
-        """Blocks that are barred as a whole are none that Calico would claim."""
         span, shift, claimed = _span(pool.cidr), _bits(self.version) - pool.block, self.claimed(pool)
         barred = Counter(number >> shift for number in self.barred.numbers(span))
         for number in claimed:
             barred.pop(number, None)
         size = min(span.size, 1 << shift)
-        blocks = span.size // size - len(claimed)
-        full = sum(1 for count in barred.values() if count >= size)
-        return _Unclaimed(blocks * size - sum(barred.values()), blocks - full)
+        whole = span.size // size - len(claimed) - len(barred)
+        return _Unclaimed({n: size - count for n, count in barred.items() if count < size}, whole, size)
 
 
 def _called(pools: Iterable[Range]) -> str:
