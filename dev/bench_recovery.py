@@ -84,13 +84,15 @@ def kill_master(scene: Scene) -> None:
 
 
 def kill_shard(scene: Scene) -> None:
-    for pod in [pod for pod in scene.seen.pods() if pod.shard == 0]:
-        kill(scene.sandbox, pod)
+    _kill_together(scene, [pod for pod in scene.seen.pods() if pod.shard == 0])
 
 
 def kill_all(scene: Scene) -> None:
-    for pod in scene.seen.pods():
-        kill(scene.sandbox, pod)
+    _kill_together(scene, scene.seen.pods())
+
+
+def _kill_together(scene: Scene, pods: Sequence[Pod]) -> None:
+    faults.kill_containers(scene.sandbox, [f"{NAMESPACE}/{pod.name}" for pod in pods], "redis")
 
 
 def new_addresses(scene: Scene) -> None:
