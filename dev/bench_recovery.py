@@ -84,13 +84,15 @@ def kill_master(scene: Scene) -> None:
 
 
 def kill_shard(scene: Scene) -> None:
-    for pod in [pod for pod in scene.seen.pods() if pod.shard == 0]:
-        kill(scene.sandbox, pod)
+    _kill_together(scene, [pod for pod in scene.seen.pods() if pod.shard == 0])
 
 
 def kill_all(scene: Scene) -> None:
-    for pod in scene.seen.pods():
-        kill(scene.sandbox, pod)
+    _kill_together(scene, scene.seen.pods())
+
+
+def _kill_together(scene: Scene, pods: Sequence[Pod]) -> None:
+    faults.kill_containers(scene.sandbox, [f"{NAMESPACE}/{pod.name}" for pod in pods], "redis")
 
 
 def new_addresses(scene: Scene) -> None:
@@ -161,7 +163,7 @@ def measure(scene: Scene, act: Callable[[Scene], Cure | None], figures: Figures)
         hurt = hurt or bool(tally["refused"]) or gap > CALM_SECONDS
         if told is None and scene.cluster()["causes"]:
             told = time.monotonic() - started
-        if hurt and _is_back(tally):
+        if hurt and is_back(tally):
             break
         _not_too_long(started, "the client cannot write")
         time.sleep(LOOK_EVERY_SECONDS)
@@ -173,7 +175,7 @@ def measure(scene: Scene, act: Callable[[Scene], Cure | None], figures: Figures)
     while whole is None or ready is None or not back:
         tally = scene.seen.mark()
         gap = max(gap, tally["accepted_gap"])
-        back = _is_back(tally)
+        back = is_back(tally)
         cluster = scene.cluster()
         if told is None and cluster["causes"]:
             told = time.monotonic() - started
@@ -191,7 +193,7 @@ def measure(scene: Scene, act: Callable[[Scene], Cure | None], figures: Figures)
         figures.told.append(told)
 
 
-def _is_back(tally: Mapping[str, Any]) -> bool:
+def is_back(tally: Mapping[str, Any]) -> bool:
     """Whether the client could write everywhere since the look before."""
     return bool(tally["accepted_gap"] < CALM_SECONDS and not tally["refused"])
 

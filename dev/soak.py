@@ -1,9 +1,9 @@
 """`make soak`: a Redis Cluster is changed and broken for as long as you like while a client writes, and loses nothing.
 
 `python -m dev.soak [--minutes N] [--seed S]`. Each round is an operation through the API (shards out and in, a change
-that restarts every pod, a restart, replicas out and in, settings) and faults that happen meanwhile: processes killed,
-pods deleted, disks lost, processes frozen, the portal's worker killed. What happens to whom is drawn from the seed,
-which is printed; when it happens depends on the machine.
+that restarts every pod, a restart, another version, replicas out and in, settings) and faults that happen meanwhile:
+processes killed, pods deleted, disks lost, processes frozen, the portal's worker killed. What happens to whom is drawn
+from the seed, which is printed; when it happens depends on the machine.
 
 The fault model is that of docs/engines/redis.md: one thing at a time happens to a shard. So a fault hits a shard whose
 members are all there and in step, and the next comes when that is so again. A planned restart is a shard's one thing
@@ -87,7 +87,9 @@ DISKS = frozenset({"lose-disk-of-master", "lose-disk-of-replica"})
 
 @dataclass(frozen=True)
 class Round:
-    """`change` is a patch of the spec, or "restart", or None for no operation; `rolls`: whether it restarts pods."""
+    """`change` is a patch of the spec, or "restart", or "upgrade" to the version the engine offers from there (there is
+    no way back, so it is done once), or None for no operation; `rolls`: whether it restarts pods.
+    """
 
     title: str
     change: Mapping[str, Any] | str | None
@@ -101,6 +103,7 @@ SHORT = (
     Round("a fourth shard", {"shards": 4}, False, ("kill-master", "delete-replica")),
     Round("more memory", {"memoryGiB": 0.25}, True, ("kill-master", "delete-master"), kill_worker=True),
     Round("three shards", {"shards": 3}, False, ("lose-disk-of-replica",)),
+    Round("another version", "upgrade", True, ("kill-master",), kill_worker=True),
     Round("nothing", None, False, ("lose-disk-of-master", "freeze-master", "end-master")),
 )
 
@@ -116,6 +119,7 @@ def drawn(rng: random.Random) -> Iterator[Round]:
              Round("one replica", {"replicasPerShard": 1}, False, ())),
             (Round("memory", {"memoryGiB": 0.25 if big else 0.125}, True, ()), Round("restart", "restart", True, ())),
             (Round("a setting", {"config": {"hz": rng.randint(5, 50)}}, False, ()), Round("nothing", None, False, ())),
+            (Round("another version", "upgrade", True, ()), Round("nothing", None, False, ())),
         ]  # fmt: skip
         for one in rng.choice(pairs):
             possible = sorted(set(FAULTS) - (DISKS if one.rolls else set()))
@@ -146,6 +150,12 @@ class Soak:
         operation: Mapping[str, Any] | None = None
         if one.change == "restart":
             operation = self.api.request("POST", f"{self.path}/restart")["operation"]
+        elif one.change == "upgrade":
+            version = self._newer()
+            if version is None:
+                self.say(f"{one.title}: it is the newest already; left out")
+                return
+            operation = self.api.request("PATCH", self.path, {"version": version})["operation"]
         elif isinstance(one.change, Mapping):
             operation = self.api.request("PATCH", self.path, {"spec": one.change})["operation"]
             self.replicas = one.change.get("replicasPerShard", self.replicas)
@@ -164,6 +174,11 @@ class Soak:
                 raise SoakError(f"{one.title} ended as {ended['state']}: {ended['error']}")
             self._count(one.title)
         self.say(f"{one.title}: {time.monotonic() - started:.1f} s, {_spoken(self.seen.mark())}")
+
+    def _newer(self) -> str | None:
+        """Where the cluster can go from its version."""
+        upgrades: Mapping[str, Sequence[str]] = self.api.request("GET", "/api/v1/engines/redis")["upgrades"]
+        return next(iter(upgrades.get(self.api.request("GET", self.path)["version"], ())), None)
 
     def fault(self, name: str) -> None:
         """Break a shard that is whole, and wait until it is whole again. Raises SoakError."""

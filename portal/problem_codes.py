@@ -483,5 +483,6 @@ FIELD_CODES: Mapping[str, str] = {
     "unknown_resource": "There is no such resource to limit.",
     "unknown_cluster": "There is no such cluster.",
     "duplicate": "The same thing is named twice.",
+    "storage_too_small": "The storage does not hold twice the data that the memory may hold.",
     "too_few_nodes": "The target has too few nodes for the spread rule.",
 }

@@ -71,6 +71,13 @@ def kill_container(sandbox: Sandbox, pod: str, container: str | None = None) -> 
     return f"killed {len(pids)} processes of {pod}"
 
 
+def kill_containers(sandbox: Sandbox, pods: Sequence[str], container: str | None = None) -> str:
+    """The same of many pods at one moment."""
+    pids = [pid for pod in pods for pid in _container_pids(sandbox, pod, container)]
+    _signal(pids, signal.SIGKILL)
+    return f"killed {len(pids)} processes of {len(pods)} pods"
+
+
 def freeze(sandbox: Sandbox, pod: str, container: str | None = None) -> str:
     """SIGSTOP a container's processes: alive, connected, and silent. `thaw` ends it."""
     _signal(_container_pids(sandbox, pod, container), signal.SIGSTOP)

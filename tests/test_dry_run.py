@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -17,7 +19,7 @@ from provisioning.clusters.reconcile import reconcile
 from provisioning.clusters.rehearsal import Rehearsal, ask_target
 from provisioning.clusters.views import client_for, namespace_of
 from provisioning.engines.base import LABEL_MANAGED_BY, MANAGED_BY
-from provisioning.models import Cluster, Operation, Target
+from provisioning.models import Cluster, Operation, Principal, Target
 from tenants import quota
 from tenants.models import Tenant
 from tests.conftest import ORDER
@@ -219,6 +221,24 @@ def test_a_change_of_the_spec_is_rehearsed_over_the_api_and_leaves_nothing(
 
 
 @pytest.mark.control_plane
+def test_a_restart_is_rehearsed_with_what_it_restarts_and_leaves_nothing(
+    running: Cluster, live: Target, acme: Tenant, api: APIClient, clusters: str
+) -> None:
+    Operation.objects.update(state="succeeded")
+    before, there = database(), kubernetes(live, acme)
+    answer = api.post(f"{clusters}/running/restart?dry_run=true")
+    assert answer.status_code == 200, answer.content
+    told = answer.json()
+    assert database() == before
+    assert kubernetes(live, acme) == there
+    assert [(one["pointer"], one["effect"]) for one in told["effects"]] == [("", "roll")]
+    assert "one at a time" in told["effects"][0]["message"]
+    assert (told["operation"]["kind"], told["quota"]) == ("restart", [])
+    assert len(kinds(told["objects"], kind="StatefulSet", action="change", restarts=True)) == 3
+    assert told["target"]["takes_it"] is True
+
+
+@pytest.mark.control_plane
 def test_what_a_smaller_spec_no_longer_needs_is_said_to_go(
     live: Target, acme: Tenant, api: APIClient, clusters: str
 ) -> None:  # fmt: skip
@@ -308,6 +328,93 @@ def test_a_dry_run_of_labels_shows_them_merged_and_needs_no_target(
         ("/labels", "live", {"a": "1", "b": "2"})
     ]
     assert (told["operation"], told["objects"], told["quota"]) == (None, [], [])
+
+
+def test_a_restart_that_loses_data_says_so_before_and_only_then_wants_the_name(
+    absent: Target, acme: Tenant, api: APIClient, clusters: str
+) -> None:
+    spec = {"persistence": "none", "replicasPerShard": 0}
+    Cluster.objects.create(tenant=acme, target=absent, name="running", engine="redis", version="7.0.15", spec=spec)
+    told = api.post(f"{clusters}/running/restart?dry_run=true").json()
+    assert told["effects"][0]["effect"] == "loss"
+    real = api.post(f"{clusters}/running/restart")
+    assert (real.status_code, real.json()["errors"][0]["code"]) == (422, "confirm_name")
+
+
+def test_evening_out_the_masters_is_rehearsed_with_what_it_takes(
+    absent: Target, acme: Tenant, api: APIClient, clusters: str
+) -> None:
+    spread = {"invariants": [], "nodes": [], "hand_overs": 2}
+    Cluster.objects.create(
+        tenant=acme, target=absent, name="running", engine="redis", version="7.0.15", spec={}, spread=spread
+    )
+    before = database()
+    answer = api.post(f"{clusters}/running/rebalance-masters?dry_run=true")
+    assert answer.status_code == 200, answer.content
+    told = answer.json()
+    assert database() == before
+    assert [one["effect"] for one in told["effects"]] == ["live"]
+    assert "2 hand-overs make masters even" in told["effects"][0]["message"]
+    assert (told["operation"]["kind"], told["operation"]["estimate"]) == ("rebalance-masters", None)
+    assert (told["objects"], told["target"]["asked"]) == ([], False)
+    stale = api.post(f"{clusters}/running/rebalance-masters?dry_run=true", headers={"If-Match": '"7"'})
+    assert stale.status_code == 412
+
+
+APP = {"name": "app", "key_prefixes": ["orders:"], "commands": ["read"]}
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body", "told"),
+    [
+        ("POST", "users", {**APP, "name": "more"}, [("/name", None, "more", "password of its own")]),
+        ("PATCH", "users/app", {"commands": ["write"], "enabled": False}, [
+            ("/commands", ["read"], ["write"], "at once on"), ("/enabled", True, False, "Nobody can sign in"),
+        ]),
+        ("PATCH", "users/default", {"key_prefixes": ["*"], "commands": ["read"]}, [
+            ("/key_prefixes", None, ["*"], "at once"), ("/channel_prefixes", None, [], "at once"),
+            ("/commands", None, ["read"], "at once"),
+        ]),
+        ("DELETE", "users/app", None, [("", "app", None, "connections are cut")]),
+        ("POST", "users/app/rotate", {"overlap_seconds": 60}, [("/overlap_seconds", None, 60, "works beside it")]),
+        ("POST", "users/app/rotate", {"overlap_seconds": 0}, [("/overlap_seconds", None, 0, "ends at once")]),
+        ("POST", "users/old/revoke-old", None, [("", None, None, "ends at once")]),
+    ],
+)  # fmt: skip
+def test_what_a_change_of_users_does_is_rehearsed_and_leaves_nothing(
+    absent: Target, acme: Tenant, api: APIClient, clusters: str, method: str, path: str, body: Any, told: Any
+) -> None:
+    cluster = Cluster.objects.create(
+        tenant=acme, target=absent, name="running", engine="redis", version="7.0.15", spec={}, phase="ready"
+    )
+    access = {"key_prefixes": ["orders:"], "channel_prefixes": [], "commands": ["read"]}
+    later = timezone.now() + timedelta(hours=1)
+    for name, more in (
+        ("default", {}),
+        ("app", {"access": access}),
+        ("old", {"access": access, "old_version": 1, "old_until": later}),
+    ):
+        Principal.objects.create(cluster=cluster, name=name, secret_name="running-auth", version=2, **more)
+    before = database()
+    answer = api.generic(method, f"{clusters}/running/{path}?dry_run=true", json.dumps(body), "application/json")
+    assert answer.status_code == 200, answer.content
+    said = answer.json()
+    assert database() == before
+    assert [(one["pointer"], one["before"], one["after"]) for one in said["effects"]] == [one[:3] for one in told]
+    assert all(words in one["message"] for one, (*_, words) in zip(said["effects"], told, strict=True))
+    assert {one["effect"] for one in said["effects"]} == {"live"}
+    assert (said["operation"]["kind"], said["objects"], said["quota"]) == ("change-users", [], [])
+
+
+def test_an_edit_of_a_user_that_changes_nothing_is_rehearsed_as_that(
+    absent: Target, acme: Tenant, api: APIClient, clusters: str
+) -> None:
+    cluster = Cluster.objects.create(
+        tenant=acme, target=absent, name="running", engine="redis", version="7.0.15", spec={}
+    )
+    Principal.objects.create(cluster=cluster, name="default", secret_name="running-auth")
+    told = api.patch(f"{clusters}/running/users/default?dry_run=true", {"enabled": True}, format="json").json()
+    assert (told["dry_run"], told["operation"], told["effects"]) == (True, None, [])
 
 
 def test_a_deletion_that_is_under_way_is_told_as_that(

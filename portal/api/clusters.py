@@ -23,10 +23,10 @@ from portal.api.rehearsals import RehearsalOut, rehearsed
 from portal.api.remembered import CLUSTERS, row_version
 from portal.api.renderers import dumps
 from portal.api.schema import ETAG, IF_MATCH, LOCATION, described
-from portal.api.serializers import Body, DryRunQuery, Query, Text, lookups, read_body, read_query, wire, wire_list
+from portal.api.serializers import Body, DryRunQuery, Text, lookups, read_body, read_query, wire, wire_list
 from portal.idempotency import idempotent
 from portal.problems import invalid
-from provisioning.clusters.rehearsal import rehearse_create, rehearse_delete, rehearse_edit
+from provisioning.clusters.rehearsal import rehearse, rehearse_create, rehearse_delete, rehearse_edit, rehearse_restart
 from provisioning.clusters.services import (
     change_cluster,
     create_cluster,
@@ -117,15 +117,13 @@ class ClusterQuery(PageQuery):
     )
 
 
-class LossQuery(Query):
+class ChangeQuery(DryRunQuery):
+    """Of a change that can lose data."""
+
     confirm = serializers.CharField(
         required=False, max_length=30,
         help_text="The cluster's name, typed again; required for what can lose data.",
     )  # fmt: skip
-
-
-class ChangeQuery(LossQuery, DryRunQuery):
-    """Of a change that can be rehearsed."""
 
 
 class DeleteQuery(DryRunQuery):
@@ -450,15 +448,19 @@ class ClustersView(ApiView):
 
     @described("createCluster", tag="Clusters", summary="Order a cluster", request=ClusterOrder,
                answers={200: RehearsalOut, 202: AcceptedOut}, problems=(400, 403, 404, 409, 415, 422, 503),
-               parameters=[LOCATION], query=DryRunQuery, rehearses=True,
+               parameters=[LOCATION], query=ChangeQuery, rehearses=True,
                about="Needs the role developer or owner. Everything that can be known at once is checked before "
-               "anything is written; follow the operation for the rest. 200 answers a dry run.")  # fmt: skip
+               "anything is written; follow the operation for the rest. 200 answers a dry run. What can lose data, "
+               "and is not said by the plan, wants `confirm`.")  # fmt: skip
     @idempotent(required_from_tokens=True)
     def post(self, request: Request, tenant: str) -> Response:
         sent = read_body(ClusterOrder, request)
         if self.rehearsal:
             return rehearsed(self, rehearse_create(tenant=self.tenant, by=self.user, **sent))
-        made, operation = create_cluster(tenant=self.tenant, by=self.user, request_id=logs.request_id.get(), **sent)
+        made, operation = create_cluster(
+            tenant=self.tenant, by=self.user, confirm=read_query(ChangeQuery, request).get("confirm"),
+            request_id=logs.request_id.get(), **sent,
+        )  # fmt: skip
         return accepted(self, operation, made)
 
 
@@ -531,36 +533,41 @@ class ClusterView(ApiView):
 
 
 class RestartView(ApiView):
-    @described("restartCluster", tag="Clusters", summary="Restart every pod of a cluster", query=LossQuery,
-               answers={202: AcceptedOut}, problems=(400, 403, 404, 409, 412, 422),
+    @described("restartCluster", tag="Clusters", summary="Restart every pod of a cluster", query=ChangeQuery,
+               rehearses=True, answers={200: RehearsalOut, 202: AcceptedOut}, problems=(400, 403, 404, 409, 412, 422),
                parameters=[IF_MATCH, LOCATION],
                about="One pod at a time, replicas first, as gently as the engine can. Pods that are outdated are "
                "brought up to date by it. Where it loses data, such as without persistence, it wants "
-               "`confirm`.")  # fmt: skip
+               "`confirm`. 200 answers a dry run.")  # fmt: skip
     @idempotent(required_from_tokens=False)
     def post(self, request: Request, tenant: str, name: str) -> Response:
-        query = read_query(LossQuery, request)
+        query = read_query(ChangeQuery, request)
+        expected = expected_revision(request, self.cluster.revision)
+        if self.rehearsal:
+            return rehearsed(self, rehearse_restart(cluster=self.cluster, by=self.user, expected_revision=expected))
         operation = restart_cluster(
-            cluster=self.cluster, by=self.user, confirm=query.get("confirm"),
-            expected_revision=expected_revision(request, self.cluster.revision), request_id=logs.request_id.get(),
+            cluster=self.cluster, by=self.user, confirm=query.get("confirm"), expected_revision=expected,
+            request_id=logs.request_id.get(),
         )  # fmt: skip
         return accepted(self, operation)
 
 
 class RebalanceView(ApiView):
-    @described("rebalanceMasters", tag="Clusters", summary="Make masters even over the nodes",
-               answers={202: AcceptedOut}, problems=(400, 403, 404, 409, 412, 422),
+    @described("rebalanceMasters", tag="Clusters", summary="Make masters even over the nodes", query=DryRunQuery,
+               rehearses=True, answers={200: RehearsalOut, 202: AcceptedOut}, problems=(400, 403, 404, 409, 412, 422),
                parameters=[IF_MATCH, LOCATION],
                about="Replicas that are in step take over, one shard at a time, until masters per node are as even as "
                "their places allow (see `spread`). Waits while the cluster is not well; can be canceled between two. "
-               "409 `cannot_rebalance` where nothing could take over.")  # fmt: skip
+               "409 `cannot_rebalance` where nothing could take over. 200 answers a dry run.")  # fmt: skip
     @idempotent(required_from_tokens=False)
     def post(self, request: Request, tenant: str, name: str) -> Response:
-        operation = rebalance_cluster(
-            cluster=self.cluster, by=self.user, request_id=logs.request_id.get(),
+        act = functools.partial(
+            rebalance_cluster, cluster=self.cluster, by=self.user, request_id=logs.request_id.get(),
             expected_revision=expected_revision(request, self.cluster.revision),
         )  # fmt: skip
-        return accepted(self, operation)
+        if self.rehearsal:
+            return rehearsed(self, rehearse(cluster=self.cluster, act=act))
+        return accepted(self, act())
 
 
 class EventsView(ApiView):

@@ -42,7 +42,10 @@ class OperationErrorOut(serializers.Serializer[Any]):
 
 
 class ChangeOut(serializers.Serializer[Any]):
-    pointer = serializers.CharField(help_text="JSON pointer below `spec`; empty for a restart or another version.")
+    pointer = serializers.CharField(
+        help_text="JSON pointer below `spec`, of a change of users below the request's body; empty where it is about "
+        "no field, such as for a restart or another version."
+    )
     before = AnyValue()
     after = AnyValue()
     effect = serializers.ChoiceField(
@@ -91,7 +94,7 @@ class OperationOut(serializers.Serializer[Any]):
     steps = StepOut(many=True)
     changes = serializers.SerializerMethodField(help_text="What a change does, field by field; empty for others.")
     estimate = serializers.SerializerMethodField(
-        help_text="How long it takes, from past changes of the same steps; null: there was none to tell from."
+        help_text="How long it takes, from past ones of the same steps; null: there was none to tell from."
     )
     proof = ProofOut(allow_null=True, help_text="The write and read that showed the cluster works.")
     gate = GateOut(

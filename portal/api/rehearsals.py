@@ -14,6 +14,7 @@ from portal.api.operations import EstimateOut
 from portal.api.serializers import wire
 from provisioning.apply.errors import DoorError
 from provisioning.clusters.rehearsal import QuotaEffect, Rehearsal, TargetAnswer, ask_target
+from provisioning.engines.base import Blocked
 from tenants.quota import unit_of
 
 
@@ -53,7 +54,7 @@ class RehearsedOperationOut(serializers.Serializer[Any]):
     kind = serializers.CharField()
     steps = serializers.SerializerMethodField(help_text="Titles of its steps, in order.")
     estimate = serializers.SerializerMethodField(
-        help_text="How long it takes, from past changes of the same steps; null: there was none to tell from."
+        help_text="How long it takes, from past ones of the same steps; null: there was none to tell from."
     )
 
     def get_steps(self, operation: Any) -> list[str]:
@@ -120,7 +121,9 @@ class TargetAnswerOut(serializers.Serializer[Any]):
         "null: not asked.",
     )
     takes_it = serializers.BooleanField(allow_null=True, help_text="It refuses nothing of what it was asked about.")
-    problem = TargetProblemOut(allow_null=True, help_text="What is in the way of the whole change.")
+    problem = TargetProblemOut(
+        allow_null=True, help_text="What is in the way of the whole change, such as data that does not fit."
+    )
 
 
 class RehearsalOut(serializers.Serializer[Any]):
@@ -135,8 +138,8 @@ class RehearsalOut(serializers.Serializer[Any]):
     objects = RehearsedObjectOut(many=True, help_text="What would become of each Kubernetes object.")
 
 
-def problem_body(error: DoorError | None) -> dict[str, str] | None:
-    """What a target said no with, for TargetProblemOut."""
+def problem_body(error: DoorError | Blocked | None) -> dict[str, str] | None:
+    """What a target, or what runs there, says no with, for TargetProblemOut."""
     return {"code": error.code, "message": error.message, "remedy": error.remedy} if error else None
 
 

@@ -5,10 +5,12 @@ Passwords are made and kept in the cluster's Secret; revealing one is …/creden
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
+from drf_spectacular.utils import PolymorphicProxySerializer
 from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
@@ -19,12 +21,14 @@ from portal.api.clusters import AcceptedOut, accepted
 from portal.api.etags import etag, expected_revision
 from portal.api.pagination import PageQuery, page
 from portal.api.parsers import JsonParser, MergePatchParser
+from portal.api.rehearsals import RehearsalOut, rehearsed
 from portal.api.schema import ETAG, IF_MATCH, LOCATION, described
-from portal.api.serializers import Body, Text, Whole, read_body, read_query, wire, wire_list
+from portal.api.serializers import Body, DryRunQuery, Text, Whole, read_body, read_query, wire, wire_list
 from portal.idempotency import idempotent
 from provisioning.clusters import users
+from provisioning.clusters.rehearsal import rehearse
 from provisioning.engines.base import Access
-from provisioning.models import Principal
+from provisioning.models import Operation, Principal
 
 DAY = 24 * 3600
 LISTS = ("key_prefixes", "channel_prefixes", "commands")
@@ -107,6 +111,12 @@ class ClusterUserOut(serializers.Serializer[Any]):
     revision = serializers.IntegerField()
 
 
+# What PATCH answers: the user as it is, or what a dry run found.
+EDITED = PolymorphicProxySerializer(
+    component_name="EditedUser", serializers=[ClusterUserOut, RehearsalOut], resource_type_field_name=None
+)
+
+
 class ClusterUserPage(serializers.Serializer[Any]):
     items = ClusterUserOut(many=True)
     next = serializers.CharField(allow_null=True)
@@ -139,18 +149,22 @@ class UsersView(ApiView):
         return page(request, rows, query, lambda found: wire_list(ClusterUserOut, map(shown, found)), order="name")
 
     @described("addUser", tag="Users", summary="Add a user to a cluster", request=UserOrder,
-               answers={202: AcceptedOut}, problems=(400, 403, 404, 409, 412, 415),
+               query=DryRunQuery, rehearses=True, answers={200: RehearsalOut, 202: AcceptedOut},
+               problems=(400, 403, 404, 409, 412, 415),
                parameters=[IF_MATCH, LOCATION],
                about="Berth makes its password, and tells every node without a restart; reveal it by "
-               "…/credentials/{name}/reveal. If-Match is about the cluster.")  # fmt: skip
+               "…/credentials/{name}/reveal. If-Match is about the cluster. 200 answers a dry run.")  # fmt: skip
     @idempotent(required_from_tokens=True)
     def post(self, request: Request, tenant: str, name: str) -> Response:
         sent = read_body(UserOrder, request)
-        made, operation = users.add_user(
-            cluster=self.cluster, by=self.user, name=sent["name"],
+        act = partial(
+            users.add_user, cluster=self.cluster, by=self.user, name=sent["name"],
             access=Access(**{key: tuple(sent[key]) for key in LISTS}),
             expected_revision=expected_revision(request, self.cluster.revision), request_id=logs.request_id.get(),
         )  # fmt: skip
+        if self.rehearsal:
+            return rehearsed(self, rehearse(cluster=self.cluster, act=lambda: act()[1]))
+        made, operation = act()
         answer = accepted(self, operation)
         self.audit_object = f"clusters/{name}/users/{made.name}"
         self.audit_detail = {key: sent[key] for key in LISTS}
@@ -168,70 +182,81 @@ class UserView(ApiView):
         return Response(wire(ClusterUserOut, shown(found)), headers={"ETag": etag(found.revision)})
 
     @described("editUser", tag="Users", summary="Change what a user may do", request=UserPatch,
-               answers={200: ClusterUserOut, 202: AcceptedOut}, problems=(400, 403, 404, 409, 412, 415),
+               query=DryRunQuery, rehearses=True, answers={200: EDITED, 202: AcceptedOut},
+               problems=(400, 403, 404, 409, 412, 415),
                parameters=[IF_MATCH, ETAG, LOCATION],
                about="A JSON merge patch (RFC 7396). Works at once on every node, for connections that are open, too. "
-               "200 when all stays as it is.")  # fmt: skip
+               "200 when all stays as it is, and for a dry run, which is answered with a rehearsal.")  # fmt: skip
     def patch(self, request: Request, tenant: str, name: str, user: str) -> Response:
         sent = read_body(UserPatch, request)
         found = users.find_user(self.cluster, user)
         access: dict[str, list[str]] = {key: sent[key] for key in LISTS if key in sent}
-        operation = users.edit_user(
-            cluster=self.cluster, by=self.user, name=user, access=access, everything=sent["everything"],
-            enabled=sent.get("enabled"), expected_revision=expected_revision(request, found.revision),
+        act = partial(
+            users.edit_user, cluster=self.cluster, by=self.user, name=user, access=access,
+            everything=sent["everything"], enabled=sent.get("enabled"),
+            expected_revision=expected_revision(request, found.revision),
             request_id=logs.request_id.get(),
         )  # fmt: skip
-        if operation is None:
-            return Response(wire(ClusterUserOut, shown(found)), headers={"ETag": etag(found.revision)})
-        return _accepted(self, operation, dict(sent))
+        return _done(self, found, act, dict(sent))
 
-    @described("removeUser", tag="Users", summary="Remove a user from a cluster", answers={202: AcceptedOut},
+    @described("removeUser", tag="Users", summary="Remove a user from a cluster", query=DryRunQuery,
+               rehearses=True, answers={200: RehearsalOut, 202: AcceptedOut},
                problems=(403, 404, 409, 412), parameters=[IF_MATCH, LOCATION],
-               about="Its connections are cut. `default` stays (409 `user_stays`); it can be disabled.")  # fmt: skip
+               about="Its connections are cut. `default` stays (409 `user_stays`); it can be disabled. 200 answers a "
+               "dry run.")  # fmt: skip
     def delete(self, request: Request, tenant: str, name: str, user: str) -> Response:
         found = users.find_user(self.cluster, user)
-        operation = users.remove_user(
-            cluster=self.cluster, by=self.user, name=user, expected_revision=expected_revision(request, found.revision),
-            request_id=logs.request_id.get(),
+        act = partial(
+            users.remove_user, cluster=self.cluster, by=self.user, name=user,
+            expected_revision=expected_revision(request, found.revision), request_id=logs.request_id.get(),
         )  # fmt: skip
-        return _accepted(self, operation)
+        return _done(self, found, act)
 
 
 class RotateView(ApiView):
     @described("rotatePassword", tag="Users", summary="Give a user a new password", request=RotateOrder,
-               answers={202: AcceptedOut}, problems=(400, 403, 404, 409, 412, 415),
+               query=DryRunQuery, rehearses=True, answers={200: RehearsalOut, 202: AcceptedOut},
+               problems=(400, 403, 404, 409, 412, 415),
                parameters=[IF_MATCH, LOCATION],
                about="Without a restart of anything. Both passwords work during the overlap; then the old one ends, "
                "and every connection of the user is cut once, since nobody can tell who used which: clients with "
-               "the new password come back at once.")  # fmt: skip
+               "the new password come back at once. 200 answers a dry run.")  # fmt: skip
     @idempotent(required_from_tokens=True)
     def post(self, request: Request, tenant: str, name: str, user: str) -> Response:
         sent = read_body(RotateOrder, request)
         found = users.find_user(self.cluster, user)
-        operation = users.rotate_password(
-            cluster=self.cluster, by=self.user, name=user, overlap=timedelta(seconds=sent["overlap_seconds"]),
-            until_unused=sent["until_unused"], expected_revision=expected_revision(request, found.revision),
-            request_id=logs.request_id.get(),
+        act = partial(
+            users.rotate_password, cluster=self.cluster, by=self.user, name=user,
+            overlap=timedelta(seconds=sent["overlap_seconds"]), until_unused=sent["until_unused"],
+            expected_revision=expected_revision(request, found.revision), request_id=logs.request_id.get(),
         )  # fmt: skip
-        return _accepted(self, operation, dict(sent))
+        return _done(self, found, act, dict(sent))
 
 
 class RevokeOldView(ApiView):
-    @described("revokeOldPassword", tag="Users", summary="End a user's old password now", answers={202: AcceptedOut},
+    @described("revokeOldPassword", tag="Users", summary="End a user's old password now", query=DryRunQuery,
+               rehearses=True, answers={200: RehearsalOut, 202: AcceptedOut},
                problems=(400, 403, 404, 409, 412), parameters=[IF_MATCH, LOCATION],
-               about="Before its time. 409 `no_old_password` when there is none.")  # fmt: skip
+               about="Before its time. 409 `no_old_password` when there is none. 200 answers a dry run.")  # fmt: skip
     @idempotent(required_from_tokens=False)
     def post(self, request: Request, tenant: str, name: str, user: str) -> Response:
         found = users.find_user(self.cluster, user)
-        operation = users.revoke_old_password(
-            cluster=self.cluster, by=self.user, name=user, expected_revision=expected_revision(request, found.revision),
-            request_id=logs.request_id.get(),
+        act = partial(
+            users.revoke_old_password, cluster=self.cluster, by=self.user, name=user,
+            expected_revision=expected_revision(request, found.revision), request_id=logs.request_id.get(),
         )  # fmt: skip
-        return _accepted(self, operation)
+        return _done(self, found, act)
 
 
-def _accepted(view: ApiView, operation: Any, detail: Mapping[str, Any] | None = None) -> Response:
-    """The answer, and the audit's object and facts."""
+def _done(
+    view: ApiView, user: Principal, act: Callable[[], Operation | None], detail: Mapping[str, Any] | None = None
+) -> Response:  # fmt: skip
+    """Do it, or only say what it would do. The answer, and the audit's object and facts."""
+    if view.rehearsal:
+        return rehearsed(view, rehearse(cluster=view.cluster, act=act))
+    operation = act()
+    if operation is None:
+        return Response(wire(ClusterUserOut, shown(user)), headers={"ETag": etag(user.revision)})
     answer = accepted(view, operation)
     view.audit_object = f"clusters/{view.kwargs['name']}/users/{view.kwargs['user']}"
     view.audit_detail = detail or {}

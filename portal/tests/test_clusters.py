@@ -252,17 +252,17 @@ def change(client: APIClient, spec: dict[str, Any], query: str = "", **headers: 
 
 
 def test_a_change_of_the_spec_is_an_operation_that_tells_each_effect(alice: APIClient, world: World) -> None:
-    answer = change(alice, {"memoryGiB": 4, "config": {"hz": "20"}})
+    answer = change(alice, {"memoryGiB": 3, "config": {"hz": "20"}})
     assert answer.status_code == 202, answer.content
     body = answer.json()
     assert answer["Location"] == f"/api/v1/operations/{body['operation']['id']}"
     assert (body["operation"]["kind"], body["cluster"]["generation"], body["cluster"]["revision"]) == ("update", 2, 2)
     effects = {one["pointer"]: (one["effect"], one["before"], one["after"]) for one in body["operation"]["changes"]}
-    assert effects == {"/memoryGiB": ("roll", 2, 4), "/config/hz": ("live", 10, 20)}
+    assert effects == {"/memoryGiB": ("roll", 2, 3), "/config/hz": ("live", 10, 20)}
     assert [step["key"] for step in body["operation"]["steps"]] == [
         "apply", "schedule", "start", "config", "restart", "proof",
     ]  # fmt: skip
-    assert (body["cluster"]["spec"]["memoryGiB"], body["cluster"]["spec"]["config"]) == (4, {"hz": 20})
+    assert (body["cluster"]["spec"]["memoryGiB"], body["cluster"]["spec"]["config"]) == (3, {"hz": 20})
 
 
 def test_what_plan_and_target_no_longer_allow_is_kept_and_hinders_no_other_change(
@@ -295,9 +295,10 @@ def test_a_change_that_changes_nothing_is_no_operation(alice: APIClient, world: 
     ("spec", "pointer", "code", "words"),
     [
         ({"storageClass": "fast-ssd"}, "/spec/storageClass", "unknown_storage_class", "has no class"),
-        ({"storageGiB": 1}, "/spec/storageGiB", "not_changeable", "never shrink"),
-        ({"shards": 4, "replicasPerShard": 0, "memoryGiB": 4}, "/spec/replicasPerShard", "not_changeable", "growth"),
+        ({"storageGiB": 4}, "/spec/storageGiB", "not_changeable", "never shrink"),
+        ({"shards": 4, "replicasPerShard": 0, "memoryGiB": 3}, "/spec/replicasPerShard", "not_changeable", "growth"),
         ({"shards": 6, "replicasPerShard": 0}, "/spec/replicasPerShard", "not_changeable", "growth (shards)"),
+        ({"memoryGiB": 4}, "/spec/memoryGiB", "storage_too_small", "Choose storageGiB 6 or more (it is 5)"),
         ({"config": {"maxmemory": "1gb"}}, "/spec/config/maxmemory", "not_allowed", "memoryGiB"),
         ({"config": {"cluster-port": 1}}, "/spec/config/cluster-port", "not_allowed", "Berth shapes"),
         ({"config": {"hzz": 1}}, "/spec/config/hzz", "unknown_field", "Did you mean hz?"),
@@ -314,6 +315,41 @@ def test_a_change_that_is_refused_names_field_rule_and_remedy(
     assert (answer.status_code, error["pointer"], error["code"]) == (422, pointer, code)
     assert words in error["message"]
     assert Cluster.objects.get(name="orders").generation == 1
+
+
+def test_a_cluster_whose_storage_is_too_small_by_a_newer_rule_keeps_it_until_its_memory_grows(
+    alice: APIClient, world: World
+) -> None:
+    Cluster.objects.filter(pk=world.orders.pk).update(spec={"shards": 3, "memoryGiB": 4, "storageGiB": 4})
+    (error,) = change(alice, {"memoryGiB": 5}).json()["errors"]
+    assert (error["pointer"], error["code"]) == ("/spec/memoryGiB", "storage_too_small")
+    assert change(alice, {"config": {"hz": 20}}).status_code == 202
+
+
+def test_an_order_without_replicas_or_persistence_wants_the_name_typed_unless_its_plan_says_so(
+    alice: APIClient, world: World
+) -> None:
+    values = {"shards": 3, "replicasPerShard": 0}
+    Plan.objects.create(name="plan-single", engine="redis", title="One copy", values=values, position=4)
+    spec = {"replicasPerShard": 0}
+    path = "/api/v1/tenants/acme/clusters"
+
+    def order(name: str, query: str = "", **more: Any) -> Any:
+        body = {"engine": "redis", "name": name, **more}
+        return alice.post(f"{path}{query}", body, format="json", headers={"Idempotency-Key": name + query})
+
+    refused = order("single", spec=spec)
+    assert (refused.status_code, refused.json()["errors"][0]["code"]) == (422, "confirm_name")
+    assert "outage" in refused.json()["detail"]
+    told = order("single", "?dry_run=true", spec=spec).json()["effects"]
+    assert [(one["effect"], one["pointer"]) for one in told] == [("loss", "/spec/replicasPerShard")]
+    made = order("single", "?confirm=single", spec=spec)
+    assert made.status_code == 202, made.content
+    assert [one["effect"] for one in made.json()["operation"]["changes"]] == ["loss"]
+    assert order("planned", plan="plan-single").status_code == 202
+    refused = order("cache", plan="plan-single", spec={"persistence": "none"})
+    assert refused.json()["errors"][0]["pointer"] == "?confirm"
+    assert "outage" not in refused.json()["detail"]
 
 
 def test_what_can_lose_data_wants_the_name_typed(alice: APIClient, world: World) -> None:
@@ -347,7 +383,7 @@ def test_taking_a_value_back_gives_the_plans_or_the_default(alice: APIClient, wo
 
 
 def test_the_forecast_tells_the_effects_before(alice: APIClient, world: World) -> None:
-    draft = {"cluster": "orders", "spec": {"shards": 4, "storageGiB": 1}}
+    draft = {"cluster": "orders", "spec": {"shards": 4, "storageGiB": 4}}
     body = alice.post("/api/v1/tenants/acme/quota/forecast", draft, format="json").json()
     assert {one["pointer"]: one["effect"] for one in body["changes"]} == {"/shards": "move", "/storageGiB": "fixed"}
     assert Cluster.objects.get(name="orders").generation == 1

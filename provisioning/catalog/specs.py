@@ -47,7 +47,7 @@ def complete_spec(
     problems += _new(lambda one: _class_problems(engine, plan, one, view), before, spec)
     if not problems:
         # The engine's own rules rely on kinds and limits being right.
-        problems = [*engine.check(spec), *_new(lambda one: engine.preflight(one, view), before, spec)]
+        problems = [*_new(engine.check, before, spec), *_new(lambda one: engine.preflight(one, view), before, spec)]
     if problems:
         errors = [FieldError(f"/spec{problem.pointer}", problem.code, problem.message) for problem in problems]
         raise Invalid(

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import datetime, timedelta
 
 from django.conf import settings
 from django.utils import timezone
 from django.utils.dateparse import parse_datetime
 
-from provisioning.engines.base import Spread
-from provisioning.engines.registry import ENGINES
+from provisioning.engines.base import Spread, as_shown
+from provisioning.engines.registry import ENGINES, completed
 from provisioning.models import Cluster, Operation
 from provisioning.operations import steps
+from provisioning.operations.estimates import estimate
 from tenants.models import User
 
 KIND = "rebalance-masters"
@@ -19,11 +21,19 @@ KIND = "rebalance-masters"
 
 def open_rebalance(cluster: Cluster, by: User | None, request_id: str = "") -> Operation:
     """Open the operation; `by` None: nobody asked, the spec says so. Wants that no other is open."""
-    titles = [*ENGINES[cluster.engine].rebalance_steps(), *steps.DELIVER_AFTER]
+    engine = ENGINES[cluster.engine]
+    titles = [*engine.rebalance_steps(), *steps.DELIVER_AFTER]
     deadline = timezone.now() + timedelta(seconds=settings.OPERATION_DEADLINE_SECONDS)
+    # As far as is known now; 0 when masters are even already, or nobody knows yet.
+    count = (cluster.spread or {}).get("hand_overs", 0)
+    plan = engine.plan_rebalance(completed(cluster.engine, cluster.spec))
+    words = {0: "No hand-over is needed as things stand.", 1: "One hand-over makes masters even."}
+    plan = replace(plan, message=f"{plan.message} {words.get(count, f'{count} hand-overs make masters even.')}")
+    told = estimate(cluster, KIND, [title.key for title in titles], {"hand_overs": count}) if count else None
     return Operation.objects.create(
         cluster=cluster, kind=KIND, generation=cluster.generation, steps=steps.fresh(titles), actor=by,
         request_id=request_id, deadline=deadline,
+        params={"hand_overs": count, "estimate": told, "changes": [as_shown(plan)]},
     )  # fmt: skip
 
 

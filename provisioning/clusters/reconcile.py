@@ -566,6 +566,11 @@ def _show(claimed: Claimed, advance: Advance, waiting: str, world: World) -> Non
     said = found[0].message if found else advance.reason
     claimed.condition("TopologyHealthy", advance.healthy, word, "" if advance.healthy else said)
     _show_certificate(claimed, advance, world)
+    if advance.drift is not None:
+        # Of a cluster that is reconciled what differs is set back by the same look, and told as an event.
+        claimed.condition(
+            "SettingsInForce", not advance.drift, "Drifted" if advance.drift else "AsWished", advance.drift
+        )
     outdated = f"{', '.join(advance.outdated)} run an older template: restart the cluster" if advance.outdated else ""
     claimed.condition("UpToDate", not outdated, "Newest" if not outdated else "RestartNeeded", outdated)
 

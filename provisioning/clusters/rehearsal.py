@@ -1,4 +1,4 @@
-"""Dry runs: what an order, an edit or a deletion would do. Nothing of it stays.
+"""Dry runs: what an order, a change or a deletion would do. Nothing of it stays.
 
 In two parts, since nothing may wait for Kubernetes inside a transaction:
 
@@ -9,7 +9,7 @@ In two parts, since nothing may wait for Kubernetes inside a transaction:
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -19,6 +19,7 @@ from django.db import transaction
 
 from provisioning.apply import door, errors
 from provisioning.apply.client import KubeClient
+from provisioning.apply.link import KubeLink
 from provisioning.apply.rehearsal import (
     Rehearsed,
     rehearse_apply,
@@ -31,9 +32,9 @@ from provisioning.apply.rehearsal import (
 from provisioning.clusters import services
 from provisioning.clusters.quota import hard_limits
 from provisioning.clusters.views import client_for, cluster_view
-from provisioning.engines.base import ClusterView, Manifest
+from provisioning.engines.base import Blocked, ClusterView, LinkError, Manifest
 from provisioning.engines.registry import ENGINES
-from provisioning.models import Cluster, Operation
+from provisioning.models import Cluster, Operation, Target
 from tenants import quota
 from tenants.models import Tenant, User
 from tenants.quota import Standing
@@ -93,7 +94,7 @@ class TargetAnswer:
     asked: bool
     namespace_exists: bool | None
     objects: tuple[Rehearsed, ...]
-    problem: errors.DoorError | None = None
+    problem: errors.DoorError | Blocked | None = None
 
     @property
     def takes_it(self) -> bool | None:
@@ -111,13 +112,14 @@ def _undone() -> Iterator[None]:
 
 
 def rehearse_create(*, tenant: Tenant, by: User, **order: Any) -> Rehearsal:
-    """What `create_cluster` would do. Raises what that raises."""
+    """What `create_cluster` would do. Raises what that raises, but wants no loss confirmed."""
     with _undone():
         before = quota.standings(tenant.pk)
-        cluster, operation = services.create_cluster(tenant=tenant, by=by, **order)
+        cluster, operation = services.create_cluster(tenant=tenant, by=by, confirm=order["name"], **order)
         after = quota.standings(tenant.pk)
+    impacts = _impacts(operation, "/spec")
     return Rehearsal(
-        cluster, operation, _effects(before, after), (), "apply", hard_limits(after, cluster.target_id)
+        cluster, operation, _effects(before, after), impacts, "apply", hard_limits(after, cluster.target_id)
     )  # fmt: skip
 
 
@@ -138,13 +140,7 @@ def rehearse_edit(
             )
             edited = Cluster.objects.select_related("tenant", "target").get(pk=cluster.pk)
         after = quota.standings(cluster.tenant_id)
-    impacts = [
-        Impact(
-            one["effect"], one["message"], f"/spec{one['pointer']}" if one["pointer"] else "/version", one["before"],
-            one["after"],
-        )
-        for one in (operation.params["changes"] if operation is not None else ())
-    ]  # fmt: skip
+    impacts = [*_impacts(operation, "/spec" if version is None else "/version")]
     for field in ("labels", "description"):
         was, will = getattr(cluster, field), getattr(edited, field)
         if was != will:
@@ -153,6 +149,38 @@ def rehearse_edit(
     return Rehearsal(
         edited, operation if grows else None, _effects(before, after), tuple(impacts), "apply" if grows else "nothing",
         hard_limits(after, cluster.target_id),
+    )  # fmt: skip
+
+
+def rehearse(
+    *, cluster: Cluster, act: Callable[[], Operation | None], touches: Literal["nothing", "apply"] = "nothing"
+) -> Rehearsal:  # fmt: skip
+    """What `act`, a change of a running cluster that leaves its size as it is, would do; raises what that raises.
+
+    `touches`: "apply" where objects are rendered anew.
+    """
+    with _undone():
+        operation = act()
+        changed = Cluster.objects.select_related("tenant", "target").get(pk=cluster.pk)
+        hard = hard_limits(quota.standings(cluster.tenant_id), cluster.target_id) if touches == "apply" else {}
+    return Rehearsal(changed, operation, (), _impacts(operation), touches if operation is not None else "nothing", hard)
+
+
+def _impacts(operation: Operation | None, below: str = "") -> tuple[Impact, ...]:
+    """What an operation says of its changes; `below`: where their pointers begin in the request's body."""
+    found = operation.params["changes"] if operation is not None else ()
+    return tuple(
+        Impact(one["effect"], one["message"], below + one["pointer"], one["before"], one["after"]) for one in found
+    )
+
+
+def rehearse_restart(*, cluster: Cluster, by: User, expected_revision: int | None = None) -> Rehearsal:
+    """What `restart_cluster` would do; raises what it raises, but wants no loss confirmed."""
+    return rehearse(
+        cluster=cluster, touches="apply",
+        act=lambda: services.restart_cluster(
+            cluster=cluster, by=by, confirm=cluster.name, expected_revision=expected_revision
+        ),
     )  # fmt: skip
 
 
@@ -217,11 +245,24 @@ def ask_target(rehearsal: Rehearsal) -> TargetAnswer:
         if rehearsal.touches == "delete":
             there = rehearse_removal(client, view, volumes=rehearsal.deletes_volumes) if look.namespace else []
             return TargetAnswer(asked=True, namespace_exists=look.namespace is not None, objects=tuple(there))
-        return _with_pruned(client, view, rehearsal.cluster, _apply(client, look, view, rehearsal))
+        answer = _with_pruned(client, view, rehearsal.cluster, _apply(client, look, view, rehearsal))
+        changes = rehearsal.operation is not None and rehearsal.operation.kind == "update"
+        if changes and answer.takes_it:
+            return replace(answer, problem=_foreseen(client, view, rehearsal.cluster.target))
+        return answer
     except errors.DoorError as error:
         # Without the target, what Berth would send can still be shown.
         unchecked = _unchecked(view) if rehearsal.touches == "apply" else ()
         return TargetAnswer(asked=False, namespace_exists=None, objects=unchecked, problem=error)
+
+
+def _foreseen(client: KubeClient, view: ClusterView, target: Target) -> Blocked | None:
+    """What the members that run now say is in the way; None also where they cannot be asked."""
+    link = KubeLink(client, view.namespace, target.reach)  # type: ignore[arg-type]
+    try:
+        return ENGINES[view.engine].foresee(view, door.observe(client, view), link)
+    except LinkError:
+        return None
 
 
 def _apply(client: KubeClient, look: door.NamespaceLook, view: ClusterView, rehearsal: Rehearsal) -> TargetAnswer:

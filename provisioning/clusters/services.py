@@ -25,7 +25,7 @@ from provisioning.catalog.versions import upgrade_refused
 from provisioning.clusters import obstacles, quota, rebalance
 from provisioning.clusters.views import client_for, cluster_view
 from provisioning.credentials.certificates import Certificates, described
-from provisioning.engines.base import Change, Effect, Engine
+from provisioning.engines.base import Change, Effect, Engine, as_shown
 from provisioning.engines.registry import ENGINES, completed
 from provisioning.models import (
     CLUSTER_NAME_RULE,
@@ -183,10 +183,11 @@ def check_draft(
 def create_cluster(
     *, tenant: Tenant, by: User, name: str, engine: str, plan: str | None = None, version: str | None = None,
     target: str | None = None, spec: Mapping[str, Any] | None = None, labels: Mapping[str, str] | None = None,
-    description: str = "", request_id: str = "",
+    description: str = "", confirm: str | None = None, request_id: str = "",
 ) -> tuple[Cluster, Operation]:  # fmt: skip
     """Order a cluster; returns it and the operation that will deliver it.
 
+    `confirm`: the name again, for values that can lose data and that the plan does not say.
     Raises Invalid for anything wrong in the request, Conflict for a name in use or kept volumes, QuotaExceeded (a
     Conflict) when it does not fit the tenant's limits, Forbidden in a suspended tenant.
     """
@@ -197,6 +198,10 @@ def create_cluster(
         raise invalid_field("/name", "bad_name", f"Name: {error.messages[0]}") from error
     draft = check_draft(engine=engine, plan=plan, version=version, target=target, spec=spec or {})
     chosen, place = draft.engine, draft.target
+    risks = chosen.plan_order(draft.spec)
+    # What a plan says was chosen openly by who made the plan.
+    said = draft.plan.values if draft.plan else {}
+    _require_confirmed([one for one in risks if said.get(one.pointer[1:]) != one.after], name, confirm)
     if KEPT_VOLUMES.first(tenant=tenant.pk, target=place.pk, name=name):
         raise Conflict(
             "volumes_kept",
@@ -215,7 +220,9 @@ def create_cluster(
                 for one in chosen.endpoints(view)
             ]
             titles = [*steps.DELIVER_BEFORE, *chosen.steps(view), *steps.DELIVER_AFTER]
-            operation = _new_operation(cluster, "create", steps.fresh(titles), by, request_id)
+            operation = _new_operation(
+                cluster, "create", steps.fresh(titles), by, request_id, changes=[as_shown(one) for one in risks]
+            )
             principals = [
                 Principal(cluster=cluster, name=one.principal, secret_name=one.name, secret_key=one.password_key)
                 for one in chosen.secrets(view)
@@ -258,9 +265,11 @@ def _new_operation(
 ) -> Operation:  # fmt: skip
     """Not written yet."""
     deadline = timezone.now() + timedelta(seconds=settings.OPERATION_DEADLINE_SECONDS + longer)
+    pods = ENGINES[cluster.engine].demand(completed(cluster.engine, cluster.spec)).pods
+    told = estimate(cluster, kind, [step["key"] for step in fresh], {"pods": pods})
     return Operation(
-        cluster=cluster, kind=kind, generation=cluster.generation, params=params, steps=fresh, actor=by,
-        request_id=request_id, deadline=deadline,
+        cluster=cluster, kind=kind, generation=cluster.generation, params={"pods": pods, "estimate": told, **params},
+        steps=fresh, actor=by, request_id=request_id, deadline=deadline,
     )  # fmt: skip
 
 
@@ -433,16 +442,20 @@ def held_for_change(cluster: Cluster, by: User, expected_revision: int | None) -
     return locked
 
 
+def _require_confirmed(changes: Sequence[Change], name: str, confirm: str | None) -> None:
+    """Refuse what can lose data until the cluster's name is typed again. Raises Invalid."""
+    losses = [one.message for one in changes if one.effect == Effect.LOSS]
+    if losses and confirm != name:
+        text = f"{' '.join(losses)} If that is meant, repeat with ?confirm={name}."
+        raise invalid_field("?confirm", "confirm_name", text)
+
+
 def _begin_change(
     cluster: Cluster, kind: str, changes: Sequence[Change], edited: list[str], by: User, confirm: str | None,
     request_id: str,
 ) -> Operation:  # fmt: skip
     """Write the changed cluster, open its operation and reserve the growth."""
-    losses = [one.message for one in changes if one.effect == Effect.LOSS]
-    if losses and confirm != cluster.name:
-        raise invalid_field(
-            "?confirm", "confirm_name", f"{losses[0]} If that is meant, repeat with ?confirm={cluster.name}."
-        )
+    _require_confirmed(changes, cluster.name, confirm)
     engine = ENGINES[cluster.engine]
     effects = {one.effect for one in changes}
     longer = MOVE_SECONDS if Effect.MOVE in effects else 0
@@ -453,16 +466,9 @@ def _begin_change(
     cluster.next_look = timezone.now()
     cluster.save(update_fields=["generation", "revision", "next_look", *edited])
     titles = [*steps.DELIVER_BEFORE, *engine.change_steps(changes), *steps.DELIVER_AFTER]
-    shown = [
-        {"pointer": one.pointer, "before": one.before, "after": one.after, "effect": one.effect.value,
-         "message": one.message}
-        for one in changes
-    ]  # fmt: skip
-    pods = engine.demand(completed(cluster.engine, cluster.spec)).pods
     operation = open_operation(
-        cluster, kind, steps.fresh(titles), by, request_id, longer=longer, changes=shown, pods=pods,
-        estimate=estimate(cluster, [title.key for title in titles], pods),
-    )  # fmt: skip
+        cluster, kind, steps.fresh(titles), by, request_id, longer=longer, changes=[as_shown(one) for one in changes]
+    )
     # Last, since it takes the tenant's lock.
     quota.reserve(cluster, operation, by)
     return operation

@@ -14,7 +14,7 @@ from django.utils import timezone
 from provisioning.clusters import obstacles
 from provisioning.clusters.accounts import KIND, NO_OLD_PASSWORD, old_password_works
 from provisioning.clusters.services import held_for_change, hint, open_operation
-from provisioning.engines.base import Access, UserRules
+from provisioning.engines.base import Access, Change, Effect, UserRules, as_shown
 from provisioning.engines.registry import ENGINES
 from provisioning.models import Cluster, Operation, Principal
 from provisioning.operations import steps
@@ -85,7 +85,9 @@ def add_user(
                 "too_many_users", f"{locked.name} has {len(names)} users, which is the most there can be.",
                 suggestion="Remove one that is not needed, or let several programs share one.",
             )  # fmt: skip
-        operation = _open(locked, by, request_id, user=name, action="add")
+        text = f"{name} is made with a password of its own; every node is told, and nothing restarts."
+        changes = [_change("/name", None, name, text)]
+        operation = _open(locked, by, request_id, changes, user=name, action="add")
         made = Principal.objects.create(
             cluster=locked, name=name, access=_stored(access), version=locked.generation,
             secret_name=locked.principals.get(name=BUILT_IN).secret_name, secret_key=f"user.{name}",
@@ -103,14 +105,20 @@ def _stored(access: Access) -> dict[str, list[str]]:
     }
 
 
-def _open(cluster: Cluster, by: User, request_id: str, **params: Any) -> Operation:
+def _change(pointer: str, before: Any, after: Any, message: str) -> Change:
+    """`pointer` is below the request's body. Users never restart anything."""
+    return Change(pointer, before, after, Effect.LIVE, message)
+
+
+def _open(cluster: Cluster, by: User, request_id: str, changes: Sequence[Change], **params: Any) -> Operation:
     """Make it the cluster's new wish, and open the operation."""
     cluster.generation += 1
     cluster.revision += 1
     cluster.next_look = timezone.now()
     cluster.save(update_fields=["generation", "revision", "next_look"])
     titles = [steps.DELIVER_BEFORE[0], *ENGINES[cluster.engine].user_steps(), *steps.DELIVER_AFTER]
-    return open_operation(cluster, KIND, steps.fresh(titles), by, request_id, **params)
+    shown = [as_shown(one) for one in changes]
+    return open_operation(cluster, KIND, steps.fresh(titles), by, request_id, changes=shown, **params)
 
 
 def _held(cluster: Cluster, by: User, name: str, expected_revision: int | None) -> tuple[Cluster, Principal]:
@@ -147,12 +155,33 @@ def edit_user(
             wished = _stored(merged)
         if (wished, on) == (user.access, user.enabled):
             return None
-        operation = _open(locked, by, request_id, user=name, action="edit")
+        changes = _edits(user, wished, on)
+        operation = _open(locked, by, request_id, changes, user=name, action="edit")
         user.access, user.enabled = wished, on
         user.revision += 1
         user.save(update_fields=["access", "enabled", "revision"])
     hint(cluster.pk)
     return operation
+
+
+def _edits(user: Principal, access: Mapping[str, list[str]] | None, enabled: bool) -> list[Change]:
+    """What an edit changes, field by field."""
+    changes = []
+    at_once = "Works at once on every node, for connections that are open, too."
+    if access is None and user.access is not None:
+        changes.append(_change("/everything", False, True, f"{user.name} may do everything. {at_once}"))
+    elif access is not None:
+        before = user.access or {}
+        changes += [
+            _change(f"/{key}", before.get(key), after, at_once)
+            for key, after in access.items() if before.get(key) != after
+        ]  # fmt: skip
+    if enabled != user.enabled:
+        text = f"{user.name} can sign in again." if enabled else (
+            f"Nobody can sign in as {user.name} any more; connections that are open stay."
+        )  # fmt: skip
+        changes.append(_change("/enabled", user.enabled, enabled, text))
+    return changes
 
 
 def remove_user(
@@ -166,7 +195,8 @@ def remove_user(
                 "user_stays", "The user default belongs to the cluster.",
                 suggestion="Disable it instead: PATCH it with enabled false.",
             )  # fmt: skip
-        operation = _open(locked, by, request_id, user=name, action="remove")
+        text = f"Nobody can sign in as {name} any more, and its connections are cut."
+        operation = _open(locked, by, request_id, [_change("", name, None, text)], user=name, action="remove")
         user.delete()
     hint(cluster.pk)
     return operation
@@ -195,8 +225,15 @@ def rotate_password(
                 f"Pods of {locked.name} run an older template; their exporters may still sign in as default.",
                 suggestion="Restart the cluster first (POST …/restart): one pod at a time, clients go on.",
             )
-        operation = _open(locked, by, request_id, user=name, action="rotate")
         now = timezone.now()
+        text = (
+            f"{name} gets a new password; the one before works beside it until {now + overlap:%Y-%m-%d %H:%M} UTC, "
+            "when every connection of the user is cut once."
+            if overlap else
+            f"{name} gets a new password; the one before ends at once, and every connection of the user is cut."
+        )  # fmt: skip
+        change = _change("/overlap_seconds", None, int(overlap.total_seconds()), text)
+        operation = _open(locked, by, request_id, [change], user=name, action="rotate")
         fields: dict[str, Any] = dict(NO_OLD_PASSWORD)
         if overlap:
             fields |= {"old_version": user.version, "old_until": now + overlap, "old_until_unused": until_unused}
@@ -220,7 +257,8 @@ def revoke_old_password(
             raise Conflict(
                 "no_old_password", f"{name} has no old password.", suggestion="Rotate it to end the present one."
             )
-        operation = _open(locked, by, request_id, user=name, action="revoke-old")
+        text = f"The old password of {name} ends at once, and every connection of the user is cut once."
+        operation = _open(locked, by, request_id, [_change("", None, None, text)], user=name, action="revoke-old")
         user.old_until = timezone.now()
         user.revision += 1
         user.save(update_fields=["old_until", "revision"])

@@ -461,6 +461,7 @@ class Advance:
     `gate` is what the change of a running cluster waits at, when an administrator might let it pass.
     `users` is None where the engine has none of its own, or they were not looked up.
     `served` is None where traffic is not encrypted, or nobody was there to be asked.
+    `drift` says which settings in force are not the wished ones, "" when all are, None where nobody was asked.
     """
 
     healthy: bool
@@ -478,6 +479,7 @@ class Advance:
     gate: Gate | None = None
     users: UsersSeen | None = None
     served: Served | None = None
+    drift: str | None = None
 
 
 @dataclass(frozen=True)
@@ -534,6 +536,14 @@ class Change:
     after: Any
     effect: Effect
     message: str
+
+
+def as_shown(change: Change) -> dict[str, Any]:
+    """As operations keep and show it."""
+    return {
+        "pointer": change.pointer, "before": change.before, "after": change.after, "effect": change.effect.value,
+        "message": change.message,
+    }  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -607,6 +617,9 @@ class Engine(Protocol):
     def check(self, spec: Spec) -> Sequence[Problem]:
         """Rules between fields. Kinds, limits and unknown keys were checked from `fields` before this is called."""
 
+    def plan_order(self, spec: Spec) -> Sequence[Change]:
+        """What a new cluster of this spec risks from the start; a LOSS among these has to be confirmed."""
+
     def preflight(self, spec: Spec, target: TargetView) -> Sequence[Problem]:
         """Rules that need the target, such as more replicas than nodes under the hard spread rule."""
 
@@ -651,6 +664,11 @@ class Engine(Protocol):
 
     def observe(self, cluster: ClusterView, world: World, link: Link) -> Advance:
         """What `advance` sees, with nothing done about it and nothing asked of the core. Raises LinkError at most."""
+
+    def foresee(self, cluster: ClusterView, world: World, link: Link) -> Blocked | None:
+        """Why the running cluster could not become what is wished, as far as its members tell now. Asks, and changes
+        nothing. Raises LinkError at most.
+        """
 
     def prove(self, cluster: ClusterView, world: World, link: Link) -> Proof:
         """Write and read back through the advertised address with the issued credential. Raises LinkError at most."""

@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from django.utils import timezone
 
-from provisioning.clusters.rehearsal import rehearse_edit
-from provisioning.clusters.services import change_cluster, create_cluster, restart_cluster
+from provisioning.clusters.rehearsal import rehearse_create, rehearse_delete, rehearse_edit
+from provisioning.clusters.services import (
+    change_cluster,
+    create_cluster,
+    delete_cluster,
+    rebalance_cluster,
+    restart_cluster,
+)
+from provisioning.clusters.users import add_user, rotate_password
+from provisioning.engines.base import Access
 from provisioning.models import Cluster, Operation, OperationState, Phase, Target
 from tenants.models import Tenant, User
 
@@ -60,3 +69,35 @@ def test_changes_of_other_steps_and_on_other_targets_tell_nothing(cluster: Clust
         version="7.0.15", spec=cluster.spec, phase=Phase.READY,
     )  # fmt: skip
     assert restart_cluster(cluster=elsewhere, by=alice).params["estimate"] is None
+
+
+def test_an_order_and_a_deletion_are_told_by_past_ones_too(cluster: Cluster, acme: Tenant, alice: User) -> None:
+    ended(cluster.operations.get(), 40)
+    order: dict[str, Any] = {"tenant": acme, "by": alice, "engine": "redis", "plan": "redis-dev"}
+    rehearsed = rehearse_create(name="second", **order).operation
+    second, operation = create_cluster(name="second", **order)
+    assert rehearsed is not None
+    assert rehearsed.params["estimate"] == operation.params["estimate"] == {"seconds": 40.0, "based_on": 1}
+    ended(operation, 50)
+    assert rehearse_delete(cluster=cluster, by=alice).operation.params["estimate"] is None  # type: ignore[union-attr]
+    ended(delete_cluster(cluster=second, by=alice), 6)
+    assert delete_cluster(cluster=cluster, by=alice).params["estimate"] == {"seconds": 6.0, "based_on": 1}
+
+
+def test_evening_out_is_told_by_the_hand_over(cluster: Cluster, alice: User) -> None:
+    for hand_overs, seconds in ((2, 8), (1, 5)):
+        Cluster.objects.filter(pk=cluster.pk).update(spread={"hand_overs": hand_overs})
+        ended(rebalance_cluster(cluster=cluster, by=alice), seconds)
+    Cluster.objects.filter(pk=cluster.pk).update(spread={"hand_overs": 3})
+    operation = rebalance_cluster(cluster=cluster, by=alice)
+    # The median of 4 and 5 s, three times.
+    assert operation.params["estimate"] == {"seconds": 13.5, "based_on": 2}
+    assert "3 hand-overs make masters even" in operation.params["changes"][0]["message"]
+
+
+def test_changes_of_users_are_told_by_past_ones(cluster: Cluster, alice: User) -> None:
+    _, operation = add_user(cluster=cluster, by=alice, name="app", access=Access(("orders:",), (), ("read",)))
+    assert operation.params["estimate"] is None
+    ended(operation, 3)
+    operation = rotate_password(cluster=cluster, by=alice, name="app", overlap=timedelta(hours=1))
+    assert operation.params["estimate"] == {"seconds": 3.0, "based_on": 1}

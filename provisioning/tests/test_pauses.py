@@ -178,6 +178,21 @@ def test_a_paused_cluster_is_watched_and_told_about_but_nothing_is_done_to_it(
     assert not cluster.operations.open().exists()
 
 
+def test_settings_that_differ_while_a_cluster_is_paused_are_a_condition_of_it(
+    cluster: Cluster, alice: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pause_cluster(cluster=cluster, by=alice, reason="tuning by hand")
+    watched(cluster, Advance(healthy=True, drift="orders-s0-0: hz is 20, wished is 10"), monkeypatch)
+    told = next(one for one in cluster.conditions if one["type"] == "SettingsInForce")
+    assert (told["status"], told["reason"]) == ("False", "Drifted")
+    assert "hz is 20, wished is 10" in told["message"]
+    # A member that does not answer says nothing new.
+    watched(cluster, Advance(healthy=False, reason="x"), monkeypatch)
+    assert conditions(cluster)["SettingsInForce"] == "False"
+    watched(cluster, Advance(healthy=True, drift=""), monkeypatch)
+    assert conditions(cluster)["SettingsInForce"] == "True"
+
+
 @pytest.mark.control_plane
 def test_what_is_paused_is_not_applied_before_it_is_resumed(
     live: Target, ordered: tuple[Cluster, Operation], alice: User, control_plane: Sandbox

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import secrets
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -14,8 +17,10 @@ from django.utils import timezone
 
 from provisioning.apply import door
 from provisioning.apply.client import KubeClient
-from provisioning.clusters.reconcile import Lost, claim, look, reconcile
+from provisioning.clusters.reconcile import Lost, _obey, claim, look, reconcile
 from provisioning.clusters.services import change_cluster, create_cluster, delete_cluster
+from provisioning.clusters.views import client_for, cluster_view
+from provisioning.engines.base import Advance
 from provisioning.models import Cluster, Operation, OperationState, Phase, Target
 from sandbox import Sandbox
 from tenants.models import Tenant, User
@@ -75,31 +80,41 @@ def test_all_manifests_are_applied_and_the_operation_says_what_it_waits_for(
     assert len(names(control_plane, "secret", cluster)) == 1
 
 
-@pytest.mark.parametrize("calls", [1, 2, 3, 5, 8])
-def test_a_worker_that_dies_at_any_call_is_followed_by_one_that_finishes_applying(
-    live: Target,
-    ordered: tuple[Cluster, Operation],
-    control_plane: Sandbox,
-    monkeypatch: pytest.MonkeyPatch,
-    calls: int,
-) -> None:
-    cluster, operation = ordered
+class Killed(BaseException):
+    """The worker was killed before a call."""
+
+
+@contextmanager
+def killed_after(calls: int, *, of: str = "", on: str = "") -> Iterator[None]:
+    """A worker that is killed when it has made so many calls of Kubernetes' API (`of` a method, `on` such paths)."""
     real, left = KubeClient.request, [calls]
 
-    class Killed(BaseException):
-        pass
+    def request(self: KubeClient, method: str, path: str, *args: Any, **kwargs: Any) -> Any:
+        if of in ("", method) and on in path:
+            left[0] -= 1
+            if left[0] < 0:
+                raise Killed
+        return real(self, method, path, *args, **kwargs)
 
-    def request(self: object, *args: object, **kwargs: object) -> object:
-        left[0] -= 1
-        if left[0] < 0:
-            raise Killed
-        return real(self, *args, **kwargs)  # type: ignore[arg-type]
-
-    with monkeypatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch:
         patch.setattr(KubeClient, "request", request)
         with pytest.raises(Killed):
-            reconcile(cluster.pk)
+            yield
+
+
+def lose_claim(cluster: Cluster) -> None:
+    """The killed worker's claim runs out."""
     Cluster.objects.filter(pk=cluster.pk).update(claimed_until=timezone.now() - timedelta(seconds=1))
+
+
+@pytest.mark.parametrize("calls", [1, 2, 3, 5, 8])
+def test_a_worker_that_dies_at_any_call_is_followed_by_one_that_finishes_applying(
+    live: Target, ordered: tuple[Cluster, Operation], control_plane: Sandbox, calls: int
+) -> None:
+    cluster, operation = ordered
+    with killed_after(calls):
+        reconcile(cluster.pk)
+    lose_claim(cluster)
     reconcile(cluster.pk)
     operation.refresh_from_db()
     assert operation.steps[0]["state"] == "done"
@@ -317,3 +332,136 @@ def test_a_worker_that_read_the_cluster_before_a_change_does_not_judge_the_chang
     cluster.refresh_from_db()
     operation.refresh_from_db()
     assert (cluster.observed_generation, operation.steps[0]["state"]) == (2, "done")
+
+
+GROWS = {
+    "apiVersion": "storage.k8s.io/v1", "kind": "StorageClass", "metadata": {"name": "standard"},
+    "provisioner": "kubernetes.io/no-provisioner", "allowVolumeExpansion": True,
+}  # fmt: skip
+
+
+def claims(control_plane: Sandbox, cluster: Cluster) -> dict[str, Any]:
+    """Name to each volume claim of the cluster."""
+    selector = f"berth.io/cluster-id={cluster.pk}"
+    found = control_plane.kubectl("-n", namespace(cluster), "get", "pvc", "-l", selector, "-o", "json").stdout
+    return {item["metadata"]["name"]: item for item in json.loads(found)["items"]}
+
+
+@pytest.fixture
+def bind(control_plane: Sandbox) -> Iterator[Callable[[Cluster, int], None]]:
+    """Waits for a cluster's claims, and gives each a volume: there is no provisioner here."""
+    made: list[dict[str, Any]] = [GROWS]
+
+    def wait(cluster: Cluster, count: int) -> None:
+        deadline = time.monotonic() + 30
+        while len(found := claims(control_plane, cluster)) < count:
+            assert time.monotonic() < deadline, "the claims are made"
+            time.sleep(0.1)
+        made.extend(_volume(namespace(cluster), claim) for claim in found.values())
+        applied = control_plane.kubectl("apply", "-f", "-", input=json.dumps(_list(made)))
+        assert applied.returncode == 0, applied.stderr
+        while {claim["status"]["phase"] for claim in claims(control_plane, cluster).values()} != {"Bound"}:
+            assert time.monotonic() < deadline, "the claims are bound"
+            time.sleep(0.1)
+
+    yield wait
+    # Others share the API server: to them a class that is there is the only one there is.
+    control_plane.kubectl("delete", "--wait=false", "-f", "-", input=json.dumps(_list(made)))
+
+
+def _list(items: list[dict[str, Any]]) -> dict[str, Any]:
+    return {"apiVersion": "v1", "kind": "List", "items": items}
+
+
+def _volume(namespace: str, claim: dict[str, Any]) -> dict[str, Any]:
+    """One that no other claim can take."""
+    name, uid = claim["metadata"]["name"], claim["metadata"]["uid"]
+    reference = {
+        "namespace": namespace, "name": name, "uid": uid, "apiVersion": "v1", "kind": "PersistentVolumeClaim"
+    }  # fmt: skip
+    return {
+        "apiVersion": "v1", "kind": "PersistentVolume", "metadata": {"name": f"pv-{uid}"},
+        "spec": {
+            "capacity": {"storage": "1Gi"}, "accessModes": ["ReadWriteOnce"], "storageClassName": "standard",
+            "hostPath": {"path": "/nowhere"}, "claimRef": reference,
+        },
+    }  # fmt: skip
+
+
+def pod_uids(control_plane: Sandbox, cluster: Cluster) -> set[str]:
+    selector = f"berth.io/cluster-id={cluster.pk}"
+    path = "jsonpath={.items[*].metadata.uid}"
+    found = control_plane.kubectl("-n", namespace(cluster), "get", "pods", "-l", selector, "-o", path)
+    return set(found.stdout.split())
+
+
+# Each claim is told to ask for more, then the set is deleted without its pods and made anew: shard by shard.
+@pytest.mark.parametrize(
+    ("calls", "method", "path"),
+    [(0, "PATCH", "claims/data-"), (3, "PATCH", "claims/data-"), (0, "DELETE", "/statefulsets/"),
+     (2, "DELETE", "/statefulsets/"), (0, "PATCH", "/statefulsets/"), (2, "PATCH", "/statefulsets/")],
+)  # fmt: skip
+@pytest.mark.usefixtures("live")
+def test_a_worker_killed_while_volumes_grow_is_followed_by_one_that_finishes(
+    acme: Tenant, alice: User, control_plane: Sandbox, bind: Callable[[Cluster, int], None], calls: int, method: str,
+    path: str,
+) -> None:  # fmt: skip
+    name = f"c-{secrets.token_hex(4)}"
+    cluster = delivered(create_cluster(tenant=acme, by=alice, name=name, engine="redis", plan="redis-dev")[0])
+    bind(cluster, 6)
+    pods = pod_uids(control_plane, cluster)
+    change_cluster(cluster=cluster, by=alice, spec={"storageGiB": 2})
+    with killed_after(calls, of=method, on=path):
+        reconcile(cluster.pk)
+    lose_claim(cluster)
+    for _ in range(3):
+        reconcile(cluster.pk)
+    asked = {claim["spec"]["resources"]["requests"]["storage"] for claim in claims(control_plane, cluster).values()}
+    assert asked == {"2Gi"}
+    selector = f"berth.io/cluster-id={cluster.pk}"
+    wanted = "jsonpath={.items[*].spec.volumeClaimTemplates[0].spec.resources.requests.storage}"
+    sets = control_plane.kubectl("-n", namespace(cluster), "get", "statefulset", "-l", selector, "-o", wanted)
+    assert sets.stdout.split() == ["2Gi"] * 3
+    assert pod_uids(control_plane, cluster) == pods, "none was ended for it"
+
+
+@pytest.mark.parametrize("calls", range(4))
+@pytest.mark.usefixtures("live")
+def test_a_worker_killed_while_members_are_removed_is_followed_by_one_that_finishes(
+    acme: Tenant, alice: User, control_plane: Sandbox, bind: Callable[[Cluster, int], None], calls: int
+) -> None:
+    name = f"c-{secrets.token_hex(4)}"
+    ordered, _ = create_cluster(tenant=acme, by=alice, name=name, engine="redis", plan="redis-dev", spec={"shards": 4})
+    cluster = delivered(ordered)
+    bind(cluster, 8)
+    change_cluster(cluster=cluster, by=alice, spec={"shards": 3})
+    reconcile(cluster.pk)
+    empty = [("StatefulSet", f"{name}-s3"), ("PodDisruptionBudget", f"{name}-s3")]
+    volumes = [("PersistentVolumeClaim", f"data-{name}-s3-{ordinal}") for ordinal in (0, 1)]
+
+    def remove() -> None:
+        """What reconcile does when the engine says that these are empty."""
+        claimed = claim(cluster.pk)
+        assert claimed is not None
+        view, client = cluster_view(claimed.cluster, changing=True), client_for(claimed.cluster.target)
+        for retired in (empty, volumes):
+            seen = Advance(healthy=False, retired=tuple(retired))
+            _obey(claimed, view, client, door.observe(client, view), seen, None)
+
+    with killed_after(calls, of="DELETE"):
+        remove()
+    lose_claim(cluster)
+    remove()
+    assert sorted(names(control_plane, "statefulset", cluster)) == [
+        f"statefulset.apps/{name}-s{shard}" for shard in range(3)
+    ]
+    assert len(names(control_plane, "poddisruptionbudget", cluster)) == 3
+    deadline = time.monotonic() + 30
+    while len(left := claims(control_plane, cluster)) > 6:
+        assert time.monotonic() < deadline, "their volumes go"
+        for pod in ("0", "1"):
+            # There is no kubelet that would say that they have ended.
+            control_plane.kubectl("-n", namespace(cluster), "delete", "pod", f"{name}-s3-{pod}", "--force")
+    assert sorted(left) == sorted(f"data-{name}-s{shard}-{ordinal}" for shard in range(3) for ordinal in (0, 1))
+    cluster.refresh_from_db()
+    assert not [entry for entry in cluster.inventory if entry["name"] == f"{name}-s3"]

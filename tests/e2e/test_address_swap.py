@@ -1,13 +1,14 @@
 """Why addresses rest: two Redis clusters are stopped and started, and one comes back under the other's addresses.
 
-Plain Redis, as any team would run it, on real nodes; addresses by Calico's objects and the sandbox's model of Calico's
-choice. The service runs all the time. What differs is the one label on the namespace.
+Plain Redis, as any team would run it, and two clusters of Berth's, on real nodes; addresses by Calico's objects and the
+sandbox's model of Calico's choice. The service runs all the time. What differs is the one label on the namespace.
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
+import os
 import re
 import secrets
 import subprocess
@@ -20,6 +21,9 @@ from typing import Any
 
 import pytest
 
+from dev.portal import Api
+from dev.stack import CLUSTERS, Stack, running_stack
+from dev.stack import NAMESPACE as BERTHS
 from ipreserve import install, kube
 from ipreserve.kube import Kube
 from ipreserve.records import State, address
@@ -319,3 +323,119 @@ def test_with_the_label_nobody_answers_there_and_the_clusters_stay_apart(service
         assert {one for one in were if kept[address(one)].state is State.FREED} == were
         assert {address(one) for one in were} <= {a for one in store.all_barred().values() for a in one.addresses}
         assert (service.swaps("yes"), service.swaps("no")) == (0, now.swaps_were)
+
+
+# --- the same with Berth's clusters -----------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def portal(calico_cluster: Sandbox) -> Iterator[Stack]:
+    """A portal on the same target; namespaces it makes have the label."""
+    with running_stack(name="swap", sandbox=calico_cluster, fast=True) as running:
+        yield running
+
+
+@dataclass(frozen=True)
+class Berths:
+    """One Redis Cluster ordered from Berth."""
+
+    stack: Stack
+    api: Api
+    name: str
+    password: str
+
+    @property
+    def path(self) -> str:
+        return f"{CLUSTERS}/{self.name}"
+
+    def read(self) -> dict[str, Any]:
+        found: dict[str, Any] = self.api.request("GET", self.path)
+        return found
+
+    def addresses(self) -> dict[str, str]:
+        """Pod to its address, "" while it has none."""
+        label = f"app.kubernetes.io/instance={self.name}"
+        found = self.stack.kubectl("-n", BERTHS, "get", "pods", "-l", label, "-o", "json").stdout
+        return {one["metadata"]["name"]: one["status"].get("podIP", "") for one in json.loads(found)["items"]}
+
+    def scale(self, replicas: int, pods: int) -> None:
+        """Make every shard so large, by hand; returns when there are so many pods with an address."""
+        label = f"app.kubernetes.io/instance={self.name}"
+        done = self.stack.kubectl("-n", BERTHS, "scale", "statefulset", "-l", label, f"--replicas={replicas}")
+        assert done.returncode == 0, done.stderr
+        eventually(
+            lambda: len(found := self.addresses()) == pods and all(found.values()), f"{self.name} has {pods} pods"
+        )
+
+    def ask(self, address: str, *words: str) -> str:
+        sandbox = self.stack.sandbox
+        assert sandbox is not None
+        environment = {**os.environ, "REDISCLI_AUTH": self.password}
+        return sandbox.exec(["redis-cli", "-c", "-h", address, *words], env=environment, timeout=10).stdout.strip()
+
+    def known(self) -> set[str]:
+        """All ids that any of its servers knows."""
+        listed = [self.ask(address, "cluster", "nodes") for address in self.addresses().values()]
+        return {line.split()[0] for text in listed for line in text.splitlines() if len(line.split()) > 7}
+
+    def is_well(self) -> bool:
+        cluster = self.read()
+        return cluster["phase"] == "ready" and not cluster["causes"]
+
+
+@contextlib.contextmanager
+def two_of_berth(stack: Stack) -> Iterator[tuple[Berths, Berths]]:
+    """Orders with 6 pods and carts with 8; deleted with their volumes at the end."""
+    api = stack.api()
+    made = []
+    try:
+        for kind, shards in (("orders", 3), ("carts", 4)):
+            name = f"{kind}-{secrets.token_hex(3)}"
+            body = {"engine": "redis", "name": name, "plan": "redis-dev", "spec": {"shards": shards}}
+            answer = api.request("POST", CLUSTERS, body, headers={"Idempotency-Key": name})
+            made.append(name)
+            ended = api.follow(answer["operation"])
+            assert ended["state"] == "succeeded", ended["error"]
+        passwords = [api.request("POST", f"{CLUSTERS}/{name}/credentials/default/reveal")["password"] for name in made]
+        orders, carts = (Berths(stack, api, *one) for one in zip(made, passwords, strict=True))
+        yield orders, carts
+    finally:
+        for name in made:
+            api.follow(api.request("DELETE", f"{CLUSTERS}/{name}?volumes=delete&confirm={name}")["operation"])
+
+
+def stop_and_start_in_the_other_order(client: Client, orders: Berths, carts: Berths) -> None:
+    """Both are stopped by hand, as for work on the machines; carts, which is larger, comes back first."""
+    for one, replicas, pods in ((orders, 0, 0), (carts, 0, 0)):
+        one.scale(replicas, pods)
+    eventually(lambda: given_up(client), "the empty block is given up")
+    for one, replicas, pods in ((carts, 2, 8), (orders, 2, 6)):
+        one.scale(replicas, pods)
+
+
+@pytest.mark.parametrize("protected", [False, True], ids=["without-the-label", "with-the-label"])
+def test_two_clusters_of_berth_stay_apart_and_only_with_the_label_get_no_address_of_each_other(
+    service: Service, own_pool: Client, portal: Stack, protected: bool
+) -> None:
+    with two_of_berth(portal) as (orders, carts):
+        mine, others = orders.known(), carts.known()
+        assert (len(mine), len(others), mine & others) == (6, 8, set())
+        for one in (orders, carts):
+            first = next(iter(one.addresses().values()))
+            assert one.ask(first, "set", "whose", one.name) == "OK"
+            # Otherwise Berth would bring everything back at once, the label too.
+            one.api.request("POST", f"{one.path}/pause", {"reason": "the machines are worked on"})
+        orders_were, carts_were = set(orders.addresses().values()), set(carts.addresses().values())
+        if not protected:
+            assert portal.kubectl("label", "namespace", BERTHS, "ip-reserve-").returncode == 0
+        stop_and_start_in_the_other_order(own_pool, orders, carts)
+        orders_are, carts_are = set(orders.addresses().values()), set(carts.addresses().values())
+        were, are = orders_were | carts_were, orders_are | carts_are
+        assert (orders_were <= carts_are, bool(were & are)) == (not protected, not protected)
+        for one in (orders, carts):
+            one.api.request("POST", f"{one.path}/resume")
+        for one in (orders, carts):
+            eventually(one.is_well, f"{one.name} is well again", seconds=180)
+        assert (orders.known(), carts.known()) == (mine, others)
+        for one in (orders, carts):
+            assert one.ask(next(iter(one.addresses().values())), "get", "whose") == one.name

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 from collections.abc import Iterator, Mapping
 from datetime import datetime
 from typing import Any
@@ -103,6 +104,24 @@ def test_a_worker_killed_in_a_restart_is_replaced_and_every_pod_restarts_once(
     events = placed.api.request("GET", f"{placed.path}/events?limit=100")["items"]
     restarted = [event["object"] for event in events if event["reason"] == "Restart"]
     assert sorted(restarted) == sorted(f"pod/{name}" for name in before)
+
+
+def test_a_dry_run_asks_the_members_whether_their_data_fits(stack: Stack, order: OrderCluster) -> None:
+    placed = order(plan="redis-dev")
+    sandbox = embedded(stack)
+    smaller = {"spec": {"maxmemoryPercent": 40}}
+    told = placed.api.request("PATCH", f"{placed.path}?dry_run=true", smaller)
+    assert (told["target"]["takes_it"], told["target"]["problem"]) == (True, None)
+    host = placed.read()["endpoints"][0]["host"]
+    environment = {**os.environ, "REDISCLI_AUTH": placed.password()}
+    # One value of 60 MiB, of 51 that would be allowed.
+    words = ["redis-cli", "-c", "-h", host, "SETRANGE", "large", str(60 * 2**20), "x"]
+    written = sandbox.exec(words, env=environment, timeout=60)
+    assert written.stdout.strip() == str(60 * 2**20 + 1), written.stdout + written.stderr
+    told = placed.api.request("PATCH", f"{placed.path}?dry_run=true", smaller)
+    assert (told["target"]["takes_it"], told["target"]["problem"]["code"]) == (False, "data_does_not_fit")
+    assert "are in use" in told["target"]["problem"]["message"]
+    assert placed.read()["spec"]["maxmemoryPercent"] == 75
 
 
 def test_zookeeper_restarts_its_leader_last(stack: Stack, order: OrderCluster) -> None:

@@ -30,15 +30,27 @@ export async function getDeletedCluster(path: ClusterPath, id: string, signal: A
 }
 
 /** The answer to a real change: only a dry run is answered with a rehearsal. */
-async function accepted(answer: Promise<Accepted | Rehearsal>): Promise<Accepted> {
+export async function accepted(answer: Accepted | Rehearsal | Promise<Accepted | Rehearsal>): Promise<Accepted> {
   const change = await answer;
   if ("dry_run" in change) throw new TypeError("A change was answered with a rehearsal of it.");
   return change;
 }
 
-/** Order a cluster. The same `key` with the same order is safe to send again: it is executed once. */
-export function createCluster(tenant: string, order: ClusterOrder, key: string): Promise<Accepted> {
-  const params = { path: { tenant }, header: { "Idempotency-Key": key } };
+/** The answer to a dry run. */
+async function rehearsal(answer: Promise<object>): Promise<Rehearsal> {
+  const found = await answer;
+  if (!("dry_run" in found)) throw new TypeError("A rehearsal was answered with a change.");
+  return found as Rehearsal;
+}
+
+/**
+ * Order a cluster. The same `key` with the same order is safe to send again: it is executed once.
+ * `confirm`: its name typed again, for what can lose data.
+ */
+export function createCluster(
+  tenant: string, order: ClusterOrder, confirm: string | undefined, key: string,
+): Promise<Accepted> {
+  const params = { path: { tenant }, query: confirm === undefined ? {} : { confirm }, header: { "Idempotency-Key": key } };
   return accepted(body(client.POST(LIST, { params, body: order })));
 }
 
@@ -46,11 +58,9 @@ export function createCluster(tenant: string, order: ClusterOrder, key: string):
 export type SpecPatch = Record<string, unknown>;
 
 /** What a change of the spec would do; nothing is changed. */
-export async function rehearseChange(path: ClusterPath, spec: SpecPatch, signal: AbortSignal): Promise<Rehearsal> {
+export function rehearseChange(path: ClusterPath, spec: SpecPatch, signal: AbortSignal): Promise<Rehearsal> {
   const params = { path, query: { dry_run: true } };
-  const answer = await body(client.PATCH(ONE, { params, body: { spec }, signal }));
-  if (!("dry_run" in answer)) throw new TypeError("A rehearsal was answered with a change.");
-  return answer;
+  return rehearsal(body(client.PATCH(ONE, { params, body: { spec }, signal })));
 }
 
 /** Change the spec of the cluster as it was at `revision`; `confirm`: its name typed again, for what can lose data. */
@@ -65,11 +75,9 @@ export async function changeCluster(
 }
 
 /** What going to another version would do; nothing is changed. */
-export async function rehearseUpgrade(path: ClusterPath, version: string, signal: AbortSignal): Promise<Rehearsal> {
+export function rehearseUpgrade(path: ClusterPath, version: string, signal: AbortSignal): Promise<Rehearsal> {
   const params = { path, query: { dry_run: true } };
-  const answer = await body(client.PATCH(ONE, { params, body: { version }, signal }));
-  if (!("dry_run" in answer)) throw new TypeError("A rehearsal was answered with a change.");
-  return answer;
+  return rehearsal(body(client.PATCH(ONE, { params, body: { version }, signal })));
 }
 
 /** Go to another version; `confirm`: the cluster's name typed again, where that loses data. */
@@ -83,16 +91,26 @@ export async function upgradeCluster(
   return answer;
 }
 
+/** What a restart of every pod would do; nothing is done. */
+export function rehearseRestart(path: ClusterPath, signal: AbortSignal): Promise<Rehearsal> {
+  return rehearsal(body(client.POST(`${ONE}/restart`, { params: { path, query: { dry_run: true } }, signal })));
+}
+
 /** Restart every pod, one at a time; `confirm`: the cluster's name typed again, where a restart loses data. */
 export function restartCluster(path: ClusterPath, revision: number, confirm: string): Promise<Accepted> {
   const params = { path, query: confirm === "" ? {} : { confirm }, header: { "If-Match": `"${revision}"` } };
-  return body(client.POST(`${ONE}/restart`, { params }));
+  return accepted(body(client.POST(`${ONE}/restart`, { params })));
+}
+
+/** What evening out the masters would do; nothing is done. */
+export function rehearseRebalance(path: ClusterPath, signal: AbortSignal): Promise<Rehearsal> {
+  return rehearsal(body(client.POST(`${ONE}/rebalance-masters`, { params: { path, query: { dry_run: true } }, signal })));
 }
 
 /** Have replicas take over until masters are even over the nodes. */
 export function rebalanceMasters(path: ClusterPath, revision: number): Promise<Accepted> {
   const params = { path, header: { "If-Match": `"${revision}"` } };
-  return body(client.POST(`${ONE}/rebalance-masters`, { params }));
+  return accepted(body(client.POST(`${ONE}/rebalance-masters`, { params })));
 }
 
 /** The order for another cluster like this one, all but its name; and what could not be taken over. */
@@ -111,10 +129,20 @@ export function resumeCluster(path: ClusterPath, revision: number): Promise<Clus
   return body(client.POST(`${ONE}/resume`, { params: { path, header: { "If-Match": `"${revision}"` } } }));
 }
 
+/** What a deletion would do; nothing is deleted. */
+export function rehearseDelete(path: ClusterPath, volumes: VolumesChoice, signal: AbortSignal): Promise<Rehearsal> {
+  const query = { ...deletion(path, volumes), dry_run: true };
+  return rehearsal(body(client.DELETE(ONE, { params: { path, query }, signal })));
+}
+
+function deletion(path: ClusterPath, volumes: VolumesChoice) {
+  return volumes === "delete" ? { volumes, confirm: path.name } : { volumes };
+}
+
 /** Delete the cluster as it was at `revision`; refused when people changed it since. */
 export function deleteCluster(path: ClusterPath, revision: number, volumes: VolumesChoice): Promise<Accepted> {
-  const query = volumes === "delete" ? { volumes, confirm: path.name } : { volumes };
-  return accepted(body(client.DELETE(ONE, { params: { path, query, header: { "If-Match": `"${revision}"` } } })));
+  const params = { path, query: deletion(path, volumes), header: { "If-Match": `"${revision}"` } };
+  return accepted(body(client.DELETE(ONE, { params })));
 }
 
 export async function listEvents(path: ClusterPath, limit: number, signal: AbortSignal): Promise<ClusterEvent[]> {

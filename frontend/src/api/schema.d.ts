@@ -719,7 +719,7 @@ export interface paths {
         put?: never;
         /**
          * Order a cluster
-         * @description Needs the role developer or owner. Everything that can be known at once is checked before anything is written; follow the operation for the rest. 200 answers a dry run.
+         * @description Needs the role developer or owner. Everything that can be known at once is checked before anything is written; follow the operation for the rest. 200 answers a dry run. What can lose data, and is not said by the plan, wants `confirm`.
          */
         post: operations["createCluster"];
         delete?: never;
@@ -887,7 +887,7 @@ export interface paths {
         put?: never;
         /**
          * Restart every pod of a cluster
-         * @description One pod at a time, replicas first, as gently as the engine can. Pods that are outdated are brought up to date by it. Where it loses data, such as without persistence, it wants `confirm`.
+         * @description One pod at a time, replicas first, as gently as the engine can. Pods that are outdated are brought up to date by it. Where it loses data, such as without persistence, it wants `confirm`. 200 answers a dry run.
          */
         post: operations["restartCluster"];
         delete?: never;
@@ -907,7 +907,7 @@ export interface paths {
         put?: never;
         /**
          * Make masters even over the nodes
-         * @description Replicas that are in step take over, one shard at a time, until masters per node are as even as their places allow (see `spread`). Waits while the cluster is not well; can be canceled between two. 409 `cannot_rebalance` where nothing could take over.
+         * @description Replicas that are in step take over, one shard at a time, until masters per node are as even as their places allow (see `spread`). Waits while the cluster is not well; can be canceled between two. 409 `cannot_rebalance` where nothing could take over. 200 answers a dry run.
          */
         post: operations["rebalanceMasters"];
         delete?: never;
@@ -1071,7 +1071,7 @@ export interface paths {
         put?: never;
         /**
          * Add a user to a cluster
-         * @description Berth makes its password, and tells every node without a restart; reveal it by …/credentials/{name}/reveal. If-Match is about the cluster.
+         * @description Berth makes its password, and tells every node without a restart; reveal it by …/credentials/{name}/reveal. If-Match is about the cluster. 200 answers a dry run.
          */
         post: operations["addUser"];
         delete?: never;
@@ -1096,14 +1096,14 @@ export interface paths {
         post?: never;
         /**
          * Remove a user from a cluster
-         * @description Its connections are cut. `default` stays (409 `user_stays`); it can be disabled.
+         * @description Its connections are cut. `default` stays (409 `user_stays`); it can be disabled. 200 answers a dry run.
          */
         delete: operations["removeUser"];
         options?: never;
         head?: never;
         /**
          * Change what a user may do
-         * @description A JSON merge patch (RFC 7396). Works at once on every node, for connections that are open, too. 200 when all stays as it is.
+         * @description A JSON merge patch (RFC 7396). Works at once on every node, for connections that are open, too. 200 when all stays as it is, and for a dry run, which is answered with a rehearsal.
          */
         patch: operations["editUser"];
         trace?: never;
@@ -1119,7 +1119,7 @@ export interface paths {
         put?: never;
         /**
          * Give a user a new password
-         * @description Without a restart of anything. Both passwords work during the overlap; then the old one ends, and every connection of the user is cut once, since nobody can tell who used which: clients with the new password come back at once.
+         * @description Without a restart of anything. Both passwords work during the overlap; then the old one ends, and every connection of the user is cut once, since nobody can tell who used which: clients with the new password come back at once. 200 answers a dry run.
          */
         post: operations["rotatePassword"];
         delete?: never;
@@ -1139,7 +1139,7 @@ export interface paths {
         put?: never;
         /**
          * End a user's old password now
-         * @description Before its time. 409 `no_old_password` when there is none.
+         * @description Before its time. 409 `no_old_password` when there is none. 200 answers a dry run.
          */
         post: operations["revokeOldPassword"];
         delete?: never;
@@ -1707,7 +1707,7 @@ export interface components {
             authority_expires: string;
         };
         Change: {
-            /** @description JSON pointer below `spec`; empty for a restart or another version. */
+            /** @description JSON pointer below `spec`, of a change of users below the request's body; empty where it is about no field, such as for a restart or another version. */
             pointer: string;
             before: unknown;
             after: unknown;
@@ -1931,6 +1931,7 @@ export interface components {
             next: string | null;
         };
         Edited: components["schemas"]["Cluster"] | components["schemas"]["Rehearsal"];
+        EditedUser: components["schemas"]["ClusterUser"] | components["schemas"]["Rehearsal"];
         /** @enum {string} */
         Effect: "live" | "roll" | "move" | "fixed" | "loss";
         /** @enum {string} */
@@ -2456,7 +2457,7 @@ export interface components {
             steps: components["schemas"]["Step"][];
             /** @description What a change does, field by field; empty for others. */
             readonly changes: components["schemas"]["Change"][];
-            /** @description How long it takes, from past changes of the same steps; null: there was none to tell from. */
+            /** @description How long it takes, from past ones of the same steps; null: there was none to tell from. */
             readonly estimate: components["schemas"]["Estimate"] | null;
             /** @description The write and read that showed the cluster works. */
             proof: components["schemas"]["Proof"] | null;
@@ -2768,7 +2769,7 @@ export interface components {
             kind: string;
             /** @description Titles of its steps, in order. */
             readonly steps: string[];
-            /** @description How long it takes, from past changes of the same steps; null: there was none to tell from. */
+            /** @description How long it takes, from past ones of the same steps; null: there was none to tell from. */
             readonly estimate: components["schemas"]["Estimate"] | null;
         };
         Reservation: {
@@ -3063,7 +3064,7 @@ export interface components {
             namespace_exists: boolean | null;
             /** @description It refuses nothing of what it was asked about. */
             takes_it: boolean | null;
-            /** @description What is in the way of the whole change. */
+            /** @description What is in the way of the whole change, such as data that does not fit. */
             problem: components["schemas"]["TargetProblem"] | null;
         };
         TargetCheck: {
@@ -8619,6 +8620,8 @@ export interface operations {
     createCluster: {
         parameters: {
             query?: {
+                /** @description The cluster's name, typed again; required for what can lose data. */
+                confirm?: string;
                 /** @description Check everything and answer what would be made, with the quota's change, the manifests and the target's own dry run of them. Nothing is kept: no object, no operation, no answer for an Idempotency-Key. */
                 dry_run?: boolean;
             };
@@ -9646,6 +9649,8 @@ export interface operations {
             query?: {
                 /** @description The cluster's name, typed again; required for what can lose data. */
                 confirm?: string;
+                /** @description Check everything and answer what would be made, with the quota's change, the manifests and the target's own dry run of them. Nothing is kept: no object, no operation, no answer for an Idempotency-Key. */
+                dry_run?: boolean;
             };
             header?: {
                 /** @description A fresh random value per intended change. A repeat gets the first answer. */
@@ -9663,6 +9668,19 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
+            200: {
+                headers: {
+                    /** @description `true` when this is the stored answer to an earlier request with the same key. */
+                    "Idempotency-Replayed"?: string;
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                    RateLimit: components["headers"]["RateLimit"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Rehearsal"];
+                };
+            };
             202: {
                 headers: {
                     /** @description Address of the operation. */
@@ -9779,7 +9797,10 @@ export interface operations {
     };
     rebalanceMasters: {
         parameters: {
-            query?: never;
+            query?: {
+                /** @description Check everything and answer what would be made, with the quota's change, the manifests and the target's own dry run of them. Nothing is kept: no object, no operation, no answer for an Idempotency-Key. */
+                dry_run?: boolean;
+            };
             header?: {
                 /** @description A fresh random value per intended change. A repeat gets the first answer. */
                 "Idempotency-Key"?: string;
@@ -9796,6 +9817,19 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
+            200: {
+                headers: {
+                    /** @description `true` when this is the stored answer to an earlier request with the same key. */
+                    "Idempotency-Replayed"?: string;
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                    RateLimit: components["headers"]["RateLimit"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Rehearsal"];
+                };
+            };
             202: {
                 headers: {
                     /** @description Address of the operation. */
@@ -10744,7 +10778,10 @@ export interface operations {
     };
     addUser: {
         parameters: {
-            query?: never;
+            query?: {
+                /** @description Check everything and answer what would be made, with the quota's change, the manifests and the target's own dry run of them. Nothing is kept: no object, no operation, no answer for an Idempotency-Key. */
+                dry_run?: boolean;
+            };
             header?: {
                 /** @description A fresh random value per intended change. A repeat gets the first answer. Required from tokens. */
                 "Idempotency-Key"?: string;
@@ -10765,6 +10802,19 @@ export interface operations {
             };
         };
         responses: {
+            200: {
+                headers: {
+                    /** @description `true` when this is the stored answer to an earlier request with the same key. */
+                    "Idempotency-Replayed"?: string;
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                    RateLimit: components["headers"]["RateLimit"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Rehearsal"];
+                };
+            };
             202: {
                 headers: {
                     /** @description Address of the operation. */
@@ -10997,7 +11047,10 @@ export interface operations {
     };
     removeUser: {
         parameters: {
-            query?: never;
+            query?: {
+                /** @description Check everything and answer what would be made, with the quota's change, the manifests and the target's own dry run of them. Nothing is kept: no object, no operation, no answer for an Idempotency-Key. */
+                dry_run?: boolean;
+            };
             header?: {
                 /** @description The ETag you last read: refuse if it changed since. */
                 "If-Match"?: string;
@@ -11014,6 +11067,17 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
+            200: {
+                headers: {
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                    RateLimit: components["headers"]["RateLimit"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Rehearsal"];
+                };
+            };
             202: {
                 headers: {
                     /** @description Address of the operation. */
@@ -11116,7 +11180,10 @@ export interface operations {
     };
     editUser: {
         parameters: {
-            query?: never;
+            query?: {
+                /** @description Check everything and answer what would be made, with the quota's change, the manifests and the target's own dry run of them. Nothing is kept: no object, no operation, no answer for an Idempotency-Key. */
+                dry_run?: boolean;
+            };
             header?: {
                 /** @description The ETag you last read: refuse if it changed since. */
                 "If-Match"?: string;
@@ -11148,7 +11215,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["ClusterUser"];
+                    "application/json": components["schemas"]["EditedUser"];
                 };
             };
             202: {
@@ -11289,7 +11356,10 @@ export interface operations {
     };
     rotatePassword: {
         parameters: {
-            query?: never;
+            query?: {
+                /** @description Check everything and answer what would be made, with the quota's change, the manifests and the target's own dry run of them. Nothing is kept: no object, no operation, no answer for an Idempotency-Key. */
+                dry_run?: boolean;
+            };
             header?: {
                 /** @description A fresh random value per intended change. A repeat gets the first answer. Required from tokens. */
                 "Idempotency-Key"?: string;
@@ -11312,6 +11382,19 @@ export interface operations {
             };
         };
         responses: {
+            200: {
+                headers: {
+                    /** @description `true` when this is the stored answer to an earlier request with the same key. */
+                    "Idempotency-Replayed"?: string;
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                    RateLimit: components["headers"]["RateLimit"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Rehearsal"];
+                };
+            };
             202: {
                 headers: {
                     /** @description Address of the operation. */
@@ -11452,7 +11535,10 @@ export interface operations {
     };
     revokeOldPassword: {
         parameters: {
-            query?: never;
+            query?: {
+                /** @description Check everything and answer what would be made, with the quota's change, the manifests and the target's own dry run of them. Nothing is kept: no object, no operation, no answer for an Idempotency-Key. */
+                dry_run?: boolean;
+            };
             header?: {
                 /** @description A fresh random value per intended change. A repeat gets the first answer. */
                 "Idempotency-Key"?: string;
@@ -11471,6 +11557,19 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
+            200: {
+                headers: {
+                    /** @description `true` when this is the stored answer to an earlier request with the same key. */
+                    "Idempotency-Replayed"?: string;
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                    RateLimit: components["headers"]["RateLimit"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Rehearsal"];
+                };
+            };
             202: {
                 headers: {
                     /** @description Address of the operation. */

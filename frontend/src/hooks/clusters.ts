@@ -4,7 +4,8 @@ import { useRef } from "react";
 import type { ClusterPath, SpecPatch } from "../api/clusters";
 import {
   changeCluster, createCluster, deleteCluster, getCluster, getCopy, getDeletedCluster, listClusters, listEvents, rehearseChange,
-  pauseCluster, rebalanceMasters, rehearseUpgrade, restartCluster, resumeCluster, upgradeCluster,
+  pauseCluster, rebalanceMasters, rehearseDelete, rehearseRebalance, rehearseRestart, rehearseUpgrade, restartCluster, resumeCluster,
+  upgradeCluster,
 } from "../api/clusters";
 import { isGone, isTemporary } from "../api/problem";
 import type { Accepted, Cluster, ClusterOrder, VolumesChoice } from "../api/types";
@@ -71,10 +72,10 @@ export function useCreateCluster(tenant: string) {
   const remember = useAccepted();
   const attempt = useRef({ order: "", key: "" });
   return useMutation({
-    mutationFn: (order: ClusterOrder) => {
-      const text = JSON.stringify(order);
+    mutationFn: ({ order, confirm }: { order: ClusterOrder; confirm: string | undefined }) => {
+      const text = JSON.stringify([order, confirm]);
       if (attempt.current.order !== text) attempt.current = { order: text, key: newKey() };
-      return createCluster(tenant, order, attempt.current.key);
+      return createCluster(tenant, order, confirm, attempt.current.key);
     },
     retry: (failures, error) => isTemporary(error) && failures < REPEATS_OF_AN_ORDER,
     onSuccess: (accepted) => {
@@ -152,6 +153,30 @@ export function useRehearsal(path: ClusterPath, spec: SpecPatch | null) {
     gcTime: 0,
   });
   return { ...rehearsal, isCurrent: JSON.stringify(settled) === JSON.stringify(spec) };
+}
+
+/** What a restart of every pod would do. */
+export function useRestartRehearsal(path: ClusterPath) {
+  return useQuery({ queryKey: keys.restart(path), queryFn: ({ signal }) => rehearseRestart(path, signal), gcTime: 0 });
+}
+
+/** What evening out the masters would do; `handOvers`: how many that takes, as far as is known. */
+export function useRebalanceRehearsal(path: ClusterPath, handOvers: number, isEnabled: boolean) {
+  return useQuery({
+    queryKey: keys.rebalance(path, handOvers),
+    queryFn: ({ signal }) => rehearseRebalance(path, signal),
+    enabled: isEnabled,
+    gcTime: 0,
+  });
+}
+
+/** What a deletion would do. */
+export function useDeleteRehearsal(path: ClusterPath, volumes: VolumesChoice) {
+  return useQuery({
+    queryKey: keys.deletion(path, volumes),
+    queryFn: ({ signal }) => rehearseDelete(path, volumes, signal),
+    gcTime: 0,
+  });
 }
 
 /** What going to another version would do. */

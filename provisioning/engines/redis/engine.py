@@ -8,6 +8,7 @@ from functools import partial
 from provisioning.engines.base import (
     Access,
     Advance,
+    Blocked,
     CertificateSpec,
     Change,
     ClusterView,
@@ -58,6 +59,9 @@ class RedisEngine:
     def check(self, spec_: Spec) -> Sequence[Problem]:
         return spec.check(spec_)
 
+    def plan_order(self, spec_: Spec) -> Sequence[Change]:
+        return spec.plan_order(spec_)
+
     def preflight(self, spec_: Spec, target: TargetView) -> Sequence[Problem]:
         return spec.preflight(spec_, target)
 
@@ -102,6 +106,9 @@ class RedisEngine:
 
     def observe(self, cluster: ClusterView, world: World, link: Link) -> Advance:
         return topology.observe(cluster, world, link)
+
+    def foresee(self, cluster: ClusterView, world: World, link: Link) -> Blocked | None:
+        return topology.foresee(cluster, world, link)
 
     def prove(self, cluster: ClusterView, world: World, link: Link) -> Proof:
         return proof.prove(cluster, world, link)

@@ -12,9 +12,10 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
 from provisioning.engines.base import Link
-from provisioning.engines.redis.admin import RedisError, Reply
+from provisioning.engines.redis.admin import RedisError, Reply, parse_info
 from provisioning.engines.redis.manifests import PORT
 from provisioning.engines.redis.placement import SLOTS
+from provisioning.engines.redis.settings import MIB, memory_mib
 from provisioning.engines.redis.sight import Node, Sight
 
 # Slots that are on the move together: fewer round trips, and the more redirections for clients.
@@ -179,23 +180,43 @@ def _send(node: Node, commands: Sequence[Sequence[str | int]]) -> list[Reply]:
 
 
 def too_much(sight: Sight) -> str:
-    """Why the data of leaving masters does not fit into the memory of those that stay; "" when it does.
+    """Why the data of leaving masters does not fit into the memory of those that stay, shard by shard; "" when it does.
 
-    Raises LinkError.
+    Where memory may run full by design (`evictionPolicy`), keys that may be dropped count as room. Raises LinkError.
     """
-    from_leaving, room = 0, 0
+    spec = sight.cluster.spec
+    policy = spec["evictionPolicy"]
+    if policy.startswith("allkeys-"):
+        return ""
+    most = memory_mib(spec) * spec["maxmemoryPercent"] // 100 * MIB
+    owned = _owned(sight)
+    leaving: dict[int, int] = {}
+    room: dict[int, int] = {}
     for node in sight.everyone:
         if not (node.is_master and node.me.slots):
             continue
-        reply = node.connection.call("INFO", "memory")
-        said = dict(line.partition(":")[::2] for line in str(reply).splitlines())
-        used, most = int(said["used_memory"]), int(said["maxmemory"])
-        if node.shard >= sight.cluster.spec["shards"]:
-            # An empty node's own needs stay behind; so does what grew by fragmentation.
-            from_leaving += max(0, used - int(said.get("used_memory_overhead", 0)))
+        replies = node.connection.pipeline([["INFO", "memory"], ["INFO", "keyspace"]])
+        said, keys = (parse_info(str(reply)) for reply in replies)
+        used = int(said["used_memory"])
+        # An empty node's own needs stay behind; so does what grew by fragmentation.
+        data = max(0, used - int(said.get("used_memory_overhead", 0)))
+        if node.shard >= spec["shards"]:
+            leaving[node.shard] = data
         else:
-            room += max(0, most * SAFE_PERCENT // 100 - used)
-    if from_leaving <= room:
-        return ""
-    mib = 2**20
-    return f"{from_leaving // mib} MiB are to be moved, and there is room for {room // mib} MiB"
+            spare = data * _expiring(keys.get("db0", "")) if policy != "noeviction" else 0
+            room[node.shard] = max(0, int(most * SAFE_PERCENT / 100 - used + spare))
+    coming: dict[int, float] = defaultdict(float)
+    for _, source, to in plan_moves(owned, spec["shards"]):
+        # Of keys nobody knows here how large they are: each slot counts the same.
+        coming[to] += leaving.get(source, 0) / len(owned[source])
+    for shard, amount in sorted(coming.items()):
+        if amount > room.get(shard, 0):
+            there = room.get(shard, 0) // MIB
+            return f"{amount / MIB:.0f} MiB are to come to shard {shard}, which has room for {there} MiB"
+    return ""
+
+
+def _expiring(keyspace: str) -> float:
+    """Which part of the keys may expire, of what INFO says of a database: "keys=9,expires=3,avg_ttl=0"."""
+    counts = dict(word.partition("=")[::2] for word in keyspace.split(","))
+    return int(counts.get("expires", 0)) / max(1, int(counts.get("keys", 0)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from types import MappingProxyType
@@ -12,6 +13,8 @@ from provisioning.engines.redis.settings import memory_mib
 
 # 7.0 is the default: BSD, and what Debian 12 has. See docs/decisions for the licences of what comes after.
 VERSIONS = ("7.0.15", "8.0.2")
+# Of the data: an append-only file or snapshot is there until the one that replaces it is written.
+FILES = 2
 # Each was run with real servers under a writing client. Replicas of a newer version read what an older master sends,
 # not the other way round: so replicas come first, and there is no way back.
 UPGRADES: Mapping[str, tuple[str, ...]] = MappingProxyType({"7.0.15": ("8.0.2",)})
@@ -30,7 +33,11 @@ FIELDS = (
     ),
     Field("memoryGiB", "Memory per node", "number", 2, Effect.ROLL, "Of each pod.", "GiB", 0.125, 32, 0.125),
     Field("cpu", "CPU per node", "number", 1, Effect.ROLL, "Of each pod.", "cores", 0.05, 8, 0.05),
-    Field("storageGiB", "Storage per node", "integer", 5, Effect.LIVE, "Can grow, never shrink.", "GiB", 1, 200),
+    Field(
+        "storageGiB", "Storage per node", "integer", 5, Effect.LIVE,
+        "Can grow, never shrink. Takes twice what memory may hold: the data, and the file that replaces it.", "GiB",
+        1, 200,
+    ),
     Field(
         "storageClass", "Storage class", "storage-class", "standard", Effect.FIXED,
         "Where the data lies.", group="Storage",
@@ -96,7 +103,30 @@ def check(spec: Spec) -> list[Problem]:
                 "replicas follow. Choose aof, or no replicas.",
             )
         )
+    most = spec["memoryGiB"] * spec["maxmemoryPercent"] / 100
+    if spec["persistence"] != "none" and spec["storageGiB"] < FILES * most:
+        least = math.ceil(FILES * most)
+        # Said of the memory: a cluster that has too little storage already keeps it, until its memory grows.
+        problems.append(
+            Problem(
+                "/memoryGiB",
+                "storage_too_small",
+                f"{spec['memoryGiB']:g} GiB of memory hold up to {most:g} GiB of data, and persistence "
+                f"{spec['persistence']} wants {FILES} times that on disk: a file, and the one that replaces it. "
+                f"Choose storageGiB {least} or more (it is {spec['storageGiB']}), or less memory.",
+            )
+        )
     return problems
+
+
+def plan_order(spec: Spec) -> list[Change]:
+    """What an order of these values risks."""
+    risks = []
+    if spec["replicasPerShard"] == 0:
+        risks.append(Change("/replicasPerShard", None, 0, Effect.LOSS, SINGLE))
+    if spec["persistence"] == "none":
+        risks.append(Change("/persistence", None, "none", Effect.LOSS, FORGETFUL))
+    return risks
 
 
 def preflight(spec: Spec, target: TargetView) -> list[Problem]:
@@ -137,6 +167,8 @@ def demand(spec: Spec) -> Demand:
     )
 
 
+SINGLE = "Without replicas the loss of a pod is an outage, of a disk a loss of data."
+FORGETFUL = "Without persistence a restart loses the data."
 OUTAGE = "With no replicas, the keys of each shard cannot be reached while its pod restarts."
 WIPES = "Persistence is none: every pod that restarts loses its data."
 
@@ -178,15 +210,18 @@ def _judged(change: Change, after: Spec, target: TargetView, grows: set[str], sh
     if key == "shards":
         moved = abs(will - was) * 100 // max(was, will)
         text = f"{change.message} About {moved} % of the keys move to other nodes while clients go on."
-        return replace(change, message=text + (" Emptied nodes and their volumes are removed." if will < was else ""))
+        if will < was:
+            text += " Emptied nodes and their volumes are removed."
+            if after["evictionPolicy"] != "noeviction":
+                text += f" Where memory is full, keys are dropped as {after['evictionPolicy']} says."
+        return replace(change, message=text)
     if key == "replicasPerShard":
         if will == 0:
-            text = "Without replicas the loss of a pod is an outage, of a disk a loss of data."
-            return replace(change, effect=Effect.LOSS, message=text)
+            return replace(change, effect=Effect.LOSS, message=SINGLE)
         text = "New replicas copy their shard." if will > was else "The removed replicas' volumes are deleted."
         return replace(change, message=f"{change.message} {text}")
     if key == "persistence" and will == "none":
-        return replace(change, effect=Effect.LOSS, message="Without persistence a restart loses the data.")
+        return replace(change, effect=Effect.LOSS, message=FORGETFUL)
     if key == "evictionPolicy" and was == "noeviction":
         return replace(change, message=f"{change.message} When memory is full, keys are dropped.")
     if key == "memoryGiB" and will < was:

@@ -23,6 +23,7 @@ from dataclasses import replace
 
 from provisioning.engines.base import (
     Advance,
+    Blocked,
     Change,
     ClusterView,
     Effect,
@@ -48,6 +49,7 @@ from provisioning.engines.redis.sight import PARALLEL, Node, Sight, connected, p
 from provisioning.engines.redis.upkeep import (
     Care,
     cannot_follow,
+    drift,
     forming_timeout_ms,
     frozen_for_good,
     look_after,
@@ -57,6 +59,7 @@ from provisioning.engines.redis.upkeep import (
     send,
     settle_settings,
     take_over,
+    too_small,
 )
 
 STEPS = (
@@ -119,9 +122,10 @@ def advance(cluster: ClusterView, world: World, link: Link) -> Advance:
             outcome = _report(outcome, f"a certificate has expired on {spoken(served.expires)}", 2.0)
         causes = (() if outcome.healthy else diagnose(sight, world)) or first
         outdated = tuple(pod.name for pod in outdated_pods(world))
+        settled = any(step.key == "config" and step.state == "done" for step in outcome.steps)
         return replace(
             outcome, outdated=outdated, spread=spread.seen(sight, world), causes=causes,
-            served=served, hopeless=frozen_for_good(sight, world),
+            served=served, hopeless=frozen_for_good(sight, world), drift="" if settled else None,
         )  # fmt: skip
 
 
@@ -133,7 +137,14 @@ def observe(cluster: ClusterView, world: World, link: Link) -> Advance:
         causes = () if formed.healthy else diagnose(sight, world)
         outdated = tuple(pod.name for pod in outdated_pods(world))
         return replace(formed, outdated=outdated, spread=spread.seen(sight, world), causes=causes,
-                       served=served_now(sight))  # fmt: skip
+                       served=served_now(sight), drift=drift(sight, world))  # fmt: skip
+
+
+def foresee(cluster: ClusterView, world: World, link: Link) -> Blocked | None:
+    """See engines.base.Engine.foresee. Nothing but questions is sent."""
+    with connected(cluster, world, link) as sight:
+        read_all(sight)
+        return too_small(sight) if sight.nodes and not sight.missing else None
 
 
 def _advance(sight: Sight, world: World, link: Link) -> Advance:

@@ -45,6 +45,8 @@ FORMING_TIMEOUT_MS, FORMING_TIMEOUT_TLS_MS = 500, 1900
 FROZEN_SECONDS = 60
 # A demoted master is linked to its heir again within a second or two; after this long it is not going to be.
 STRAY_SECONDS = 10
+# Pods whose settings are told; all of them would mostly say the same.
+MOST_TOLD = 3
 
 
 @dataclass
@@ -101,20 +103,13 @@ def settle_settings(sight: Sight, world: World, link: Link, care: Care) -> str:
     wish = settings.wanted(spec) | encryption.settings(spec, PORT)
     old = {pod.name for pod in outdated_pods(world)}
     have = {node.pod.name: _read(node, wish) for node in sight.nodes}
-    for node in sight.nodes:
-        too_much = _data_beyond(node, have[node.pod.name], int(wish["maxmemory"]), spec["evictionPolicy"])
-        if too_much:
-            care.blocked = Blocked(
-                "data_does_not_fit", f"{node.pod.name}: {too_much}",
-                "Delete keys, add shards, or go back to more memory: nothing was changed.",
-            )  # fmt: skip
-            return care.blocked.message
+    care.blocked = _memory_too_small(sight, have, int(wish["maxmemory"]))
+    if care.blocked is not None:
+        return care.blocked.message
     complaint = ""
     for node in sight.nodes:
         said = have[node.pod.name]
-        different = {key: value for key, value in wish.items() if key in said and said[key] != value}
-        if node.pod.name in old and int(said["maxmemory"]) < int(wish["maxmemory"]):
-            different.pop("maxmemory", None)
+        different = _different(said, wish, is_old=node.pod.name in old)
         if said["cluster-node-timeout"] == str(forming_timeout_ms(spec)):
             # Ours, from forming: set back without a word as soon as the node serves.
             different.pop("cluster-node-timeout", None)
@@ -127,6 +122,61 @@ def settle_settings(sight: Sight, world: World, link: Link, care: Care) -> str:
         elif wish["appendonly"] == "yes" and sight.cluster.changing and _writes_first_file(said):
             complaint = complaint or f"{node.pod.name} is writing its append-only file"
     return complaint
+
+
+def drift(sight: Sight, world: World) -> str | None:
+    """Which settings in force are not the wished ones, pod by pod; "" when all are, None when a member does not say."""
+    wish = settings.wanted(sight.cluster.spec) | encryption.settings(sight.cluster.spec, PORT)
+    old = {pod.name for pod in outdated_pods(world)}
+    told = []
+    for node in sight.nodes:
+        try:
+            said = _read(node, wish)
+        except (LinkError, RedisError):
+            return None
+        different = _different(said, wish, is_old=node.pod.name in old)
+        if different:
+            values = ", ".join(f"{key} is {said[key] or 'nothing'}, wished is {value or 'nothing'}"
+                               for key, value in different.items())  # fmt: skip
+            told.append(f"{node.pod.name}: {values}")
+    more = f"; and {len(told) - MOST_TOLD} more pods" if len(told) > MOST_TOLD else ""
+    return "; ".join(told[:MOST_TOLD]) + more if sight.nodes else None
+
+
+def _different(said: Mapping[str, str], wish: Mapping[str, str], *, is_old: bool) -> dict[str, str]:
+    """What is wished and not in force. A pod that is to restart into more memory keeps its maxmemory until then."""
+    different = {key: value for key, value in wish.items() if key in said and said[key] != value}
+    if is_old and int(said["maxmemory"]) < int(wish["maxmemory"]):
+        different.pop("maxmemory", None)
+    return different
+
+
+def too_small(sight: Sight) -> Blocked | None:
+    """Why the data does not fit into what is wished: smaller nodes, or fewer shards. Raises LinkError."""
+    wish = settings.wanted(sight.cluster.spec)
+    have = {node.pod.name: _read(node, wish) for node in sight.nodes}
+    return _memory_too_small(sight, have, int(wish["maxmemory"])) or _shards_too_small(sight)
+
+
+def _memory_too_small(sight: Sight, have: Mapping[str, Mapping[str, str]], most: int) -> Blocked | None:
+    for node in sight.nodes:
+        why = _data_beyond(node, have[node.pod.name], most, sight.cluster.spec["evictionPolicy"])
+        if why:
+            return Blocked(
+                "data_does_not_fit", f"{node.pod.name}: {why}",
+                "Delete keys, add shards, or go back to more memory: nothing was changed.",
+            )  # fmt: skip
+    return None
+
+
+def _shards_too_small(sight: Sight) -> Blocked | None:
+    if not any(node.me.slots and node.shard >= sight.cluster.spec["shards"] for node in sight.leaving):
+        return None
+    why = moves.too_much(sight)
+    return Blocked(
+        "data_does_not_fit", f"The shards that stay are too small: {why}.",
+        "Delete keys, or go back to more shards and give nodes more memory. What has moved stays moved.",
+    ) if why else None  # fmt: skip
 
 
 def _read(node: Node, wish: Mapping[str, str]) -> dict[str, str]:
@@ -187,12 +237,8 @@ def _move(sight: Sight, link: Link, until: float, care: Care) -> str:
         if not left and not moves.is_open(sight):
             return ""
         if leaving_slots:
-            why = moves.too_much(sight)
-            if why:
-                care.blocked = Blocked(
-                    "data_does_not_fit", f"The shards that stay are too small: {why}.",
-                    "Delete keys, or go back to more shards and give nodes more memory. What has moved stays moved.",
-                )  # fmt: skip
+            care.blocked = _shards_too_small(sight)
+            if care.blocked is not None:
                 return care.blocked.message
         moved = moves.work(sight, link, until)
     except moves.Stuck as stuck:

@@ -8,6 +8,7 @@ from types import MappingProxyType
 from provisioning.engines.base import (
     Access,
     Advance,
+    Blocked,
     CertificateSpec,
     Change,
     ClusterView,
@@ -61,6 +62,9 @@ class ZooKeeperEngine:
     def check(self, spec_: Spec) -> Sequence[Problem]:
         return []
 
+    def plan_order(self, spec_: Spec) -> Sequence[Change]:
+        return []
+
     def preflight(self, spec_: Spec, target: TargetView) -> Sequence[Problem]:
         return spec.preflight(spec_, target)
 
@@ -102,6 +106,9 @@ class ZooKeeperEngine:
 
     def observe(self, cluster: ClusterView, world: World, link: Link) -> Advance:
         return topology.observe(cluster, world, link)
+
+    def foresee(self, cluster: ClusterView, world: World, link: Link) -> Blocked | None:
+        return None
 
     def prove(self, cluster: ClusterView, world: World, link: Link) -> Proof:
         return topology.prove(cluster, world, link)

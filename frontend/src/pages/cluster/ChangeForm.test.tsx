@@ -113,14 +113,23 @@ test("entries taken out of a map are null in the patch, and what never changes i
   expect(within(await openForm()).queryByText("Storage class")).not.toBeInTheDocument();
 });
 
-test("a restart asks first, and for the name where the portal wants it", async () => {
+test("a restart says what it does and how long it takes, and wants the name where it loses data", async () => {
+  const effect = { effect: "loss", message: "Every pod that restarts loses its data.", pointer: "", before: null, after: null };
+  const rehearsed = { ...rehearsal(), effects: [effect], operation: { kind: "restart", steps: [], estimate: { seconds: 60, based_on: 2 } } };
   const errors = [{ pointer: "?confirm", code: "confirm_name", message: "Type orders to confirm." }];
-  const told = [problem(422, "invalid", "A restart loses what is in memory.", { errors }), accepted];
-  const calls = openPage(ADDRESS, { ...answers(() => accepted), [`POST ${ONE}/restart`]: () => told.shift() ?? accepted });
+  const refused = problem(422, "invalid", "A restart loses what is in memory.", { errors });
+  const calls = openPage(ADDRESS, {
+    ...answers(() => accepted),
+    [`POST ${ONE}/restart`]: ({ query }) =>
+      query.has("dry_run") ? { body: rehearsed } : query.get("confirm") === "orders" ? accepted : refused,
+  });
   await userEvent.click(await screen.findByRole("button", { name: "Restart…" }));
+  expect(await screen.findByText("Every pod that restarts loses its data.")).toBeVisible();
+  expect(screen.getByText(/Takes about .*, as the last 2 like it did/)).toBeVisible();
   await userEvent.click(screen.getByRole("button", { name: "Restart" }));
   await userEvent.type(await screen.findByLabelText("This can lose data. Type orders to confirm"), "orders");
   await userEvent.click(screen.getByRole("button", { name: "Restart" }));
   expect(await screen.findByRole("heading", { name: "Being changed" })).toBeVisible();
-  expect(calls.filter(({ method }) => method === "POST").map(({ query }) => query.toString())).toEqual(["", "confirm=orders"]);
+  const sent = calls.filter(({ method }) => method === "POST").map(({ query }) => query.toString());
+  expect(sent).toEqual(["dry_run=true", "", "confirm=orders"]);
 });

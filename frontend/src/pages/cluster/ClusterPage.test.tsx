@@ -160,16 +160,21 @@ test("the password is asked for on request only, put into the example, and hidde
 
 test("deleting keeps the data unless told otherwise, and sends the revision that was seen", async () => {
   const accepted = { operation: operation({ id: "op_2", kind: "delete" }), cluster: cluster({ phase: "deleting" }) };
+  const rehearsed = {
+    dry_run: true, cluster: cluster(), operation: { kind: "delete", steps: [], estimate: { seconds: 8, based_on: 3 } }, quota: [],
+    effects: [], objects: [], target: { asked: true, takes_it: true, namespace_exists: true, problem: null },
+  };
   const calls = openPage(ADDRESS, {
     ...ready,
-    [`DELETE ${ONE}`]: () => ({ status: 202, body: accepted }),
+    [`DELETE ${ONE}`]: ({ query }) => (query.has("dry_run") ? { body: rehearsed } : { status: 202, body: accepted }),
     "GET /operations/op_2": never,
   });
   await userEvent.click(await screen.findByRole("button", { name: "Delete…" }));
   expect(screen.getByRole("radio", { name: /Keep the volumes/ })).toBeChecked();
+  expect(await screen.findByText(/Takes about .*, as the last 3 like it did/)).toBeVisible();
   await userEvent.click(screen.getByRole("button", { name: "Delete, keep the data" }));
   expect(await screen.findByRole("heading", { name: "Being deleted" })).toBeVisible();
-  const [call] = calls.filter(({ method }) => method === "DELETE");
+  const [call] = calls.filter(({ method, query }) => method === "DELETE" && !query.has("dry_run"));
   expect(call?.query.toString()).toBe("volumes=keep");
   expect(call?.headers.get("If-Match")).toBe('"7"');
 });
@@ -181,11 +186,11 @@ test("volumes are deleted only with the name typed", async () => {
   await userEvent.type(screen.getByLabelText("Type orders to confirm"), "order");
   await userEvent.click(screen.getByRole("button", { name: "Delete with all data" }));
   expect(screen.getByRole("alert")).toHaveTextContent("Type the name exactly as written: orders.");
-  expect(calls.filter(({ method }) => method === "DELETE")).toEqual([]);
+  expect(calls.filter(({ method, query }) => method === "DELETE" && !query.has("dry_run"))).toEqual([]);
   await userEvent.type(screen.getByLabelText("Type orders to confirm"), "s");
   await userEvent.click(screen.getByRole("button", { name: "Delete with all data" }));
   expect(await screen.findByText("Another change is under way.")).toBeVisible();
-  const [call] = calls.filter(({ method }) => method === "DELETE");
+  const [call] = calls.filter(({ method, query }) => method === "DELETE" && !query.has("dry_run"));
   expect(call?.query.toString()).toBe("volumes=delete&confirm=orders");
 });
 
@@ -293,12 +298,18 @@ test("uneven masters are said, counted by node, and evened out by one click", as
     ],
     hand_overs: 1,
   };
+  const effect = { effect: "live", message: "Replicas take over. One hand-over makes masters even.", pointer: "", before: null, after: null };
+  const rehearsed = {
+    dry_run: true, cluster: cluster(), operation: { kind: "rebalance-masters", steps: [], estimate: { seconds: 4, based_on: 5 } }, quota: [],
+    effects: [effect], objects: [], target: { asked: false, takes_it: null, namespace_exists: null, problem: null },
+  };
   const current = operation({ kind: "rebalance-masters", steps: [step("rebalance", { title: "Masters even", state: "running" })] });
   const calls = openPage(ADDRESS, {
     ...ready,
     [`GET ${ONE}`]: () => ({ body: cluster({ spread }) }),
     "GET /operations/op_1": never,
-    [`POST ${ONE}/rebalance-masters`]: () => ({ status: 202, body: { operation: current, cluster: cluster({ spread, operation: current }) } }),
+    [`POST ${ONE}/rebalance-masters`]: ({ query }) =>
+      query.has("dry_run") ? { body: rehearsed } : { status: 202, body: { operation: current, cluster: cluster({ spread, operation: current }) } },
   });
   const card = await screen.findByRole("region", { name: "Spread over the nodes" });
   const rules = within(card).getAllByRole("listitem").map((item) => item.textContent);
@@ -306,11 +317,16 @@ test("uneven masters are said, counted by node, and evened out by one click", as
   expect(rules[1]).toContain("not known");
   expect(rules[2]).toContain("does not hold Masters: 2 on n1");
   expect(within(card).getByRole("row", { name: "n1 2 2" })).toBeVisible();
+  expect(await within(card).findByText("Replicas take over. One hand-over makes masters even.")).toBeVisible();
+  expect(within(card).getByText(/Takes about .*, as the last 5 like it did/)).toBeVisible();
   await userEvent.click(within(card).getByRole("button", { name: "Even out the masters" }));
   expect(await screen.findByRole("heading", { name: "Masters being evened out" })).toBeVisible();
   expect(screen.queryByRole("button", { name: "Even out the masters" })).not.toBeInTheDocument();
   const sent = calls.filter(({ method }) => method === "POST");
-  expect(sent.map(({ path, headers }) => [path, headers.get("If-Match")])).toEqual([[`${ONE}/rebalance-masters`, '"7"']]);
+  expect(sent.map(({ path, headers }) => [path, headers.get("If-Match")])).toEqual([
+    [`${ONE}/rebalance-masters`, null],
+    [`${ONE}/rebalance-masters`, '"7"'],
+  ]);
 });
 
 test("a cluster that is not well says why, the first cause first, with what can be done", async () => {
@@ -330,11 +346,12 @@ test("a cluster that is not well says why, the first cause first, with what can 
 
 test("a cluster is paused with a reason, says so with who and why, and is resumed", async () => {
   const paused = { by: "bob", reason: "disks are moved", since: "2026-05-04T10:00:00Z" };
+  const drifted = { type: "SettingsInForce", status: "False", reason: "Drifted", message: "orders-s0-0: hz is 20, wished is 10", since: null };
   let shown = cluster();
   const calls = openPage(ADDRESS, {
     ...ready,
     [`GET ${ONE}`]: () => ({ body: shown }),
-    [`POST ${ONE}/pause`]: () => ({ body: (shown = cluster({ paused, revision: 8 })) }),
+    [`POST ${ONE}/pause`]: () => ({ body: (shown = cluster({ paused, revision: 8, conditions: [drifted] as never })) }),
     [`POST ${ONE}/resume`]: () => ({ body: (shown = cluster({ revision: 9 })) }),
   });
   await userEvent.click(await screen.findByRole("button", { name: "Pause…" }));
@@ -345,6 +362,7 @@ test("a cluster is paused with a reason, says so with who and why, and is resume
   await userEvent.click(within(dialog).getByRole("button", { name: "Pause" }));
   expect(await screen.findByText(/paused by bob/)).toBeVisible();
   expect(screen.getByText("disks are moved")).toBeVisible();
+  expect(screen.getByText("orders-s0-0: hz is 20, wished is 10")).toBeVisible();
   expect(screen.queryByRole("button", { name: "Change…" })).not.toBeInTheDocument();
   await userEvent.click(screen.getByRole("button", { name: "Resume" }));
   expect(await screen.findByRole("button", { name: "Pause…" })).toBeVisible();

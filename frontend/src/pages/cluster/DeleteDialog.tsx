@@ -7,7 +7,8 @@ import { type Fault, FaultSummary } from "../../components/FaultSummary";
 import { ExactInput } from "../../components/ExactInput";
 import { FormActions } from "../../components/FormActions";
 import { FormRow } from "../../components/FormRow";
-import { useDeleteCluster } from "../../hooks/clusters";
+import { useDeleteCluster, useDeleteRehearsal } from "../../hooks/clusters";
+import { Takes } from "./Preview";
 
 interface Props {
   cluster: Cluster;
@@ -26,6 +27,7 @@ export function DeleteDialog({ cluster, onClose }: Props) {
   const [attempt, setAttempt] = useState(0);
   const nameId = `${id}-name`;
   const isLoss = volumes === "delete";
+  const rehearsal = useDeleteRehearsal({ tenant: cluster.tenant, name }, volumes);
 
   const submit = (event: SubmitEvent) => {
     event.preventDefault();
@@ -70,6 +72,7 @@ export function DeleteDialog({ cluster, onClose }: Props) {
             </label>
           ))}
         </fieldset>
+        {rehearsal.data && <Takes operation={rehearsal.data.operation} />}
         {isLoss && (
           <FormRow id={nameId} label={t("remove.confirm", { name })} fault={faults[0]?.message}>
             {(control) => <ExactInput control={control} value={typed} onChange={setTyped} />}

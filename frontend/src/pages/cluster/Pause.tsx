@@ -6,6 +6,7 @@ import { Dialog } from "../../components/Dialog";
 import { FormActions } from "../../components/FormActions";
 import { FormRow } from "../../components/FormRow";
 import { ProblemNotice } from "../../components/ProblemNotice";
+import { Said } from "../../components/Said";
 import { Time } from "../../components/Time";
 import { usePauseCluster, useResumeCluster } from "../../hooks/clusters";
 
@@ -15,6 +16,7 @@ export function PauseNotice({ cluster, mayChange }: { cluster: Cluster; mayChang
   const { paused, name, tenant, revision } = cluster;
   const resume = useResumeCluster({ tenant, name });
   if (!paused) return null;
+  const drifted = cluster.conditions.find(({ type, status }) => type === "SettingsInForce" && status === "False");
   return (
     <div className="notice notice--warn" role="status">
       <p className="notice__title">
@@ -22,6 +24,11 @@ export function PauseNotice({ cluster, mayChange }: { cluster: Cluster; mayChang
       </p>
       <p>{paused.reason}</p>
       <p>{t("pause.means")}</p>
+      {drifted && (
+        <p>
+          {t("pause.drifted")} <Said>{drifted.message}</Said>
+        </p>
+      )}
       {resume.isError && <ProblemNotice error={resume.error} />}
       {mayChange && (
         <p>

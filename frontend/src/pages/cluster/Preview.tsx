@@ -11,6 +11,13 @@ function estimateWords({ seconds, based_on: count }: { seconds: number; based_on
   return { time: duration(seconds), count };
 }
 
+/** How long it is going to take, as far as past ones tell. */
+export function Takes({ operation }: Pick<Rehearsal, "operation">) {
+  const { t } = useTranslation();
+  if (!operation) return null;
+  return <p className="muted">{operation.estimate ? t("estimate.takes", estimateWords(operation.estimate)) : t("estimate.unknown")}</p>;
+}
+
 /** The portal's answer to the dry run: effect by effect, the quota, and what the target says. */
 export function Preview({ rehearsal, error }: { rehearsal: Rehearsal | undefined; error: Error | null }) {
   const { t, i18n } = useTranslation();
@@ -33,7 +40,7 @@ export function Preview({ rehearsal, error }: { rehearsal: Rehearsal | undefined
           </li>
         ))}
       </ul>
-      {operation && <p className="muted">{operation.estimate ? t("estimate.takes", estimateWords(operation.estimate)) : t("estimate.unknown")}</p>}
+      <Takes operation={operation} />
       {quota.length > 0 && (
         <p className="quota__takes">
           {quota.map(({ resource, target: place, unit, before, after }) => (

@@ -8,9 +8,10 @@ import { FaultSummary } from "../../components/FaultSummary";
 import { ExactInput } from "../../components/ExactInput";
 import { FormActions } from "../../components/FormActions";
 import { FormRow } from "../../components/FormRow";
-import { useRestartCluster } from "../../hooks/clusters";
+import { useRestartCluster, useRestartRehearsal } from "../../hooks/clusters";
+import { Preview } from "./Preview";
 
-/** Says what a restart does; wants the name typed where the portal says that it loses data. */
+/** Says what a restart does and how long it takes; wants the name typed where the portal says that it loses data. */
 export function RestartDialog({ cluster, onClose }: { cluster: Cluster; onClose: () => void }) {
   const { t } = useTranslation();
   const id = useId();
@@ -19,19 +20,17 @@ export function RestartDialog({ cluster, onClose }: { cluster: Cluster; onClose:
   const [typed, setTyped] = useState("");
   const [attempt, setAttempt] = useState(0);
   const fields = restart.error instanceof ApiProblem ? restart.error.fields : [];
-  const [isLoss, setIsLoss] = useState(false);
+  const rehearsal = useRestartRehearsal({ tenant: cluster.tenant, name });
+  const isLoss = rehearsal.data?.effects.some(({ effect }) => effect === "loss") ?? false;
 
   const submit = (event: SubmitEvent) => {
     event.preventDefault();
-    if (restart.isPending) return;
+    if (restart.isPending || rehearsal.data === undefined) return;
     restart.mutate(
       { revision, confirm: typed },
       {
         onSuccess: onClose,
-        onError: (error) => {
-          if (error instanceof ApiProblem && error.fields.some(({ pointer }) => pointer === "?confirm")) setIsLoss(true);
-          setAttempt((count) => count + 1);
-        },
+        onError: () => setAttempt((count) => count + 1),
       },
     );
   };
@@ -42,7 +41,7 @@ export function RestartDialog({ cluster, onClose }: { cluster: Cluster; onClose:
         {restart.isError && (
           <FaultSummary faults={fields.map(({ message }) => ({ id, message }))} error={restart.error} attempt={attempt} />
         )}
-        <p>{t("restart.what")}</p>
+        <Preview rehearsal={rehearsal.data} error={rehearsal.error} />
         {isLoss && (
           <FormRow id={id} label={t("change.confirm", { name })}>
             {(control) => <ExactInput control={control} value={typed} onChange={setTyped} />}

@@ -4,21 +4,25 @@ import { isOpen } from "../../api/operations";
 import type { Cluster } from "../../api/types";
 import { ProblemNotice } from "../../components/ProblemNotice";
 import { Said } from "../../components/Said";
-import { useRebalanceMasters } from "../../hooks/clusters";
+import { useRebalanceMasters, useRebalanceRehearsal } from "../../hooks/clusters";
+import { Preview } from "./Preview";
 
 /** How the members stand on the nodes: the rules, the counts, and the button that makes masters even again. */
 export function SpreadCard({ cluster, mayChange }: { cluster: Cluster; mayChange: boolean }) {
   const { t } = useTranslation();
-  const rebalance = useRebalanceMasters({ tenant: cluster.tenant, name: cluster.name });
+  const path = { tenant: cluster.tenant, name: cluster.name };
+  const rebalance = useRebalanceMasters(path);
   const { spread } = cluster;
-  if (!spread) return null;
   const isBusy = cluster.paused !== null || (cluster.operation !== null && isOpen(cluster.operation));
+  const mayRepair = mayChange && !isBusy && spread !== null && spread.hand_overs > 0;
+  const rehearsal = useRebalanceRehearsal(path, spread?.hand_overs ?? 0, mayRepair);
+  if (!spread) return null;
   const hasZone = spread.nodes.some(({ zone }) => zone);
   return (
     <section className="card" aria-labelledby="spread-title">
       <div className="card__head">
         <h2 id="spread-title">{t("spread.title")}</h2>
-        {mayChange && spread.hand_overs > 0 && !isBusy && (
+        {mayRepair && (
           <button
             type="button"
             className="button"
@@ -41,7 +45,7 @@ export function SpreadCard({ cluster, mayChange }: { cluster: Cluster; mayChange
           </li>
         ))}
       </ul>
-      {mayChange && spread.hand_overs > 0 && <p className="muted">{t("spread.what")}</p>}
+      {mayRepair && <Preview rehearsal={rehearsal.data} error={rehearsal.error} />}
       {spread.nodes.length > 0 && (
         <div className="scroll">
           <table className="table" aria-labelledby="spread-title">

@@ -26,7 +26,8 @@ interface Props {
   copy: CopiedOrder | null;
 }
 
-const OWN_POINTERS = ["/name", "/version", "/target", "/description"];
+const CONFIRM = "?confirm";
+const OWN_POINTERS = ["/name", "/version", "/target", "/description", CONFIRM];
 
 /** The form below engine and plan, and the order as it stands beside it. */
 export function OrderDetails({ engine, plan, targets, copy }: Props) {
@@ -39,6 +40,8 @@ export function OrderDetails({ engine, plan, targets, copy }: Props) {
   );
   const [faults, setFaults] = useState<readonly Fault[]>([]);
   const [attempt, setAttempt] = useState(0);
+  // The name typed again, once the portal has asked for that; what was typed for another name does not count.
+  const [confirm, setConfirm] = useState<string>();
 
   const usable = targetsFor(plan, targets);
   const target = usable.find(({ name }) => name === form.target);
@@ -59,11 +62,13 @@ export function OrderDetails({ engine, plan, targets, copy }: Props) {
       return;
     }
     setFaults([]);
-    create.mutate({ ...outcome.order, ...(copy && { labels: copy.labels }) }, {
+    const order = { ...outcome.order, ...(copy && { labels: copy.labels }) };
+    create.mutate({ order, confirm: confirm || undefined }, {
       onSuccess: ({ cluster }) => void navigate(`/t/${tenant.slug}/clusters/${cluster.name}`),
       onError: (error) => {
         const fields = error instanceof ApiProblem ? error.fields : [];
         setFaults(fields.map(({ pointer, message }) => ({ id: controlId(pointer, known), message })));
+        if (fields.some(({ pointer }) => pointer === CONFIRM)) setConfirm((typed) => typed ?? "");
         setAttempt((count) => count + 1);
       },
     });
@@ -157,6 +162,11 @@ export function OrderDetails({ engine, plan, targets, copy }: Props) {
         <h2 id="order-summary">{t("order.summary")}</h2>
         <Summary engine={engine} plan={plan} form={form} target={target} />
         {canChange(tenant) && <QuotaPanel tenant={tenant.slug} draft={draftOf(form, engine, plan, targets)} />}
+        {confirm !== undefined && (
+          <FormRow id={idOf(CONFIRM)} label={t("change.confirm", { name: form.name })} fault={faultAt(CONFIRM)}>
+            {(control) => <ExactInput control={control} value={confirm} maxLength={30} onChange={setConfirm} />}
+          </FormRow>
+        )}
         <button className="button button--main button--wide" aria-disabled={create.isPending} disabled={!canChange(tenant)}>
           {create.isPending ? t("order.busy") : t("order.submit")}
         </button>

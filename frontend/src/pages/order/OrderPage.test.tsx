@@ -89,6 +89,26 @@ test("a changed order gets a fresh key", async () => {
   expect(new Set(sent().map(({ headers }) => headers.get("Idempotency-Key"))).size).toBe(2);
 });
 
+test("an order that can lose data is sent only with the name typed", async () => {
+  const errors = [{ pointer: "?confirm", code: "confirm_name", message: "Without replicas the loss of a pod is an outage." }];
+  const made = { status: 202, body: { operation: operation(), cluster: cluster({ phase: "pending", ready_at: null }) } };
+  const calls = openPage(ADDRESS, {
+    ...CATALOGUE,
+    [POST]: ({ query }) => (query.get("confirm") === "orders" ? made : problem(422, "invalid", "An outage.", { errors })),
+    "GET /tenants/demo/clusters/orders": () => ({ body: cluster({ phase: "pending", ready_at: null }) }),
+    "GET /operations/op_1": () => new Promise(() => undefined),
+  });
+  await order("orders");
+  const typed = await screen.findByLabelText("This can lose data. Type orders to confirm");
+  expect(typed).toHaveAccessibleDescription(/Without replicas the loss of a pod is an outage/);
+  await userEvent.type(typed, "orders");
+  await userEvent.click(screen.getByRole("button", { name: "Order" }));
+  expect(await screen.findByRole("heading", { name: /orders/ })).toBeVisible();
+  const sent = calls.filter(({ method, path }) => `${method} ${path}` === POST);
+  expect(sent.map(({ query }) => query.get("confirm"))).toEqual([null, "orders"]);
+  expect(new Set(sent.map(({ headers }) => headers.get("Idempotency-Key"))).size).toBe(2);
+});
+
 test("a viewer cannot order and is told whom to ask", async () => {
   openPage(ADDRESS, { ...CATALOGUE, "GET /tenants": page({ slug: "demo", name: "Demo", role: "viewer", suspended: false, created: "" }) });
   expect(await screen.findByText(/Ask an owner of the tenant for the role developer/)).toBeVisible();

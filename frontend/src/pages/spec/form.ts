@@ -104,7 +104,7 @@ export function controlId(pointer: string, known: ReadonlySet<string>): string |
 }
 
 export function idOf(pointer: string): string {
-  return `order${pointer.replaceAll("/", "-")}`;
+  return `order${pointer.replaceAll(/[/?]/g, "-")}`;
 }
 
 /** The JSON value of a control, or what is wrong with it. */

@@ -14,12 +14,13 @@ import pytest
 from redis.cluster import RedisCluster
 from redis.exceptions import RedisError
 
-from provisioning.engines.base import Gate
+from provisioning.engines.base import Advance, Gate
 from provisioning.engines.redis import settings
 from provisioning.engines.redis.admin import Connection
 from provisioning.engines.redis.manifests import PORT
 from provisioning.engines.redis.moves import plan_moves
 from provisioning.engines.redis.placement import slot_range
+from provisioning.engines.redis.slots import slot_of
 from provisioning.engines.redis.tests.conftest import Start
 from provisioning.engines.redis.tests.servers import ENGINE, PASSWORD, Crash, Fleet, config, view
 
@@ -270,17 +271,18 @@ def test_replicas_up_and_down_never_touch_a_shards_only_copy(start: Start) -> No
     assert len(fleet.volumes) == 6
 
 
+@pytest.mark.parametrize("shards", [(3, 4), (4, 3)], ids=["growing", "draining"])
 @pytest.mark.parametrize("commands", [1, 60, 200])
 def test_a_worker_killed_while_slots_move_is_followed_by_one_that_finishes(
-    start: Start, monkeypatch: pytest.MonkeyPatch, commands: int
+    start: Start, monkeypatch: pytest.MonkeyPatch, shards: tuple[int, int], commands: int
 ) -> None:
-    fleet = start(view(replicasPerShard=0))
+    fleet = start(view(replicasPerShard=0, shards=shards[0]))
     fleet.settle()
     client = client_of(fleet)
     names = [f"{{{number}}}-{part}".encode() + b"\xff\xfe" for number in range(300) for part in range(3)]
     for name in names:
         client.set(name, name)
-    fleet.wish(shards=4)
+    fleet.wish(shards=shards[1])
     real, left = Connection.pipeline, [commands]
 
     def pipeline(self: Connection, sent: Any) -> Any:
@@ -296,9 +298,49 @@ def test_a_worker_killed_while_slots_move_is_followed_by_one_that_finishes(
         with pytest.raises(Crash):
             fleet.settle(60)
     fleet.settle(60)
-    assert slots(fleet) == {"0": 4096, "1": 4096, "2": 4096, "3": 4096}
+    counts = slots(fleet)
+    assert (len(counts), max(counts.values()) - min(counts.values()) <= 1) == (shards[1], True)
+    assert sum(counts.values()) == 16384
     assert [name for name in names if client.get(name) != name] == []
     client.close()
+
+
+# Of eight members two leave: they are forgotten by six others each, and reset; then three things are removed.
+@pytest.mark.parametrize("moment", [1, 4, 8, 12, 13, 15, 16, 17, 18])
+def test_a_worker_killed_while_members_leave_is_followed_by_one_that_finishes(
+    start: Start, monkeypatch: pytest.MonkeyPatch, moment: int
+) -> None:
+    fleet = start(view(shards=4))
+    fleet.settle()
+    fleet.wish(shards=3)
+    steps = [moment]
+    real_event, real_obey = fleet.event, fleet.obey
+
+    def step() -> None:
+        steps[0] -= 1
+        if steps[0] == 0:
+            raise Crash
+
+    def event(reason: str, message: str, *, warning: bool = False, object: str = "") -> None:
+        real_event(reason, message, warning=warning, object=object)
+        if reason in ("Forget", "Reset"):
+            step()
+
+    def obey(outcome: Advance) -> None:
+        real_obey(replace(outcome, retired=()))
+        for one in outcome.retired:
+            real_obey(replace(outcome, restart=None, retired=(one,)))
+            step()
+
+    with monkeypatch.context() as patch:
+        patch.setattr(fleet, "event", event)
+        patch.setattr(fleet, "obey", obey)
+        with pytest.raises(Crash):
+            fleet.settle(60)
+    fleet.settle(60)
+    assert sorted(slots(fleet).values()) == [5461, 5461, 5462]
+    assert (len(fleet.servers), len(fleet.volumes), sorted(fleet.sets)) == (6, 6, [0, 1, 2])
+    assert ENGINE.prove(fleet.cluster, fleet.world(), fleet).ok
 
 
 def test_what_moves_is_the_least_and_can_be_planned_anew_at_any_moment() -> None:
@@ -335,15 +377,63 @@ def test_slots_moved_by_hand_stay_where_they_are_until_somebody_changes_the_clus
     assert sorted(slots(fleet).values()) == [5461, 5461, 5462]
 
 
+def fill(fleet: Fleet, shard: int, mib: int, *, expires: int | None = None) -> None:
+    """Put so much data into a shard of four, as keys of one MiB; `expires`: after so many seconds."""
+    first, last = slot_range(shard, 4)
+    names = (name for number in range(100_000) if first <= slot_of(name := f"large-{number}") <= last)
+    client = client_of(fleet)
+    for name, _ in zip(names, range(mib), strict=False):
+        client.set(name, "x" * (2**20 - 200), ex=expires)
+    client.close()
+
+
 def test_a_shard_that_is_needed_for_its_memory_does_not_leave(start: Start) -> None:
     fleet = start(view(replicasPerShard=0, shards=4))
     fleet.settle()
-    client = client_of(fleet)
-    for number in range(230):
-        client.set(f"large-{number}", "x" * 2**20)
-    client.close()
+    # There is room in the others together, and too little in one of them.
+    fill(fleet, 0, 80)
+    fill(fleet, 3, 60)
+    fewer = replace(fleet.cluster, spec={**fleet.cluster.spec, "shards": 3})
+    before = len(fleet.events)
+    foreseen = ENGINE.foresee(fewer, fleet.world(), fleet)
+    assert foreseen is not None
+    assert (foreseen.code, len(fleet.events)) == ("data_does_not_fit", before)
+    assert "are to come to shard 0, which has room for" in foreseen.message
     fleet.wish(shards=3)
     outcome = ENGINE.advance(fleet.cluster, fleet.world(), fleet)
     assert outcome.blocked is not None
-    assert "there is room for" in outcome.blocked.message
+    assert "are to come to shard 0" in outcome.blocked.message
     assert slots(fleet) == {"0": 4096, "1": 4096, "2": 4096, "3": 4096}
+
+
+@pytest.mark.parametrize(("policy", "expires"), [("allkeys-lru", None), ("volatile-lru", 3600)])
+def test_a_cache_that_is_full_by_design_may_give_a_shard_up(start: Start, policy: str, expires: int | None) -> None:
+    fleet = start(view(replicasPerShard=0, shards=4, evictionPolicy=policy))
+    fleet.settle()
+    fill(fleet, 0, 80, expires=expires)
+    fill(fleet, 3, 60, expires=expires)
+    fleet.wish(shards=3)
+    assert ENGINE.foresee(fleet.cluster, fleet.world(), fleet) is None
+    fleet.settle(60)
+    assert sorted(slots(fleet).values()) == [5461, 5461, 5462]
+
+
+def test_keys_that_never_expire_are_not_dropped_to_make_room(start: Start) -> None:
+    fleet = start(view(replicasPerShard=0, shards=4, evictionPolicy="volatile-lru"))
+    fleet.settle()
+    fill(fleet, 0, 80)
+    fill(fleet, 3, 60)
+    fleet.wish(shards=3)
+    foreseen = ENGINE.foresee(fleet.cluster, fleet.world(), fleet)
+    assert foreseen is not None
+    assert "shard 0" in foreseen.message
+
+
+def test_memory_that_the_data_does_not_fit_into_is_foreseen(start: Start) -> None:
+    fleet = start(view(replicasPerShard=0, memoryGiB=0.25))
+    fleet.settle()
+    smaller = replace(fleet.cluster, spec={**fleet.cluster.spec, "memoryGiB": 0.001})
+    foreseen = ENGINE.foresee(smaller, fleet.world(), fleet)
+    assert foreseen is not None
+    assert "are in use" in foreseen.message
+    assert ENGINE.foresee(fleet.cluster, fleet.world(), fleet) is None

@@ -30,6 +30,34 @@ def test_persistence_none_with_replicas_is_refused_because_an_empty_master_would
     assert rules.check(view(persistence="none", replicasPerShard=0).spec) == []
 
 
+@pytest.mark.parametrize(
+    ("spec", "least"),
+    [
+        ({"memoryGiB": 8}, "storageGiB 12"),
+        ({"memoryGiB": 2.5, "maxmemoryPercent": 85, "storageGiB": 4, "persistence": "rdb"}, "storageGiB 5"),
+        ({"memoryGiB": 8, "storageGiB": 12}, None),
+        ({"memoryGiB": 8, "storageGiB": 1, "persistence": "none", "replicasPerShard": 0}, None),
+    ],
+)
+def test_storage_takes_twice_the_data_memory_may_hold(spec: dict[str, Any], least: str | None) -> None:
+    found = [(one.pointer, one.code, one.message) for one in rules.check(view(**spec).spec)]
+    assert [one[:2] for one in found] == ([("/memoryGiB", "storage_too_small")] if least else [])
+    assert all(str(least) in one[2] for one in found)
+
+
+@pytest.mark.parametrize(
+    ("spec", "risks"),
+    [
+        ({}, []),
+        ({"replicasPerShard": 0}, ["/replicasPerShard"]),
+        ({"replicasPerShard": 0, "persistence": "none"}, ["/replicasPerShard", "/persistence"]),
+    ],
+)
+def test_what_an_order_risks_is_a_loss_that_is_said(spec: dict[str, Any], risks: list[str]) -> None:
+    found = rules.plan_order(view(**spec).spec)
+    assert [(one.pointer, one.effect) for one in found] == [(pointer, Effect.LOSS) for pointer in risks]
+
+
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 TARGET = TargetView("t", nodes=3, zones=1, storage_classes=("standard", "stiff"), fixed_classes=("stiff",))
 

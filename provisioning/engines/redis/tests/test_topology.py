@@ -216,6 +216,25 @@ def test_two_clusters_that_swap_addresses_never_merge(start: Start) -> None:
     assert (known(first), known(second)) == ({6}, {6})
 
 
+def test_observing_shows_settings_that_were_changed_by_hand_and_leaves_them(start: Start) -> None:
+    fleet = start(view())
+    fleet.settle()
+    assert ENGINE.observe(fleet.cluster, fleet.world(), fleet).drift == ""
+    first = fleet.servers[0]
+    with Connection(fleet.connect(server_pod(fleet, first), PORT), ("", PASSWORD)) as connection:
+        connection.call("CONFIG", "SET", "maxmemory", "1mb", "hz", "20")
+    before = len(fleet.events)
+    seen = ENGINE.observe(fleet.cluster, fleet.world(), fleet)
+    assert seen.drift is not None
+    assert seen.drift.startswith(f"{first.pod}: ")
+    assert "maxmemory is 1048576, wished is 100663296" in seen.drift
+    assert "hz is 20, wished is 10" in seen.drift
+    assert (len(fleet.events), config(fleet, "hz")) == (before, {"10", "20"})
+    fleet.settle()
+    assert ENGINE.advance(fleet.cluster, fleet.world(), fleet).drift == ""
+    assert config(fleet, "hz") == {"10"}
+
+
 def test_observing_shows_what_is_broken_and_mends_nothing(start: Start) -> None:
     fleet = start(view())
     fleet.settle()
