@@ -12,7 +12,7 @@ import logging
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sized
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -548,22 +548,25 @@ class Writer:
         claims = {(one.claim.uid, one.claim.address): one.claim for one in batch}
         until = max(one.until for one in batch)
         pause = 0.02
+        last: errors.IpreserveError = errors.Unreachable("no time left")
         while True:
             left = until - time.monotonic()
+            if left <= 0:
+                self._give_up(batch, claims, last)
+                return
             try:
-                if left <= 0:
-                    raise errors.Unreachable("no time left")
                 if self._write(list(claims.values()), left):
                     break
-            except errors.Conflict:
+            except errors.Conflict as error:
                 self.forget()
                 self._metrics.conflicts.inc()
+                last = error
             except errors.IpreserveError as error:
                 self.forget()
                 if left <= pause or not error.may_pass:
-                    log.error("shard %d: %d addresses could not be recorded: %s", self.index, len(claims), error)
-                    self._fail(batch, error)
+                    self._give_up(batch, claims, error)
                     return
+                last = error
                 log.warning("shard %d: %s; trying again", self.index, error)
                 time.sleep(pause)
                 pause = min(pause * 2, 0.5)
@@ -607,6 +610,10 @@ class Writer:
             self.forget()
             return False
         return since == self._forgotten
+
+    def _give_up(self, batch: list[_Waiting], claims: Sized, error: Exception) -> None:
+        log.error("shard %d: %d addresses could not be recorded: %s", self.index, len(claims), error)
+        self._fail(batch, error)
 
     def _fail(self, batch: list[_Waiting], error: Exception) -> None:
         self.failing.failed()

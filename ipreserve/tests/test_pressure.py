@@ -27,6 +27,30 @@ def resting(at: float) -> Record:
     )  # fmt: skip
 
 
+def lived(acts: list[tuple[str, int]], *, most: int, strict: bool) -> tuple[ipam.Ipam, dict[Address, Record]]:
+    """Calico after these acts, with a hold on each address that a pod has left."""
+    calico = ipam.Ipam(
+        [ipam.Pool(ipaddress.ip_network(CIDR), BLOCK)], strict_affinity=strict, max_blocks=most
+    )  # fmt: skip
+    held: dict[Address, Record] = {}
+    running: list[str] = []
+    for number, (act, which) in enumerate(acts):
+        node = NODES[which % len(NODES)]
+        if act == "start":
+            try:
+                calico.auto_assign(node, f"pod-{number}")
+                running.append(f"pod-{number}")
+            except ipam.NoAddress:
+                continue
+        elif act == "give up":
+            calico.release_empty_blocks(node)
+        elif running:
+            for one in calico.release(running.pop(which % len(running))):
+                held[Address(str(one))] = resting(float(number))
+        calico.reserved = [ipaddress.ip_network(canonical(one)) for one in held]
+    return calico, held
+
+
 def served(calico: ipam.Ipam, nodes: list[str]) -> int:
     """How many of these pods get an address, one after the other."""
     found = 0
@@ -49,25 +73,7 @@ def served(calico: ipam.Ipam, nodes: list[str]) -> int:
 def test_no_pod_that_waits_lacks_an_address_for_the_sake_of_a_hold(
     acts: list[tuple[str, int]], waiting: list[str], most: int, strict: bool
 ) -> None:
-    calico = ipam.Ipam(
-        [ipam.Pool(ipaddress.ip_network(CIDR), BLOCK)], strict_affinity=strict, max_blocks=most
-    )  # fmt: skip
-    held: dict[Address, Record] = {}
-    running: list[str] = []
-    for number, (act, which) in enumerate(acts):
-        node = NODES[which % len(NODES)]
-        if act == "start":
-            try:
-                calico.auto_assign(node, f"pod-{number}")
-                running.append(f"pod-{number}")
-            except ipam.NoAddress:
-                continue
-        elif act == "give up":
-            calico.release_empty_blocks(node)
-        elif running:
-            for one in calico.release(running.pop(which % len(running))):
-                held[Address(str(one))] = resting(float(number))
-        calico.reserved = [ipaddress.ip_network(canonical(one)) for one in held]
+    calico, held = lived(acts, most=most, strict=strict)
     rows = [block_row({"spec": block.spec()}) for block in calico.blocks.values()]
     seen = pool.Ipam(
         blocks=tuple(row for row in rows if row is not None),

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from ipreserve import records, store
+from ipreserve import errors, records, store
 from ipreserve.kube import CalicoApi
 from ipreserve.metrics import WebhookMetrics
 from ipreserve.records import Address, Claim, Ledger
@@ -58,6 +58,34 @@ def test_what_others_keep_in_a_ledger_or_its_history_stays_there_through_every_w
     case.paper.objects[history]["binaryData"] = mine
     case.store.add_history(0, ended, at=3.0)
     assert case.paper.objects[history]["binaryData"] == mine
+
+
+class Hurried:
+    """A clock by which each pause takes longer than anybody waits."""
+
+    at = 1000.0
+
+    def monotonic(self) -> float:
+        return self.at
+
+    def sleep(self, seconds: float) -> None:
+        self.at += 100.0
+
+
+def test_claim_that_ran_out_of_time_is_told_why_and_not_only_that_it_did(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    case = Case()
+    monkeypatch.setattr(store, "time", Hurried())
+
+    def full(method: str, path: str) -> None:
+        raise errors.ApiError("the database is full", 500)
+
+    case.paper.before = full
+    (future,) = case.reserver.reserve([claim(A)], seconds=5.0)
+    with pytest.raises(errors.CannotRecord, match="the database is full"):
+        future.result(10)
+    assert "shard 0: 1 addresses could not be recorded: the database is full" in caplog.text
 
 
 def test_history_that_nobody_can_read_is_kept_for_people_and_told(
