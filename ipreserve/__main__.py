@@ -6,9 +6,11 @@ import argparse
 import json
 import logging
 import sys
+from collections.abc import Mapping
 from typing import Any
 
 from ipreserve import errors, install, kube, pool, records, settings, store, sweeper, webhook
+from ipreserve.review import Selector
 
 COMMANDS = ("webhook", "sweeper", "install", "uninstall", "history", "advice")
 
@@ -59,6 +61,7 @@ def _advice(options: settings.Settings) -> int:
 
 def _advise(one: sweeper.Sweeper) -> int:
     calico = one.calico()
+    one.reload()
     spec: dict[str, Any] = kube.ipam_configuration(one.kube, calico)
     path = kube.ipam_path(one.kube, calico, "ippools")
     ranges = sweeper.ranges(one.kube.list(path)[0]) if path is not None else ()
@@ -72,9 +75,21 @@ def _advise(one: sweeper.Sweeper) -> int:
     found = pool.advise(
         ipam, cooldown=None if cooldown is None else float(cooldown), pods_per_node=largest, rules=one.rules()
     )
+    spaces, _ = one.kube.list("/api/v1/namespaces")
+    found += [line for space in spaces for line in _almost_protected(space["metadata"], one.live.namespaces)]
     print(f"Calico's API: {calico.name} ({calico.api_version})")
     print("\n".join(found) if found else "all fits")
     return 0
+
+
+def _almost_protected(space: Mapping[str, Any], protected: Selector) -> list[str]:
+    """What is to be said of a namespace that bears the label that protects, with another value."""
+    labels: Mapping[str, str] = space.get("labels") or {}
+    return [
+        f"namespace {space['name']}: {name}={labels[name]} protects nothing. Set {name}={value}, or remove it."
+        for name, value in protected.labels.items()
+        if labels.get(name, value) != value
+    ]
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -37,7 +37,7 @@ class WebhookMetrics:
             "ipreserve_quarantined_total", "Unreadable records that a commit found and kept for people.",
             registry=self.registry,
         )  # fmt: skip
-        self.ready = Gauge("ipreserve_webhook_ready", "Whether a reservation can be written.", registry=self.registry)
+        self.ready = Gauge("ipreserve_webhook_ready", "Whether all can be written.", registry=self.registry)
         self.certificate = Gauge(
             "ipreserve_certificate_expiry_seconds", "When the certificate ends, since 1970.", registry=self.registry
         )

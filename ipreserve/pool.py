@@ -6,18 +6,18 @@ The sweeper takes the picture, asks `decide`, and writes what it says. Nothing h
 from __future__ import annotations
 
 import heapq
-import ipaddress
 import math
 from bisect import bisect_left
 from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from itertools import islice
 from typing import NamedTuple
 
 from ipreserve.book import Book, Resting, freed_at, place_of
-from ipreserve.records import UNKNOWN, Address, End, Record, State, order, parse_duration, unknown
+from ipreserve.records import REMEMBERED, UNKNOWN, Address, End, Record, State, order, parse_duration, unknown
+from ipreserve.selectors import ALL, selector
 
 COUNT_FACTOR = 1.2
 DEFAULT_MAX_PODS = 110
@@ -40,9 +40,13 @@ class Rules:
     cancel_after: float = 60.0
 
 
+Named = tuple[int, str]
+"""A pool that a pod names, for an IP version: its name, or its CIDR."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Pod:
-    """A pod that the API server has. `asks` are addresses it wants by name (Calico's annotation)."""
+    """A pod that the API server has. `asks` are addresses, `pools` pools it wants by name (Calico's annotations)."""
 
     uid: str
     namespace: str
@@ -54,6 +58,7 @@ class Pod:
     deleting: bool = False
     ended: bool = False
     asks: tuple[Address, ...] = ()
+    pools: tuple[Named, ...] = ()
 
     @property
     def workload(self) -> tuple[str, str]:
@@ -78,21 +83,36 @@ class Block:
 
 @dataclass(frozen=True, kw_only=True)
 class Range:
-    """A pool of Calico. `block` is the prefix length of its blocks."""
+    """A pool of Calico. `block` is the prefix length of its blocks, `nodes` the selector of its nodes.
+
+    `disabled` are those that no pod gets an address of. `by_request` are given only to pods that name them. `of` is the
+    CIDR of the pool where this is what is left of it.
+    """
 
     cidr: str
     block: int
+    name: str = ""
+    of: str = ""
+    nodes: str = ALL
     disabled: bool = False
+    by_request: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
 class Ipam:
-    """What Calico has given out."""
+    """What Calico has given out. `nodes` are the labels of all nodes; None where they are not known.
+
+    `claims_blocks` is Calico's `autoAllocateBlocks`: without it a node claims no blocks, and does not borrow.
+    `reserved` is what others' IPReservations bar.
+    """
 
     blocks: tuple[Block, ...]
     pools: tuple[Range, ...] = ()
     strict: bool = False
     blocks_per_host: int = DEFAULT_BLOCKS_PER_HOST
+    claims_blocks: bool = True
+    reserved: frozenset[Address] = frozenset()
+    nodes: Mapping[str, Mapping[str, str]] | None = None
 
     def allocated(self) -> frozenset[Address]:
         """All addresses that somebody has."""
@@ -252,12 +272,13 @@ def decide(picture: Picture, rules: Rules) -> Plan:
         end(one, End.CROWDED)
     shortage: dict[str, int] = {}
     if picture.ipam is not None:
-        waiting: dict[str, int] = defaultdict(int)
-        for pod in picture.pods:
-            if pod.node and not pod.addresses and not pod.ended and not pod.deleting:
-                waiting[pod.node] += 1
+        waiting = Counter(
+            (pod.node, pod.pools)
+            for pod in picture.pods
+            if pod.node and not pod.addresses and not pod.ended and not pod.deleting
+        )
         going = {one for one, record in after.items() if record.state is State.RELEASING}
-        victims, shortage = relieve(picture.ipam, held, _Barred(book, going), waiting)
+        victims, shortage = relieve(picture.ipam, held, _Barred(book, going, picture.ipam.reserved), waiting)
         for one in victims:
             end(one, End.PRESSURE)
 
@@ -340,10 +361,11 @@ class _Held:
             own = self[one].hold
             return now - freed_at(self[one]) >= (hold if own is None else own)
 
-        return sorted((one for one in found if one in self and has_passed(one)), key=self._place)
+        return self.oldest(one for one in found if one in self and has_passed(one))
 
-    def _place(self, one: Address) -> Resting:
-        return place_of(one, self[one])
+    def oldest(self, among: Iterable[Address]) -> list[Address]:
+        """Some of them in the order of release."""
+        return sorted(among, key=lambda one: place_of(one, self[one]))
 
     def crowds(self, most: int) -> dict[str, int]:
         """By how many each namespace has more at rest than so many; empty where that is 0. Nobody's do not count."""
@@ -368,16 +390,27 @@ class _Held:
 
 
 class _Barred:
-    """What stays barred: all of the book but `going`. Counts of ranges come from a sorted list of numbers."""
+    """What stays barred: all of the book but `going`, and what `others` bar, who do not ask this service.
 
-    def __init__(self, book: Book, going: set[Address]) -> None:
+    Counts of ranges come from a sorted list of numbers.
+    """
+
+    def __init__(self, book: Book, going: set[Address], others: frozenset[Address] = frozenset()) -> None:
         self._numbers = {version: list(numbers.items) for version, numbers in book.numbers.items()}
         self.addresses: set[Address] = book.records.keys() | book.barred
+        self.others = others
+        more = others - self.addresses
+        for version, numbers in self._numbers.items():
+            fresh = [number for kind, number, _ in map(order, more) if kind == version]
+            if fresh:
+                numbers += fresh
+                numbers.sort()
+        self.addresses |= more
         self.open(going)
 
     def open(self, which: Iterable[Address]) -> None:
-        """These are barred no longer."""
-        inside = self.addresses.intersection(which)
+        """These are barred no longer, unless somebody else bars them as well."""
+        inside = self.addresses.intersection(which) - self.others
         self.addresses -= inside
         for one in inside:
             version, number, _ = order(one)
@@ -388,6 +421,11 @@ class _Barred:
         """How many are in a range."""
         numbers = self._numbers[span.version]
         return bisect_left(numbers, span.first + span.size) - bisect_left(numbers, span.first)
+
+    def numbers(self, span: _Span) -> list[int]:
+        """Those in a range, as numbers, in order."""
+        numbers = self._numbers[span.version]
+        return numbers[bisect_left(numbers, span.first) : bisect_left(numbers, span.first + span.size)]
 
 
 def _clamped(record: Record, now: float) -> Record:
@@ -433,6 +471,9 @@ def _step(
             if user.deleting:
                 # Whose own claim this one replaced, and whose last DELETE a webhook may answer from memory.
                 return _terminating(_taken_over(record, user), now)
+            if now - record.last < rules.cancel_after:
+                # It may have been claimed and be going, and the mirror of pods has not shown it yet.
+                return record
             return replace(record, state=State.RELEASING, end=End.CANCELLED)
         other = user.workload != (record.namespace, record.owner or record.pod) and not record.is_unknown
         return replace(record, swapped=record.swapped or other)
@@ -462,104 +503,220 @@ def margin(size: int) -> int:
     return max(1, min(32, size // 20))
 
 
-def relieve(
-    ipam: Ipam, queue: Iterable[Address], barred: _Barred, waiting: Mapping[str, int]
-) -> tuple[list[Address], dict[str, int]]:
-    """Which holds to end, oldest first, so that pools and nodes do not run dry; and what each lacked.
-
-    A node can use: what is free and not barred in its own blocks, whole blocks that it may still claim (the limit per
-    host counts), and what is free in others' blocks, unless borrowing is off or the limit is reached: Calico then
-    fails without trying to borrow. `waiting` are pods per node that have no address yet. `queue` can be walked again
-    and again; what is chosen is opened in `barred`.
-    """
-    victims: dict[Address, None] = {}
-    shortage: dict[str, int] = {}
-
-    def take(is_inside: Callable[[Address], bool], missing: int, place: str) -> bool:
-        chosen = list(islice((one for one in queue if one not in victims and is_inside(one)), missing))
-        shortage[place] = missing
-        barred.open(chosen)
-        victims.update(dict.fromkeys(chosen))
-        return bool(chosen)
-
-    for version in (4, 6):
-        spans = [_span(pool.cidr) for pool in ipam.pools if not pool.disabled and _span(pool.cidr).version == version]
-        if not spans:
-            continue
-        size = sum(span.size for span in spans)
-        within = [block.allocated for block in ipam.blocks if _in_any(block.cidr, spans)]
-        taken: frozenset[Address] = frozenset().union(*within) if within else frozenset()
-        resting = sum(map(barred.within, spans)) - len(barred.addresses & taken)
-        needed = sum(waiting.values()) + margin(size)
-        missing = needed - (size - len(taken) - resting)
-        if missing > 0:
-            take(lambda one, spans=spans: _in_any(one, spans), missing, f"pools of IPv{version}")  # type: ignore[misc]
-
-    def count() -> tuple[dict[str, int], list[_Unclaimed]]:
-        """Free addresses by block, and in what nobody has claimed: the same for all nodes until a hold ends."""
-        return {one.cidr: len(one.free - barred.addresses) for one in ipam.blocks}, _unclaimed(ipam, barred)
-
-    free, unclaimed = count()
-    by_host: dict[str, list[Block]] = defaultdict(list)
-    for block in ipam.blocks:
-        by_host[block.host].append(block)
-    all_free = sum(free.values())
-    hosts = sorted({host for host in by_host if host} | {node for node, n in waiting.items() if n})
-    for host in hosts:
-        own = by_host.get(host, [])
-        size = sum(_span(block.cidr).size for block in own)
-        usable = mine = sum(free[block.cidr] for block in own)
-        more = ipam.blocks_per_host - len(own)
-        if more > 0:
-            usable += sum(max(0, min(one.free, more * one.block)) for one in unclaimed)
-            if not ipam.strict:
-                usable += all_free - mine
-        missing = waiting.get(host, 0) + (margin(size) if own else 0) - usable
-        if missing <= 0:
-            continue
-        mine_to_use = frozenset().union(*(block.free for block in own)) if own else frozenset()
-        anywhere = not own and not ipam.strict
-        if take(lambda one, a=anywhere, m=mine_to_use: a or one in m, missing, f"node {host}"):  # type: ignore[misc]
-            free, unclaimed = count()
-            all_free = sum(free.values())
-    return list(victims), shortage
-
-
 class _Span(NamedTuple):
     version: int
     first: int
     size: int
 
+    def holds(self, version: int, number: int) -> bool:
+        """Whether a number is inside."""
+        return version == self.version and self.first <= number < self.first + self.size
 
+
+@lru_cache(maxsize=REMEMBERED)
 def _span(cidr: str) -> _Span:
     """First number and size."""
     version, first, length = order(cidr)
-    return _Span(version, first, 1 << ((32 if version == 4 else 128) - length))
+    return _Span(version, first, 1 << (_bits(version) - length))
+
+
+def _bits(version: int) -> int:
+    return 32 if version == 4 else 128
 
 
 def _in_any(one: str, spans: Iterable[_Span]) -> bool:
     version, number, _ = order(one)
-    return any(span.version == version and span.first <= number < span.first + span.size for span in spans)
+    return any(span.holds(version, number) for span in spans)
 
 
 class _Unclaimed(NamedTuple):
-    """Of one pool: addresses in blocks that nobody has claimed and that are not barred, and the size of a block."""
+    """Blocks of one pool that nobody has claimed: free addresses of those that are barred in part, by their number, and
+    how many are not barred at all. Those that are barred as a whole are none that Calico would claim."""
 
-    free: int
-    block: int
+    part: Mapping[int, int]
+    whole: int
+    size: int
 
 
-def _unclaimed(ipam: Ipam, barred: _Barred) -> list[_Unclaimed]:
-    found: list[_Unclaimed] = []
-    for pool in ipam.pools:
-        if pool.disabled:
-            continue
-        span = _span(pool.cidr)
-        size = 1 << ((32 if span.version == 4 else 128) - pool.block)
-        claimed = [block.cidr for block in ipam.blocks if _in_any(block.cidr, (span,))]
-        resting = barred.within(span) - sum(barred.within(_span(cidr)) for cidr in claimed)
-        found.append(_Unclaimed((max(1, span.size // size) - len(claimed)) * size - resting, size))
-    return found
+class _Asker(NamedTuple):
+    """A node, and the pools from which its pods get addresses of one IP version. `name` is how people call both."""
+
+    name: str
+    host: str
+    pools: tuple[Range, ...]
+
+
+def relieve(
+    ipam: Ipam, queue: _Held, barred: _Barred, waiting: Mapping[tuple[str, tuple[Named, ...]], int]
+) -> tuple[list[Address], dict[str, int]]:
+    """Which holds to end, oldest first, so that pools and nodes do not run dry; and what each lacked.
+
+    As Calico chooses, for each IP version by itself: of the pools that give addresses to pods, those that the pod
+    names, else those that select its node. A node can use what is free and not barred in its own blocks of these
+    pools, then blocks that it may still claim (the limit per host counts), and when nothing is left to claim what is
+    free in others' blocks, unless borrowing is off. With the limit reached Calico fails without trying to borrow.
+
+    1. Each node, with its pods that wait. 2. All nodes together that share the same pools, since what one may borrow
+    another may as well. `waiting` are pods that have no address yet, by node and the pools they name. What is chosen
+    is opened in `barred`.
+    """
+    victims: dict[Address, None] = {}
+    shortage: dict[str, int] = {}
+    for version in (4, 6):
+        _Valve(ipam, version, queue, barred, victims, shortage).relieve(waiting)
+    return list(victims), shortage
+
+
+class _Valve:
+    """The pools of one IP version."""
+
+    def __init__(
+        self, ipam: Ipam, version: int, queue: _Held, barred: _Barred, victims: dict[Address, None],
+        shortage: dict[str, int],
+    ) -> None:  # fmt: skip
+        self.ipam, self.version = ipam, version
+        self.queue, self.barred, self.victims, self.shortage = queue, barred, victims, shortage
+        self.pools = [one for one in ipam.pools if not one.disabled and _span(one.cidr).version == version]
+        self.blocks = [one for one in ipam.blocks if _span(one.cidr).version == version]
+        self.by_host: dict[str, list[Block]] = defaultdict(list)
+        for one in self.blocks:
+            self.by_host[one.host].append(one)
+        self.within = lru_cache(maxsize=None)(self._within)
+        self.claimed = lru_cache(maxsize=None)(self._claimed)
+        self.free: dict[str, int] = {}
+        self._count(self.blocks)
+
+    def _count(self, blocks: Iterable[Block]) -> None:
+        """What is the same for all nodes, until a hold ends in these blocks, or in none."""
+        self.free.update((one.cidr, len(one.free - self.barred.addresses)) for one in blocks)
+        self.free_in = lru_cache(maxsize=None)(lambda pools: sum(self.free[one.cidr] for one in self.within(pools)))
+        self.unclaimed = lru_cache(maxsize=None)(self._unclaimed)
+
+    def relieve(self, waiting: Mapping[tuple[str, tuple[Named, ...]], int]) -> None:
+        if not self.pools:
+            return
+        asking: Counter[_Asker] = Counter()
+        for host, named in sorted({(one.host, ()) for one in self.blocks if one.host} | set(waiting)):
+            asker = self._asker(host, named)
+            if asker is not None:
+                asking[asker] += waiting.get((host, named), 0)
+        for asker, pods in asking.items():
+            self._node(asker, pods)
+        everywhere = tuple(one for one in self.pools if not one.by_request)
+        shared = {asker.pools for asker in asking} | {everywhere}
+        # From the smallest on: what it gives up is also there for the others.
+        for pools in sorted(shared, key=lambda some: (len(some), [order(one.cidr) for one in some])):
+            self._together(pools, sum(pods for asker, pods in asking.items() if set(asker.pools) <= set(pools)))
+
+    def _asker(self, host: str, named: tuple[Named, ...]) -> _Asker | None:
+        """None where no pool is meant: a pod that gets no address whatever happens here, a node that is gone."""
+        what = f"node {host} IPv{self.version}"
+        pools = [one for one in self.pools if not one.by_request]
+        wanted = {name for version, name in named if version == self.version}
+        if wanted:
+            # Whatever they select.
+            pools = [one for one in self.pools if not wanted.isdisjoint((one.name, one.of or one.cidr))]
+            what += f" of {_called(pools)}"
+        elif self.ipam.nodes is not None:
+            labels = self.ipam.nodes.get(host)
+            pools = [one for one in pools if labels is not None and selector(one.nodes)(labels)]
+        return _Asker(what, host, tuple(pools)) if pools else None
+
+    def _node(self, asker: _Asker, pods: int) -> None:
+        spans = [_span(one.cidr) for one in asker.pools]
+        own = [one for one in self.by_host[asker.host] if _in_any(one.cidr, spans)]
+        free = sum(self.free[one.cidr] for one in own)
+        missing = pods + (margin(sum(_span(one.cidr).size for one in own)) if own else 0) - free
+        if missing <= 0:
+            return
+        mine = frozenset().union(*(one.free for one in own))
+        more = max(0, self.ipam.blocks_per_host - len(own)) if self.ipam.claims_blocks else 0
+        if more == 0:
+            self._take(self.queue.oldest(one for one in mine if one in self.queue), missing, asker.name, within=own)
+            return
+        # Which blocks it will claim is not known: where it cannot have all, it may be those with the least room.
+        fresh: list[tuple[int, int, int]] = []
+        blocks = 0
+        for place, one in enumerate(map(self.unclaimed, asker.pools)):
+            fresh += [(free, place, number) for number, free in one.part.items()]
+            fresh += [(one.size, place, -1)] * min(one.whole, more)
+            blocks += len(one.part) + one.whole
+        fresh = sorted(fresh)[:more]
+        missing -= sum(free for free, _, _ in fresh)
+        may_borrow = more > blocks and not self.ipam.strict
+        if may_borrow:
+            missing -= self.free_in(asker.pools) - free
+        if missing <= 0:
+            return
+
+        claims = {(place, number) for _, place, number in fresh}
+
+        def helps(one: Address) -> bool:
+            if one in mine:
+                return True
+            place = next((n for n, pool in enumerate(asker.pools) if _in_any(one, (_span(pool.cidr),))), None)
+            if place is None or may_borrow:
+                return place is not None
+            number = self._place(one, asker.pools[place])
+            # One more block to choose from would be no help where it cannot have all of them.
+            return (place, number) in claims or (more > blocks and number not in self.claimed(asker.pools[place]))
+
+        self._take(filter(helps, self.queue), missing, asker.name)
+
+    def _together(self, pools: tuple[Range, ...], pods: int) -> None:
+        spans = [_span(one.cidr) for one in pools]
+        size = sum(span.size for span in spans)
+        if size == 0:
+            return
+        taken = frozenset().union(*(one.allocated for one in self.within(pools)))
+        resting = sum(map(self.barred.within, spans)) - len(self.barred.addresses & taken)
+        missing = pods + margin(size) - (size - len(taken) - resting)
+        if missing > 0:
+            self._take((one for one in self.queue if _in_any(one, spans)), missing, _called(pools))
+
+    def _take(
+        self, among: Iterable[Address], missing: int, place: str, *, within: Sequence[Block] | None = None
+    ) -> None:  # fmt: skip
+        """End the first of these, oldest first. `within` are the blocks in which they can be, where that is known."""
+        self.shortage[place] = missing
+        useless = self.barred.others
+        chosen = list(islice((one for one in among if one not in self.victims and one not in useless), missing))
+        if chosen:
+            self.barred.open(chosen)
+            self.victims.update(dict.fromkeys(chosen))
+            opened = set(chosen)
+            blocks = self.blocks if within is None else within
+            self._count([one for one in blocks if not opened.isdisjoint(one.free)])
+
+    def _within(self, pools: tuple[Range, ...]) -> list[Block]:
+        spans = [_span(one.cidr) for one in pools]
+        return [one for one in self.blocks if _in_any(one.cidr, spans)]
+
+    def _place(self, one: Address, pool: Range) -> int:
+        """The number of the block in which it is or would be."""
+        return order(one)[1] >> _bits(self.version) - pool.block
+
+    def _claimed(self, pool: Range) -> set[int]:
+        """Numbers of the blocks that some node has."""
+        shift = _bits(self.version) - pool.block
+        found: set[int] = set()
+        for block in self.within((pool,)):
+            inner = _span(block.cidr)
+            found.update(range(inner.first >> shift, (inner.first + inner.size - 1 >> shift) + 1))
+        return found
+
+    def _unclaimed(self, pool: Range) -> _Unclaimed:
+        span, shift, claimed = _span(pool.cidr), _bits(self.version) - pool.block, self.claimed(pool)
+        barred = Counter(number >> shift for number in self.barred.numbers(span))
+        for number in claimed:
+            barred.pop(number, None)
+        size = min(span.size, 1 << shift)
+        whole = span.size // size - len(claimed) - len(barred)
+        return _Unclaimed({n: size - count for n, count in barred.items() if count < size}, whole, size)
+
+
+def _called(pools: Iterable[Range]) -> str:
+    return "pools " + ", ".join(dict.fromkeys(one.of or one.cidr for one in pools))
 
 
 # --- what it was good for -------------------------------------------------------------------------------------------
@@ -586,8 +743,9 @@ def advise(ipam: Ipam, *, cooldown: float | None, pods_per_node: int, rules: Rul
     """What an operator should change, in sentences; empty when all fits."""
     found: list[str] = []
     for pool in ipam.pools:
-        bits = ipaddress.ip_network(pool.cidr).max_prefixlen
-        most = ipam.blocks_per_host << (bits - pool.block)
+        if pool.disabled:
+            continue
+        most = ipam.blocks_per_host << (_bits(_span(pool.cidr).version) - pool.block)
         if most < pods_per_node + rules.max_count:
             found.append(
                 f"pool {pool.cidr}: a node gets at most {ipam.blocks_per_host} blocks of /{pool.block}, "

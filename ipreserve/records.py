@@ -64,7 +64,10 @@ class End(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class Claim:
-    """A pod is about to lose an address. `at` is in seconds since 1970, UTC."""
+    """A pod is about to lose an address. `at` is in seconds since 1970, UTC.
+
+    `ended` are pods that have failed or succeeded: they may have kept in their status what is another pod's by now.
+    """
 
     address: Address
     namespace: str
@@ -75,6 +78,7 @@ class Claim:
     via: str
     at: float
     policy: Mapping[str, str] = field(default_factory=dict)
+    ended: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -353,14 +357,15 @@ def _quarantined(ledger: Ledger) -> dict[str, str]:
     for one, texts in ledger.broken.items():
         for text in texts:
             # Whoever breaks it the same way again and again must not fill the object.
-            found[next(name for name in _bad_names(one) if found.get(name, text) == text)] = text
+            found[next(name for name in bad_names(key(one)) if found.get(name, text) == text)] = text
     return found
 
 
-def _bad_names(one: Address) -> Iterator[str]:
-    yield key(one) + BAD
+def bad_names(name: str) -> Iterator[str]:
+    """Keys under which what was found under this one is kept for people."""
+    yield name + BAD
     for number in itertools.count(2):
-        yield f"{key(one)}.{number}{BAD}"
+        yield f"{name}.{number}{BAD}"
 
 
 def claimed(claim: Claim, *, before: Record | None, seq: int) -> Record:

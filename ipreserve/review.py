@@ -19,6 +19,7 @@ from ipreserve.records import Address, Claim, address
 PREFIX = "ipreserve.berth.io/"
 POD_NAME_LABEL = "statefulset.kubernetes.io/pod-name"
 IP_ADDRS = "cni.projectcalico.org/ipAddrs"
+POOLS = "cni.projectcalico.org/ipv{}pools"
 POLICY_NAMES = ("hold", "on-scale-down", "on-owner-delete")
 SUPPORTED = "admission.k8s.io/v1"
 OPERATORS = ("In", "NotIn", "Exists", "DoesNotExist")
@@ -223,7 +224,7 @@ def claims(pod: Mapping[str, Any], *, via: str, at: float, pods: Selector = STAT
     return tuple(
         Claim(
             address=one, namespace=metadata["namespace"], pod=metadata["name"], node=node, uid=metadata["uid"],
-            owner=owner(pod), via=via, at=at, policy=policy,
+            owner=owner(pod), via=via, at=at, policy=policy, ended=_has_ended(pod),
         )
         for one in addresses(pod)
     )  # fmt: skip
@@ -254,6 +255,18 @@ def asked_for(pod: Mapping[str, Any]) -> tuple[Address, ...]:
         return tuple(address(one) for one in json.loads(text)) if isinstance(text, str) else ()
     except (ValueError, TypeError):
         return ()
+
+
+def pools_asked_for(pod: Mapping[str, Any]) -> tuple[tuple[int, str], ...]:
+    """Pools, by IP version and name or CIDR, that a pod wants its addresses of; none where that cannot be read."""
+    annotations = _object(_metadata(pod), "annotations")
+    found: list[tuple[int, str]] = []
+    for version in (4, 6):
+        try:
+            found += [(version, str(one)) for one in json.loads(annotations.get(POOLS.format(version)) or "[]")]
+        except (ValueError, TypeError):
+            continue
+    return tuple(sorted(found))
 
 
 def _has_ended(pod: Mapping[str, Any]) -> bool:

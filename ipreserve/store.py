@@ -7,11 +7,12 @@ barred, and the sweeper mends both.
 
 from __future__ import annotations
 
+import itertools
 import logging
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sized
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -105,6 +106,9 @@ class Store:
         # What was read or written last, so that what has not changed is not read again.
         self._barred: dict[tuple[str, int], Barred] = {}
         self._kept: dict[int, Kept] = {}
+        # IPReservations that are not ours: their versions as last listed, and what was read of them.
+        self._listed: list[tuple[str, str]] = []
+        self._others: dict[str, tuple[str, list[str]]] = {}
 
     @property
     def configmaps(self) -> str:
@@ -159,7 +163,8 @@ class Store:
         """Every shard's IPReservation, shard 0 also when it is missing. What has not changed is not read again."""
         collection = self._calico().reservations
         found: dict[int, Barred] = {0: Barred(0)}
-        for index, version in self._versions(collection):
+        versions, self._listed = self._versions(collection)
+        for index, version in versions:
             known = self._barred.get((collection, index))
             shard = known if known is not None and _version(known.raw) == version else self.read_barred(index)
             if shard.raw is not None:
@@ -169,18 +174,43 @@ class Store:
     def all_kept(self) -> dict[int, Kept]:
         """Every shard's ledger, shard 0 also when it is missing. What has not changed is not read again."""
         found: dict[int, Kept] = {0: Kept(0)}
-        for index, version in self._versions(self.configmaps):
+        for index, version in self._versions(self.configmaps)[0]:
             known = self._kept.get(index)
             shard = known if known is not None and _version(known.raw) == version else self.read_kept(index)
             if shard.raw is not None:
                 found[index] = shard
         return found
 
-    def _versions(self, collection: str) -> list[tuple[int, str]]:
-        """The shards that there are, with their versions."""
+    def others(self) -> list[str]:
+        """What IPReservations bar that are not ours, as of the last `all_barred`. Raises ApiError, Unreachable."""
+        collection = self._calico().reservations
+        found: dict[str, tuple[str, list[str]]] = {}
+        for name, version in self._listed:
+            if self._others.get(name, ("", []))[0] == version:
+                found[name] = self._others[name]
+                continue
+            try:
+                raw = self.kube.get(f"{collection}/{name}")
+            except errors.NotFound:
+                continue
+            listed = (raw.get("spec") or {}).get("reservedCIDRs") or []
+            found[name] = _version(raw), [str(one) for one in listed]
+        self._others = found
+        return [cidr for _, listed in found.values() for cidr in listed]
+
+    def _versions(self, collection: str) -> tuple[list[tuple[int, str]], list[tuple[str, str]]]:
+        """The shards that there are, with their versions; and all other objects by their names."""
         items, _ = self.kube.list(collection, accept=METADATA_LIST)
-        named = [(_index(one["metadata"]["name"]), _version(one)) for one in items]
-        return [(index, version) for index, version in named if index is not None]
+        shards: list[tuple[int, str]] = []
+        others: list[tuple[str, str]] = []
+        for one in items:
+            name, version = str(one["metadata"]["name"]), _version(one)
+            index = _index(name)
+            if index is None:
+                others.append((name, version))
+            else:
+                shards.append((index, version))
+        return shards, others
 
     def shards(self) -> int | None:
         """How many shards there shall be; None when there is no ledger. Raises ApiError, Unreachable."""
@@ -246,11 +276,25 @@ class Store:
                 **(manifest["metadata"].get("annotations") or {}), SHARDS: str(shards)
             }  # fmt: skip
         data = records.write(ledger, before=before.ledger.records, data=(before.raw or {}).get("data"))
-        answer = self._put(self.configmaps, before.raw, manifest | {"data": data}, timeout=timeout)
+        answer = self._put(self.configmaps, before.raw, manifest | self._data(before.raw, data), timeout=timeout)
         if dict(answer.get("data") or {}) != data:
             raise errors.NotStored(f"ConfigMap {shard_name(before.index)}: the API server stored something else")
         found = self._kept[before.index] = Kept(before.index, records.written(ledger), answer)
         return found
+
+    def try_writing(self, index: int) -> None:
+        """Write both objects of a shard as they are, in dry runs. Nothing of them is remembered: they may be many.
+
+        Raises ApiError (Conflict when somebody wrote in between), Unreachable, NoCalico.
+        """
+        calico, dry_run, name = self._calico(), {"dryRun": "All"}, shard_name(index)
+        new: JsonObject = {"metadata": {"name": name}}
+        reservation = new | {"apiVersion": calico.api_version, "kind": "IPReservation", "spec": {"reservedCIDRs": []}}
+        for collection, manifest in ((calico.reservations, reservation), (self.configmaps, new)):
+            try:
+                self.kube.request("PUT", f"{collection}/{name}", self.kube.get(f"{collection}/{name}"), query=dry_run)
+            except errors.NotFound:
+                self.kube.request("POST", collection, manifest, query=dry_run)
 
     def add_history(self, index: int, ended: Mapping[Address, Record], *, at: float) -> None:
         """Remember ended holds: the last few of each address, and not more than fits. Raises ApiError."""
@@ -262,15 +306,19 @@ class Store:
                 raw = None
             data = dict((raw or {}).get("data") or {})
             for one, record in ended.items():
-                entry = _entry(record, at)
-                before = [e for e in _entries(data.get(records.key(one))) if _same_hold(e) != _same_hold(entry)]
+                entry, text = _entry(record, at), data.get(records.key(one))
+                before = [e for e in _entries(text) if _same_hold(e) != _same_hold(entry)]
+                if text and not _entries(text):
+                    kept_as = next(free for free in records.bad_names(records.key(one)) if data.get(free, text) == text)
+                    log.error("history %s: what stood for %s is unreadable, kept as %s", name, one, kept_as)
+                    data[kept_as] = text
                 kept_entries = [*before, entry][-HISTORY_PER_ADDRESS:]
                 # The newest last, also among addresses: the first are dropped when the object is full.
                 data.pop(records.key(one), None)
                 data[records.key(one)] = _text(kept_entries)
             _trim(data)
             try:
-                self._put(path, raw, self._manifest(raw, name, "history") | {"data": data})
+                self._put(path, raw, self._manifest(raw, name, "history") | self._data(raw, data))
                 return
             except errors.Conflict:
                 if attempt == 4:
@@ -294,7 +342,16 @@ class Store:
         # longer than the addresses themselves, made anew at each write and read by Calico at each start of a pod.
         metadata["managedFields"] = [{}]
         metadata["labels"] = {**(metadata.get("labels") or {}), **MANAGED, PART: part}
-        return {"metadata": metadata}
+        # A whole object is written, so what others put into it goes along.
+        return {**(raw or {}), "metadata": metadata}
+
+    def _data(self, raw: JsonObject | None, data: Mapping[str, str]) -> JsonObject:
+        """For a ConfigMap. A key may be in one of `data` and `binaryData` only, and ours are in `data`."""
+        binary: dict[str, str] = {}
+        for name, value in ((raw or {}).get("binaryData") or {}).items():
+            names = itertools.chain([name], records.bad_names(name))
+            binary[next(one for one in names if one not in data and one not in binary)] = value
+        return {"data": data, **({"binaryData": binary} if binary else {})}
 
     def _put(
         self, collection: str, before: JsonObject | None, manifest: JsonObject, *, dry_run: bool = False,
@@ -361,7 +418,8 @@ def _trim(data: dict[str, str]) -> None:
     size = sum(map(len, data.values()))
     if size <= HISTORY_BYTES:
         return
-    by_age = sorted(data, key=lambda name: max((str(e.get("released")) for e in _entries(data[name])), default=""))
+    ours = (name for name in data if not name.endswith(records.BAD))
+    by_age = sorted(ours, key=lambda name: max((str(e.get("released")) for e in _entries(data[name])), default=""))
     for name in by_age:
         if size <= HISTORY_BYTES:
             return
@@ -388,6 +446,10 @@ class Failing:
     def worked(self) -> None:
         """It is over."""
         self._span = None
+
+    def is_failing(self) -> bool:
+        """Whether the last try failed, not too long ago to tell."""
+        return self._span is not None and self.now() - self._span[1] <= APART_SECONDS
 
     def seconds(self) -> float:
         """Since the first failure; 0 when the last try worked, or is too long ago to tell."""
@@ -486,22 +548,25 @@ class Writer:
         claims = {(one.claim.uid, one.claim.address): one.claim for one in batch}
         until = max(one.until for one in batch)
         pause = 0.02
+        last: errors.IpreserveError = errors.Unreachable("no time left")
         while True:
             left = until - time.monotonic()
+            if left <= 0:
+                self._give_up(batch, claims, last)
+                return
             try:
-                if left <= 0:
-                    raise errors.Unreachable("no time left")
                 if self._write(list(claims.values()), left):
                     break
-            except errors.Conflict:
+            except errors.Conflict as error:
                 self.forget()
                 self._metrics.conflicts.inc()
+                last = error
             except errors.IpreserveError as error:
                 self.forget()
                 if left <= pause or not error.may_pass:
-                    log.error("shard %d: %d addresses could not be recorded: %s", self.index, len(claims), error)
-                    self._fail(batch, error)
+                    self._give_up(batch, claims, error)
                     return
+                last = error
                 log.warning("shard %d: %s; trying again", self.index, error)
                 time.sleep(pause)
                 pause = min(pause * 2, 0.5)
@@ -546,6 +611,10 @@ class Writer:
             return False
         return since == self._forgotten
 
+    def _give_up(self, batch: list[_Waiting], claims: Sized, error: Exception) -> None:
+        log.error("shard %d: %d addresses could not be recorded: %s", self.index, len(claims), error)
+        self._fail(batch, error)
+
     def _fail(self, batch: list[_Waiting], error: Exception) -> None:
         self.failing.failed()
         self._metrics.commits.labels("failed").inc()
@@ -560,9 +629,12 @@ def with_claims(ledger: Ledger, claims: Iterable[Claim]) -> Ledger | None:
     seq = max((record.seq for record in after.values()), default=0)
     for claim in sorted(claims, key=lambda one: (one.at, records.order(one.address))):
         before = after.get(claim.address)
-        same = before is not None and before.uid == claim.uid and before.state in (State.CLAIMED, State.TERMINATING)
-        if same and before is not None and claim.at - before.last < REMEMBERED_SECONDS:
-            continue
+        if before is not None and before.state in (State.CLAIMED, State.TERMINATING):
+            if before.uid == claim.uid and claim.at - before.last < REMEMBERED_SECONDS:
+                continue
+            if claim.ended and before.uid not in ("", claim.uid):
+                # Whoever has the address was claimed already, and would not be claimed again for a while.
+                continue
         seq += 1
         after[claim.address] = records.claimed(claim, before=before, seq=seq)
     if after == ledger.records:
@@ -596,6 +668,12 @@ class Reserver:
         """For how long the shards of those claims that are not written could not be; other shards do not count."""
         indexes = {layout.shard_of(claim.address, self.shards) for claim in claims if not self._knows(claim)}
         return max((self._writer(index).failing.seconds() for index in indexes), default=0.0)
+
+    def failing(self) -> list[int]:
+        """Shards that could not be written when it was tried last, a short time ago."""
+        with self._lock:
+            writers = sorted(self._writers.items())
+        return [index for index, writer in writers if writer.failing.is_failing()]
 
     def _knows(self, claim: Claim) -> bool:
         with self._lock:

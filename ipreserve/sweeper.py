@@ -18,7 +18,7 @@ from datetime import UTC, datetime
 from itertools import islice
 from typing import Any
 
-from ipreserve import errors, kube, layout, metrics, pool, records, review, settings, store
+from ipreserve import errors, kube, layout, metrics, pool, records, review, selectors, settings, store
 from ipreserve.book import Book, freed_at
 from ipreserve.install import LEASE
 from ipreserve.kube import JsonObject
@@ -57,6 +57,7 @@ def pod_row(one: JsonObject) -> Pod | None:
         deleting=bool(metadata.get("deletionTimestamp")),
         ended=status.get("phase") in ("Succeeded", "Failed"),
         asks=review.asked_for(one),
+        pools=review.pools_asked_for(one),
     )
 
 
@@ -76,12 +77,30 @@ def block_row(one: JsonObject) -> Block | None:
     )
 
 
+# What a pool without `allowedUses` is for.
+USES = ("Workload", "Tunnel")
+
+
 def range_row(one: JsonObject) -> Range:
     """A pool of Calico; /26 and /122 are its own defaults for blocks. Raises ValueError, KeyError."""
-    spec = one["spec"]
+    metadata, spec = one.get("metadata") or {}, one["spec"]
     network = records.network(spec["cidr"])
-    default = 26 if network.version == 4 else 122
-    return Range(cidr=str(network), block=int(spec.get("blockSize") or default), disabled=bool(spec.get("disabled")))
+    nodes = str(spec.get("nodeSelector") or "")
+    selectors.selector(nodes)
+    conditions = (one.get("status") or {}).get("conditions") or ()
+    return Range(
+        name=str(metadata.get("name") or ""),
+        cidr=str(network),
+        block=int(spec.get("blockSize") or (26 if network.version == 4 else 122)),
+        nodes=nodes,
+        disabled=bool(spec.get("disabled"))
+        or bool(metadata.get("deletionTimestamp"))
+        or "Workload" not in (spec.get("allowedUses") or USES)
+        or any(one.get("type") == "Allocatable" and one.get("status") == "False" for one in conditions),
+        # Which namespaces a pool is for is not looked at, so the others do not rely on it.
+        by_request=spec.get("assignmentMode") == "Manual"
+        or (spec.get("namespaceSelector") or selectors.ALL) != selectors.ALL,
+    )
 
 
 def ranges(pools: Iterable[JsonObject]) -> tuple[Range, ...]:
@@ -93,6 +112,39 @@ def ranges(pools: Iterable[JsonObject]) -> tuple[Range, ...]:
         except (KeyError, TypeError, ValueError) as error:
             log.warning("IPPool %s is left out: %s", one.get("metadata", {}).get("name"), error)
     return tuple(found)
+
+
+@dataclass(frozen=True)
+class Node:
+    """How many pods it takes, and what pools select it by."""
+
+    name: str
+    pods: int
+    labels: Mapping[str, str]
+
+
+def node_row(one: JsonObject) -> Node:
+    """Kubernetes' default where a node does not say how many pods it takes."""
+    metadata = one.get("metadata") or {}
+    return Node(str(metadata.get("name") or ""), pods_of(one), metadata.get("labels") or {})
+
+
+def without(pools: Iterable[Range], barred: Iterable[str]) -> tuple[Range, ...]:
+    """What is left of pools when these ranges are barred, each larger than a block: one for each piece."""
+    found = list(pools)
+    for cidr in barred:
+        found = [piece for one in found for piece in _pieces(one, cidr)]
+    return tuple(found)
+
+
+def _pieces(one: Range, cidr: str) -> list[Range]:
+    network, barred = records.network(one.cidr), records.network(cidr)
+    if network.version != barred.version or not network.overlaps(barred):
+        return [one]
+    if network.subnet_of(barred):  # type: ignore[arg-type]
+        return []
+    left = sorted(network.address_exclude(barred))  # type: ignore[arg-type]
+    return [replace(one, cidr=str(piece), of=one.of or one.cidr) for piece in left]
 
 
 def workload_row(one: JsonObject) -> Workload:
@@ -221,8 +273,8 @@ class Sweeper:
         self.pods = kube.Mirror(door, "/api/v1/pods", pod_row)
         self._blocks: kube.Mirror[Block] | None = None
         self._pools_path: str | None = None
-        # Until nodes were listed: for a node of Kubernetes' default size.
-        self._most = pool.max_count(())
+        # None until they were listed.
+        self._nodes: tuple[Node, ...] | None = None
         self._nodes_listed, self._nodes_problem = -NODES_SECONDS, ""
         self._unrecorded: frozenset[Address] = frozenset()
         # Keys of ledgers that are no address's: told once.
@@ -291,21 +343,35 @@ class Sweeper:
         )
 
     def _count_of_nodes(self) -> int:
-        """By the largest node. What was known last counts while nodes cannot be listed: nothing else needs them."""
-        if time.monotonic() - self._nodes_listed < NODES_SECONDS:
-            return self._most
+        """By the largest node; for one of Kubernetes' default size until they were listed."""
+        return pool.max_count(node.pods for node in self._all_nodes() or ())
+
+    def _all_nodes(self, *, new: frozenset[str] = frozenset()) -> tuple[Node, ...] | None:
+        """What was known last counts while nodes cannot be listed: a sweep can do without. `new` ones must be in it."""
+        known = {node.name for node in self._nodes or ()}
+        if time.monotonic() - self._nodes_listed < NODES_SECONDS and new <= known:
+            return self._nodes
         try:
-            nodes, _ = self.kube.list("/api/v1/nodes")
+            found, _ = self.kube.list("/api/v1/nodes")
         except errors.IpreserveError as error:
             if str(error) != self._nodes_problem:
-                log.warning("nodes cannot be listed, so at most %d addresses rest, as before: %s", self._most, error)
+                log.warning("nodes cannot be listed, so what was known of them stays: %s", error)
             self._nodes_problem = str(error)
-            return self._most
-        self._most = pool.max_count(pods_of(node) for node in nodes)
+            return self._nodes
+        self._nodes = tuple(map(node_row, found))
         self._nodes_listed, self._nodes_problem = time.monotonic(), ""
-        return self._most
+        return self._nodes
 
-    def _reload(self) -> None:
+    def _labels(self, pools: Iterable[Range], pods: Iterable[Pod]) -> dict[str, Mapping[str, str]] | None:
+        """The labels of all nodes, where some pool selects by them. None where they are not needed, or not known."""
+        if all(one.nodes in ("", selectors.ALL) for one in pools):
+            return None
+        waiting = frozenset(pod.node for pod in pods if pod.node and not pod.addresses and not pod.ended)
+        nodes = self._all_nodes(new=waiting)
+        return {node.name: node.labels for node in nodes} if nodes is not None else None
+
+    def reload(self) -> None:
+        """Read the ConfigMap of settings. What is wrong in it is told once, and its last good value stays."""
         found = settings.reload(self.store.config(), self.live)
         for problem in found.problems if found.problems != self._problems else ():
             log.error("%s", problem)
@@ -320,11 +386,11 @@ class Sweeper:
         4. End holds: mark the record, open the address, remember it, drop the record.
         """
         self._detect()
-        self._reload()
+        self.reload()
         rules = self.rules()
         found = self._read()
-        ipam = self._ipam()
         pods = self.pods.rows()
+        ipam = self._ipam(pods, found.barred.values())
         taken = self._picture(found, pods, ipam)
         plan = pool.decide(taken, rules)
         if plan.ended and (ipam is None or self.pods.error is not None):
@@ -380,7 +446,7 @@ class Sweeper:
         )
         return _Found(barred, kept, shards, self._book)
 
-    def _ipam(self) -> Ipam | None:
+    def _ipam(self, pods: list[Pod], barred: Iterable[store.Barred] = ()) -> Ipam | None:
         readable = self._blocks is not None and self._blocks.error is None and self._blocks.wait(0)
         self.metrics.ipam.set(1 if readable else 0)
         if not readable or self._blocks is None:
@@ -391,12 +457,21 @@ class Sweeper:
         except errors.ApiError as error:
             log.warning("Calico's pools cannot be read, so the pressure valve is off: %s", error)
             pools, spec = [], {}
+        try:
+            single, large, _ = records.expand(self.store.others())
+        except errors.ApiError as error:
+            log.warning("others' IPReservations cannot be read, so what they bar counts as free: %s", error)
+            single, large = frozenset(), ()
         self.metrics.cooldown.set(float(spec.get("ipCooldownSeconds") or 0))
+        found = without(ranges(pools), dict.fromkeys([*large, *(cidr for shard in barred for cidr in shard.ranges)]))
         return Ipam(
             blocks=tuple(sorted(self._blocks.rows(), key=lambda block: records.order(block.cidr))),
-            pools=ranges(pools),
+            pools=found,
             strict=bool(spec.get("strictAffinity")),
             blocks_per_host=int(spec.get("maxBlocksPerHost") or pool.DEFAULT_BLOCKS_PER_HOST),
+            claims_blocks=bool(spec.get("autoAllocateBlocks", True)),
+            nodes=self._labels(found, pods),
+            reserved=single,
         )
 
     def _picture(self, found: _Found, pods: list[Pod], ipam: Ipam | None) -> pool.Picture:

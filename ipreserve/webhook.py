@@ -35,6 +35,8 @@ log = logging.getLogger("ipreserve.webhook")
 KEEP_SECONDS = 3.0
 DETECT_SECONDS = 30.0
 LOOK_SECONDS = 3.0
+# Between dry runs of whole objects.
+PROBE_SECONDS = 15.0
 # For the event loop to take up a certificate.
 USE_SECONDS = 5.0
 RETRY_HINT_SECONDS = 5
@@ -67,7 +69,11 @@ class Webhook:
         self._loop: asyncio.AbstractEventLoop | None = None
         # Of reading pods; each writer knows of its own shard.
         self._looking = store.Failing()
-        self._ready = "not looked yet"
+        # What cannot be written, for how long, and whether the reason may be this replica's own.
+        self._problem, self._probing, self._alone = "not looked yet", store.Failing(), True
+        # Which shard is tried next, and when the last one was.
+        self._turn, self._tried = 0, -PROBE_SECONDS
+        self._could_write = False
         self._stop = threading.Event()
         self._looks = ThreadPoolExecutor(16, thread_name_prefix="look")
         self._runner: web.ServerRunner | None = None
@@ -93,7 +99,7 @@ class Webhook:
             except errors.IpreserveError as error:
                 log.warning("%s: %s", part.__name__.strip("_"), error)
                 if part == self._probe:  # a bound method is another object each time
-                    self._set_ready(str(error))
+                    self._told(str(error), alone=isinstance(error, errors.Unreachable))
                     # Calico's API may have been migrated: what is written goes to a group that is gone.
                     self._detected = -DETECT_SECONDS
 
@@ -142,7 +148,11 @@ class Webhook:
         self._use(pair)
 
     def _probe(self) -> None:
-        """Ready means: a reservation can be written. Makes both objects when they are missing."""
+        """Whether all can be written that may have to be, by dry runs. Makes the first objects when they are missing.
+
+        Each time one address more in the first reservation; from time to time both objects of one shard after the
+        other, as large as they are; at once, and until it works, of one that could not be written when it was needed.
+        """
         first = self.store.read_barred(0)
         try:
             if first.raw is None:
@@ -155,16 +165,40 @@ class Webhook:
         except errors.Conflict:
             # Somebody else writes it this moment: so it can be written.
             pass
-        self._set_ready("")
+        failing = self.reserver.failing()
+        if failing or time.monotonic() - self._tried >= PROBE_SECONDS:
+            for index in failing or [self._turn % self.reserver.shards]:
+                with contextlib.suppress(errors.Conflict):
+                    self.store.try_writing(index)
+            self._turn, self._tried = self._turn + 1, time.monotonic()
+        self._told("")
 
-    def _set_ready(self, reason: str) -> None:
-        if reason != self._ready:
-            log.log(logging.ERROR if reason else logging.INFO, "ready" if not reason else f"not ready: {reason}")
-        self._ready = reason
-        self.metrics.ready.set(0 if reason else 1)
+    def _told(self, problem: str, *, alone: bool = False) -> None:
+        """The outcome of a look. What fails is tried again at the next one."""
+        if problem != self._problem:
+            log.log(logging.ERROR if problem else logging.INFO, f"cannot write: {problem}" if problem else "can write")
+        if problem:
+            self._probing.failed()
+            self._tried = -PROBE_SECONDS
+        else:
+            self._probing.worked()
+            self._could_write = True
+        self._problem, self._alone = problem, alone
+        self.metrics.ready.set(0 if problem else 1)
+
+    def readiness(self) -> tuple[bool, str]:
+        """Whether the API server shall ask this replica, and what cannot be written.
+
+        One that never could write, or does not reach the API server, leaves the others to answer. But not for ever, and
+        what the API server refuses it refuses to all: somebody has to say "try again", and later to let go.
+        """
+        mine = self._alone or not self._could_write
+        looked = self._probing.is_failing()
+        patience = not looked or self._probing.seconds() < self.options.deny
+        return not self._problem or not (mine and patience), self._problem
 
     def _arm(self) -> None:
-        if self._ready or self._served is None:
+        if self._problem or self._served is None:
             return
         there = install.arm(
             self.kube, namespace=self.options.namespace, live=self.live, bundle=self._served.bundle
@@ -254,6 +288,7 @@ class Webhook:
             asked = review.parse(await request.read())
             wanted = review.wants_back(asked)
         except BadReview as error:
+            log.error("an AdmissionReview for giving back was refused: %s", error)
             self.metrics.decisions.labels("give-back", "malformed").inc()
             return web.Response(status=400, text=f"{error}\n")
         found: tuple[Address, ...] = ()
@@ -292,9 +327,9 @@ class Webhook:
             case "GET", "/healthz":
                 return web.Response(text="ok\n")
             case "GET", "/readyz":
-                # A reservation can be written.
-                fine = not self._ready
-                return web.Response(status=200 if fine else 503, text="ok\n" if fine else f"{self._ready}\n")
+                ready, problem = self.readiness()
+                text = f"cannot write: {problem}\n" if problem else "ok\n"
+                return web.Response(status=200 if ready else 503, text=text)
             case _, "/review" | "/give-back":
                 return web.Response(status=405, text="POST is needed\n", headers={"Allow": "POST"})
         return web.Response(status=404, text="POST /review, POST /give-back, GET /healthz, GET /readyz\n")

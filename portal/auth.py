@@ -68,9 +68,14 @@ class TokenAuthentication(authentication.BaseAuthentication):
         return 'Bearer realm="berth"' + (', error="invalid_token"' if sent else "")
 
 
-def require_scope(*, token: ApiToken | None, method: str, scope: str) -> None:
-    """Refuse a change by a token without `scope`; sessions have all. Raises Forbidden."""
-    if token is not None and method not in SAFE and not covers(token=token, scope=scope):
+def only_asks(view: type, method: str) -> bool:
+    """Whether `method` of a view changes nothing: a safe one, or one that is described as such (`changes=False`)."""
+    return method in SAFE or not getattr(getattr(view, method.lower(), None), "changes", True)
+
+
+def require_scope(*, token: ApiToken | None, asks: bool, scope: str) -> None:
+    """Refuse a change by a token without `scope`; sessions have all, and reading needs none. Raises Forbidden."""
+    if token is not None and not asks and not covers(token=token, scope=scope):
         raise Forbidden("scope_required", f"This needs a token with the scope {scope}.")
 
 
@@ -81,5 +86,7 @@ class SignedInWithinScope(permissions.BasePermission):
         if isinstance(request.user, AnonymousUser):
             return False
         token = request.auth if isinstance(request.auth, ApiToken) else None
-        require_scope(token=token, method=str(request.method), scope=getattr(view, "scope", "write"))
+        require_scope(
+            token=token, asks=only_asks(type(view), str(request.method)), scope=getattr(view, "scope", "write")
+        )
         return True

@@ -10,7 +10,8 @@ How it holds under races, in one transaction around the handler:
 A refusal (4xx) rolls everything back, the row too: nothing was changed, so a repeat may be executed. A handler must do
 nothing that a rollback does not undo; hints to workers go out on commit.
 
-Not for answers that hold secrets (signing in, making a token, revealing a password): the table would keep them.
+Of an answer that holds a secret (`secret`), all else is stored: a repeat makes nothing twice, and is told what was made
+and that the secret was in the first answer only.
 """
 
 from __future__ import annotations
@@ -94,8 +95,11 @@ def _store(row: IdempotencyKey) -> None:
         cursor.execute(STORE, [row.status, *(RENDERER.render(one).decode() for one in (row.headers, row.body)), row.pk])
 
 
-def idempotent(*, required_from_tokens: bool) -> Callable[[Handler], Handler]:
-    """Make a view's `post` honour Idempotency-Key. Handlers without it are listed, with the reason, in a test."""
+def idempotent(*, required_from_tokens: bool, secret: str = "") -> Callable[[Handler], Handler]:
+    """Make a view's `post` honour Idempotency-Key. Handlers without it are listed, with the reason, in a test.
+
+    `secret`: the key of the answer that is never stored; a repeat is refused with the `id` of what was made.
+    """
 
     def decorate(handler: Handler) -> Handler:
         @functools.wraps(handler)
@@ -122,17 +126,27 @@ def idempotent(*, required_from_tokens: bool) -> Callable[[Handler], Handler]:
                         "This Idempotency-Key came with another request before.",
                         suggestion="Use a fresh key for every intended change.",
                     )
+                if row.status and secret:
+                    made: Any = row.body
+                    raise Conflict(
+                        "already_made", f"This request was carried out before, and made {made['id']}.",
+                        suggestion="Its secret was in the first answer only. If that was lost, revoke or withdraw it, "
+                        "and make another with a fresh key.",
+                    )  # fmt: skip
                 if row.status:
                     headers = {**row.headers, "Idempotency-Replayed": "true"}
                     return Response(row.body, status=row.status, headers=headers)
                 response = handler(view, request, **kwargs)
                 row.status = response.status_code
                 row.body = response.data
+                if secret:
+                    row.body = {key: value for key, value in response.data.items() if key != secret}
                 row.headers = {name: response.headers[name] for name in STORED_HEADERS if name in response.headers}
                 _store(row)
                 return response
 
-        post.honours_idempotency_key = True  # type: ignore[attr-defined]
+        # For the API's description: whether tokens must send one.
+        post.honours_idempotency_key = required_from_tokens  # type: ignore[attr-defined]
         return post
 
     return decorate

@@ -13,7 +13,6 @@ from urllib.parse import urlencode, urlsplit
 
 from authlib.integrations.django_client import OAuth, OAuthError
 from django.conf import settings
-from django.contrib.auth import login
 from django.db import transaction
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.urls import reverse
@@ -25,6 +24,7 @@ from requests import RequestException
 
 from portal import logs
 from portal.address import client_address
+from portal.api.session import open_session
 from portal.env import OidcProvider
 from tenants.access import RANK
 from tenants.audit import record
@@ -236,7 +236,7 @@ def _sign_in(request: HttpRequest, provider: OidcProvider, claims: dict[str, Any
             issuer=provider.issuer, subject=claims["sub"], username=_text(claims, "preferred_username"),
             first_name=first or ("" if last else _text(claims, "name")), last_name=last,
         )  # fmt: skip
-        if not user.is_active or user.service_of_id:
+        if user.service_of_id or not open_session(request, user):
             raise SignInRefused(SWITCHED_OFF)
         for one in follow_groups(user=user, wanted=memberships_of(provider, claims)):
             record(
@@ -246,7 +246,6 @@ def _sign_in(request: HttpRequest, provider: OidcProvider, claims: dict[str, Any
                 address=client_address(request), request_id=logs.request_id.get(),
             )  # fmt: skip
         _note(request, provider, AuditResult.SUCCESS, by=user)
-        login(request, user, backend="django.contrib.auth.backends.ModelBackend")
     logs.user_id.set(user.pk)
 
 

@@ -76,6 +76,18 @@ CODES: Mapping[str, Code] = {
         "A tenant must keep at least one active person who owns it.",
         "Make somebody else an owner first.",
     ),
+    "last_administrator": Code(
+        409,
+        "The last administrator stays",
+        "At least one active person must administer the platform.",
+        "Make somebody else a platform administrator first.",
+    ),
+    "own_account": Code(
+        409,
+        "Nobody switches themselves off",
+        "Who switched themselves off by mistake could not undo it.",
+        "Ask another platform administrator to do it.",
+    ),
     "already_member": Code(
         409,
         "The person is a member already",
@@ -183,6 +195,12 @@ CODES: Mapping[str, Code] = {
         "Idempotency-Key was used for another request",
         "The same key came with another method, address or body before.",
         "Use a fresh key for every intended change.",
+    ),
+    "already_made": Code(
+        409,
+        "It was made by an earlier request with this key",
+        "The request was carried out before. Its answer held a secret, which Berth does not keep and cannot repeat.",
+        "If the first answer was lost, revoke or withdraw what it made, and make another with a fresh key.",
     ),
     "idempotency_in_progress": Code(
         409,
@@ -326,6 +344,24 @@ CODES: Mapping[str, Code] = {
         "It has clusters, or the history of deleted ones, or plans are offered on it.",
         "Disable it: it takes no new orders then. Take it out of its plans first if it never held a cluster.",
     ),
+    "signs_in_elsewhere": Code(
+        409,
+        "The person has no password here",
+        "They sign in with the identity provider, which alone knows their password.",
+        "Change it at the identity provider.",
+    ),
+    "removed_meanwhile": Code(
+        409,
+        "Something it needs was removed",
+        "The tenant, the plan or the target was removed by somebody else in this very moment. Nothing was changed.",
+        "See what there is now, and send the request anew.",
+    ),
+    "changed_meanwhile": Code(
+        409,
+        "It was changed by somebody else",
+        "It was changed while the request was being checked. Nothing was changed by the request.",
+        "Read it again, and repeat the change if it is still wanted.",
+    ),
     "no_users": Code(
         409,
         "The engine has no users of its own",
@@ -431,6 +467,8 @@ FIELD_CODES: Mapping[str, str] = {
     "bad_kubeconfig": "The kubeconfig cannot be accepted; the message says why.",
     "another_cluster": "It leads to another Kubernetes cluster.",
     "bad_name": "The name breaks the rule for names.",
+    "bad_password": "The password is too short, too common or too much like the name.",
+    "wrong_password": "It is not the password in use.",
     "reserved": "The name is Berth's own.",
     "too_many": "There are too many of them.",
     "none": "At least one is needed.",

@@ -8,11 +8,13 @@ from __future__ import annotations
 from django.contrib.auth.models import AnonymousUser
 from django.core.validators import RegexValidator
 from django.db import models
+from django.db.models.signals import post_delete, post_save
+from django.dispatch import receiver
 from django.utils import timezone
 from guardian.models import UserObjectPermissionBase
 
 from tenants.ids import new_id
-from tenants.models import Tenant, User
+from tenants.models import Membership, Tenant, User
 
 CLUSTER_NAME_RULE = RegexValidator(
     r"^[a-z]([a-z0-9-]{0,28}[a-z0-9])?\Z",
@@ -219,6 +221,17 @@ class ClusterGrant(UserObjectPermissionBase):
     def right(self) -> str:
         """ "read" or "use". Wants `permission` loaded."""
         return next(right for right, codename in RIGHTS.items() if codename == self.permission.codename)
+
+
+@receiver([post_save, post_delete], sender=Membership)
+def end_grants(instance: Membership, created: bool = True, **signal: object) -> None:
+    """Whoever joins a tenant is its guest no more, and does not become one again by leaving.
+
+    Here, at the rows themselves, because memberships begin and end in many ways: by an owner, an invitation, a group of
+    the identity provider, a command; and `tenants` knows nothing of clusters. A change of role ends nothing.
+    """
+    if created:
+        ClusterGrant.objects.filter(content_object__tenant=instance.tenant_id, user=instance.user_id).delete()
 
 
 def _shared_ids(user: User) -> models.QuerySet[ClusterGrant, dict[str, str]]:

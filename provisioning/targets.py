@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from django.conf import settings
 from django.core.exceptions import ValidationError
 from django.db import IntegrityError, transaction
+from django.db.models import QuerySet
 from django.utils import timezone
 
 from provisioning.apply import errors
@@ -17,6 +19,11 @@ from provisioning.apply.kubeconfigs import SUFFIX, BadKubeconfig, Folder, Keeper
 from provisioning.models import CLUSTER_NAME_RULE, Cluster, Plan, Target
 from tenants.models import QuotaLimit
 from tenants.refusals import Conflict, FieldError, Invalid, Missing
+
+# Columns of a target that a look fills.
+Seen = dict[str, Any]
+# Writes the row of the audit.
+Note = Callable[[Target], None]
 
 
 def targets_folder() -> Path:
@@ -34,48 +41,68 @@ def discover(target: Target) -> bool:
 
     Which cluster it is, is remembered from the first look.
     """
-    found: dict[str, object]
+    return _write_down(target, _look(target))
+
+
+def _look(target: Target) -> Seen:
+    """What to write down about a target after asking it. Asks Kubernetes, so call it outside of transactions."""
     try:
         client = CLIENTS.get(target.name, source=target.source, folder=targets_folder())
         uid = cluster_uid(client)
         if target.uid and uid != target.uid:
-            Target.objects.filter(pk=target.pk).update(other_uid=uid)
-            raise another(target.name)
-        found = {**facts(client), "reachable": True, "reason": "", "other_uid": ""}
-        if not target.uid:
-            _remember(target, uid)
+            return {**_away(another(target.name)), "other_uid": uid}
+        return {**_answered(facts(client)), **({} if target.uid else {"uid": uid})}
     except errors.DoorError as error:
         # What was known stays: a target that is away for a minute has not lost its nodes.
-        found = {"reachable": False, "reason": f"{error.message} {error.remedy}".strip()}
-    found["checked"] = timezone.now()
-    Target.objects.filter(pk=target.pk).update(**found)
-    return bool(found["reachable"])
+        return _away(error)
 
 
-def _remember(target: Target, uid: str) -> None:
-    """Raises AnotherCluster when the cluster is another target's."""
-    try:
-        with transaction.atomic():
-            Target.objects.filter(pk=target.pk, uid="").update(uid=uid)
-    except IntegrityError as error:
-        owner = Target.objects.filter(uid=uid).values_list("name", flat=True).first()
-        raise errors.AnotherCluster(
-            f"It is the same Kubernetes cluster as the target {owner}.",
-            remedy="Remove one of the two: their tenants' namespaces would be shared.",
-        ) from error
+def _answered(found: Mapping[str, Any]) -> Seen:
+    return {**found, "reachable": True, "reason": "", "other_uid": "", "checked": timezone.now()}
+
+
+def _away(error: errors.DoorError) -> Seen:
+    reason = f"{error.message} {error.remedy}".strip()
+    return {"reachable": False, "reason": reason, "checked": timezone.now()}
+
+
+def _write_down(target: Target, seen: Seen) -> bool:
+    """Keep a look, in the caller's transaction if there is one; returns whether the target is there to be used."""
+    seen = dict(seen)
+    uid = seen.pop("uid", None)
+    if uid is not None:
+        try:
+            with transaction.atomic():
+                Target.objects.filter(pk=target.pk, uid="").update(uid=uid)
+        except IntegrityError:
+            owner = Target.objects.filter(uid=uid).values_list("name", flat=True).first()
+            seen = _away(
+                errors.AnotherCluster(
+                    f"It is the same Kubernetes cluster as the target {owner}.",
+                    remedy="Remove one of the two: their tenants' namespaces would be shared.",
+                )
+            )
+    Target.objects.filter(pk=target.pk).update(**seen)
+    return bool(seen["reachable"])
 
 
 # --- what administrators do -------------------------------------------------------------------------------------------
+#
+# Each asks Kubernetes first, so it is called outside of transactions, and then changes the database in one transaction.
+# In that it calls `note` with the target as it is then, to write the row of the audit: without the row, no change. A
+# kubeconfig is kept or forgotten last, since that alone cannot be taken back; the only rows that are locked meanwhile
+# are those of this target, which nobody but a look at it waits for.
 
 
 def register(
-    *, name: str, title: str = "", kubeconfig: str | None = None, in_cluster: bool = False, reach: str = "direct"
-) -> Target:
+    *, name: str, note: Note, title: str = "", kubeconfig: str | None = None, in_cluster: bool = False,
+    reach: str = "direct",
+) -> Target:  # fmt: skip
     """Register a Kubernetes cluster that answers, is new enough, and lets Berth do what it needs to.
 
     Its kubeconfig is `kubeconfig`, kept as settings say; without one, the file that is in TARGETS_DIR already; with
     `in_cluster`, the cluster Berth itself runs in. Raises Invalid, Conflict (name in use, cluster registered already,
-    not usable, kubeconfig cannot be kept). Asks Kubernetes, so call it outside of transactions.
+    not usable, kubeconfig cannot be kept).
     """
     try:
         CLUSTER_NAME_RULE(name)
@@ -89,34 +116,48 @@ def register(
     text = _accepted(kubeconfig) if kubeconfig is not None else None
     found = _usable(name, _client(name, source, text), reach)
     _refuse_known(name, found.uid)
-    try:
-        # First the name, which a constraint guards, and no orders yet: then nobody else's kubeconfig is overwritten.
-        with transaction.atomic():
-            target = Target.objects.create(
-                name=name, title=title or name, source=source, reach=reach, uid=found.uid, enabled=False,
-                reachable=False, reason="It is being registered.",
-            )  # fmt: skip
-    except IntegrityError as error:
-        _refuse_known(name, found.uid)
-        raise _taken(name) from error
-    if text is not None:
+    with transaction.atomic():
         try:
+            # The name, and which cluster it is, are guarded by constraints: nobody else's kubeconfig is overwritten.
+            with transaction.atomic():
+                target = Target.objects.create(
+                    name=name, title=title or name, source=source, reach=reach, uid=found.uid, **_answered(found.facts)
+                )
+        except IntegrityError as error:
+            _refuse_known(name, found.uid)
+            raise _taken(name) from error
+        note(target)
+        if text is not None:
             _keep(name, text)
-        except Conflict:
-            target.delete()
-            raise
-    _write_down(target, found, enabled=True)
+    return target
+
+
+def add(*, name: str, title: str, source: str, reach: str, note: Note) -> Target:
+    """Register a target, or change it, whether it answers or not, with its kubeconfig in place: `manage.py add_target`.
+
+    What was found is in `reachable` and `reason` of the target that is returned. `name` has been checked.
+    """
+    fields = {"title": title or name, "source": source, "reach": reach}
+    known = Target.objects.filter(pk=name).first()
+    seen = _look(Target(name=name, uid=known.uid if known else "", **fields))
+    with transaction.atomic():
+        target, _ = Target.objects.update_or_create(name=name, defaults=fields)
+        _write_down(target, seen)
+        target = _again(target)
+        note(target)
     return target
 
 
 def change(
-    *, target: Target, title: str | None = None, enabled: bool | None = None, reach: str | None = None,
-    kubeconfig: str | None = None, uid: str | None = None,
+    *, target: Target, note: Note, expect: Note, title: str | None = None, enabled: bool | None = None,
+    reach: str | None = None, kubeconfig: str | None = None, uid: str | None = None,
 ) -> Target:  # fmt: skip
     """Change a target. A new kubeconfig must lead to the same cluster, or to the one whose `uid` is accepted by this.
 
-    Raises Invalid, Conflict, Missing. Asks Kubernetes when it has to, so call it outside of transactions.
+    `expect` is called before Kubernetes is asked and again with the row locked, and raises when the target is no longer
+    what the caller read. Raises that, Invalid, Conflict, Missing.
     """
+    expect(target)
     if kubeconfig is not None and target.source == "in-cluster":
         raise _wrong("/kubeconfig", "not_allowed", "It is the cluster Berth runs in, which has no kubeconfig.")
     text = _accepted(kubeconfig) if kubeconfig is not None else None
@@ -137,24 +178,34 @@ def change(
             )
         if found.uid != target.uid:
             _refuse_known(target.name, found.uid)
+        fields |= {**_answered(found.facts), "uid": found.uid}
+    with transaction.atomic():
+        locked = _locked(target)
+        expect(locked)
+        if (locked.uid, locked.reach) != (target.uid, target.reach):
+            raise Conflict(
+                "changed_meanwhile", f"{target.name} was changed by somebody else while Kubernetes was asked.",
+                suggestion="Read it again, and repeat the change if it is still wanted.",
+            )  # fmt: skip
+        if fields:
+            _set(target, fields)
+        changed = _again(target)
+        note(changed)
         if text is not None:
             _keep(target.name, text)
-        fields["uid"] = found.uid
-        _write_down(target, found, **fields)
-    elif fields:
-        Target.objects.filter(pk=target.pk).update(**fields)
-    return _again(target)
+    return changed
 
 
-def remove(*, target: Target) -> None:
+def remove(*, target: Target, note: Note, expect: Note) -> None:
     """Remove a target that holds nothing and never did, its limits, and its kubeconfig where Berth keeps it.
 
-    Raises Conflict while clusters, the history of deleted ones, or plans refer to it.
+    `expect` is called with the row locked, and raises when the target is no longer what the caller read. Raises that;
+    Missing; Conflict while clusters, the history of deleted ones, or plans refer to it, or when its kubeconfig
+    cannot be removed.
     """
     with transaction.atomic():
-        locked = Target.objects.select_for_update().filter(pk=target.pk).first()
-        if locked is None:
-            raise Missing("not_found", f"There is no target {target.name}.")
+        locked = _locked(target)
+        expect(locked)
         clusters = Cluster.objects.filter(target=locked)
         if clusters.exists():
             there = clusters.present().count()
@@ -169,30 +220,46 @@ def remove(*, target: Target) -> None:
             )  # fmt: skip
         QuotaLimit.objects.filter(place=locked.name).delete()
         locked.delete()
+        note(target)
+        if target.source == "file":
+            _keeper_call(lambda keeper: keeper.forget(target.name))
     CLIENTS.drop(target.name)
-    if target.source == "file":
-        _keeper_call(lambda keeper: keeper.forget(target.name))
 
 
-def check(*, target: Target) -> tuple[Target, tuple[Finding, ...]]:
-    """Look at a target now, at everything; returns it as it is written down after that, and every finding."""
+def check(*, target: Target, note: Note) -> tuple[Target, tuple[Finding, ...]]:
+    """Look at a target now, at everything; returns it as it is written down after that, and every finding.
+
+    Raises Missing.
+    """
+    findings = _findings(target)
+    seen = _look(target)
+    with transaction.atomic():
+        _write_down(target, seen)
+        looked_at = _again(target)
+        note(looked_at)
+    return looked_at, findings
+
+
+def _findings(target: Target) -> tuple[Finding, ...]:
     try:
         client = CLIENTS.get(target.name, source=target.source, folder=targets_folder())
     except errors.DoorError as error:
-        discover(target)
-        return _again(target), (Finding("answers", False, error.message, error.remedy),)
+        return (Finding("answers", False, error.message, error.remedy),)
     found = examine(client, reach=target.reach)
     findings = list(found.findings)
     if found.uid:
         same = not target.uid or found.uid == target.uid
         text = "It is the cluster that was registered." if same else f"Another cluster answers, UID {found.uid}."
         findings.insert(1, Finding("identity", same, text, "" if same else errors.AnotherCluster.remedy))
-    discover(target)
-    return _again(target), tuple(findings)
+    return tuple(findings)
 
 
-def _again(target: Target) -> Target:
-    found = Target.objects.filter(pk=target.pk).first()
+def _locked(target: Target) -> Target:
+    return _again(target, Target.objects.select_for_update())
+
+
+def _again(target: Target, rows: QuerySet[Target] | None = None) -> Target:
+    found = (Target.objects.all() if rows is None else rows).filter(pk=target.pk).first()
     if found is None:
         raise Missing("not_found", f"There is no target {target.name}.")
     return found
@@ -240,16 +307,14 @@ def _refuse_known(name: str, uid: str) -> None:
         )  # fmt: skip
 
 
-def _write_down(target: Target, found: Examination, **fields: Any) -> None:
-    seen = {**found.facts, "reachable": True, "reason": "", "other_uid": "", "checked": timezone.now(), **fields}
+def _set(target: Target, fields: Mapping[str, Any]) -> None:
     try:
         with transaction.atomic():
-            Target.objects.filter(pk=target.pk).update(**seen)
+            Target.objects.filter(pk=target.pk).update(**fields)
     except IntegrityError:
-        _refuse_known(target.name, found.uid)
+        # Registered by another name since it was asked.
+        _refuse_known(target.name, str(fields.get("uid")))
         raise
-    for name, value in seen.items():
-        setattr(target, name, value)
 
 
 def _keep(name: str, text: str) -> None:

@@ -45,6 +45,14 @@ def record(
     return event
 
 
+def record_command(*, command: str, action: str, object: str, detail: Mapping[str, Any] | None = None) -> AuditEvent:
+    """Add the row of a change by `manage.py command`: by no user, from no address. See record()."""
+    return record(
+        action=action, object=object, result=AuditResult.SUCCESS, status=200,
+        detail={"command": command, **(detail or {})},
+    )  # fmt: skip
+
+
 # What one statement deletes: rows enough to get on, few enough that nobody waits for it.
 BATCH = 5000
 

@@ -275,9 +275,13 @@ class SignInCounter(models.Model):
 
 
 class ApiTokenQuerySet(models.QuerySet["ApiToken"]):
+    def unended(self, now: datetime | None = None) -> ApiTokenQuerySet:
+        """Neither revoked nor expired."""
+        return self.filter(revoked=None, expires__gt=now or timezone.now())
+
     def usable(self, now: datetime | None = None) -> ApiTokenQuerySet:
         """Neither revoked nor expired, and of a user who may sign in."""
-        return self.filter(revoked=None, expires__gt=now or timezone.now(), user__is_active=True)
+        return self.unended(now).filter(user__is_active=True)
 
     def service_tokens(self, tenant: Tenant) -> ApiTokenQuerySet:
         """The service tokens of a tenant, with their role in `service_role`."""

@@ -22,8 +22,12 @@ INVITATION_DAYS = 7
 INVITATION_MAXIMUM_DAYS = 30
 
 
-def _lock(tenant: Tenant) -> Tenant:
-    return Tenant.objects.select_for_update().get(pk=tenant.pk)
+def lock_tenant(tenant: Tenant) -> Tenant:
+    """The tenant as it is, its row locked until the transaction ends. Raises Missing when it was deleted meanwhile."""
+    locked = Tenant.objects.select_for_update().filter(pk=tenant.pk).first()
+    if locked is None:
+        raise Missing("not_found", f"There is no tenant {tenant.slug} any more.")
+    return locked
 
 
 def keep_an_owner(tenant: Tenant, leaving: Membership) -> None:
@@ -72,7 +76,7 @@ def rename_tenant(*, tenant: Tenant, name: str) -> None:
 def set_suspended(*, tenant: Tenant, suspended: bool) -> None:
     """Stop, or allow again, every change in a tenant. Reads stay, clusters run on, nothing is deleted."""
     with transaction.atomic():
-        _lock(tenant)
+        lock_tenant(tenant)
         Tenant.objects.filter(pk=tenant.pk).update(suspended=suspended)
 
 
@@ -80,20 +84,24 @@ def delete_tenant(*, tenant: Tenant) -> None:
     """Delete a tenant that holds nothing. Raises Conflict while any cluster, even a deleted one, belongs to it."""
     with transaction.atomic():
         try:
-            _lock(tenant).delete()
+            lock_tenant(tenant).delete()
         except ProtectedError as error:
-            raise Conflict(
-                "tenant_not_empty",
-                f"{tenant.slug} has clusters, or the history of deleted ones.",
-                suggestion="Delete its clusters first. To keep the history and end all changes, suspend it instead.",
-            ) from error
+            raise not_empty(tenant) from error
+
+
+def not_empty(tenant: Tenant) -> Conflict:
+    """The refusal to delete a tenant that ever had a cluster."""
+    return Conflict(
+        "tenant_not_empty", f"{tenant.slug} has clusters, or the history of deleted ones.",
+        suggestion="Suspend it: reads stay, changes end. Only tenants that never had a cluster can be deleted.",
+    )  # fmt: skip
 
 
 def add_member(*, tenant: Tenant, username: str, role: Role) -> Membership:
     """Let a person in. Raises Invalid for an unknown user, Conflict for one who is in."""
     person = find_person(username)
     with transaction.atomic():
-        return _join(_lock(tenant), person, role)
+        return _join(lock_tenant(tenant), person, role)
 
 
 def _join(tenant: Tenant, person: User, role: Role) -> Membership:
@@ -106,7 +114,8 @@ def _join(tenant: Tenant, person: User, role: Role) -> Membership:
     return member
 
 
-def _member(tenant: Tenant, username: str) -> Membership:
+def find_member(tenant: Tenant, username: str) -> Membership:
+    """The membership of a person, services apart. Raises Missing."""
     found = tenant.memberships.select_related("user").filter(user__username=username, user__service_of=None).first()
     if found is None:
         raise Missing("not_found", f"There is no member {username} in {tenant.slug}.")
@@ -116,7 +125,7 @@ def _member(tenant: Tenant, username: str) -> Membership:
 def change_role(*, tenant: Tenant, username: str, role: Role) -> tuple[Membership, str]:
     """Give a member another role; returns the membership and the role before. Raises Missing, Conflict last_owner."""
     with transaction.atomic():
-        member = _member(_lock(tenant), username)
+        member = find_member(lock_tenant(tenant), username)
         before = member.role
         if role != Role.OWNER:
             keep_an_owner(tenant, member)
@@ -128,7 +137,7 @@ def change_role(*, tenant: Tenant, username: str, role: Role) -> tuple[Membershi
 def remove_member(*, tenant: Tenant, username: str) -> None:
     """End a membership: the person's next request sees nothing of the tenant. Raises Missing, Conflict last_owner."""
     with transaction.atomic():
-        member = _member(_lock(tenant), username)
+        member = find_member(lock_tenant(tenant), username)
         keep_an_owner(tenant, member)
         member.delete()
 
@@ -170,7 +179,7 @@ def accept(*, secret: str, by: User) -> Membership:
     if found is None:
         raise missing
     with transaction.atomic():
-        tenant = _lock(found.tenant)
+        tenant = lock_tenant(found.tenant)
         invitation = Invitation.objects.select_for_update(of=("self",)).select_related("invited_by").get(pk=found.pk)
         inviter = invitation.invited_by
         if invitation.accepted or invitation.withdrawn or invitation.expires <= timezone.now() or inviter is None:

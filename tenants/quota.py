@@ -43,7 +43,7 @@ from tenants.models import (
     User,
     new_entry_id,
 )
-from tenants.refusals import Conflict
+from tenants.refusals import Conflict, Missing
 
 log = logging.getLogger(__name__)
 
@@ -232,7 +232,7 @@ def unexplained(tenant_id: str) -> list[tuple[str, str, str, int, int]]:
     With "" for the holder: where a total is not the sum of all entries there.
     """
     with transaction.atomic():
-        _lock(tenant_id)
+        lock(tenant_id)
         holds = {
             (hold.place, hold.holder, hold.resource): hold.used + hold.reserved
             for hold in QuotaHold.objects.filter(tenant=tenant_id)
@@ -261,7 +261,7 @@ def replace_limits(*, tenant_id: str, limits: Mapping[tuple[str, str], int]) -> 
     A limit below what is held is allowed: it takes nothing away and blocks growth of that resource only.
     """
     with transaction.atomic():
-        _lock(tenant_id)
+        lock(tenant_id)
         QuotaLimit.objects.filter(tenant=tenant_id).delete()
         QuotaLimit.objects.bulk_create(
             QuotaLimit(tenant_id=tenant_id, place=place, resource=resource, limit=limit)
@@ -269,9 +269,16 @@ def replace_limits(*, tenant_id: str, limits: Mapping[tuple[str, str], int]) -> 
         )
 
 
-def _lock(tenant_id: str) -> Tenant:
-    """Take the tenant's row. What is read after this is what the last movement left."""
-    return Tenant.objects.select_for_update(no_key=True).get(pk=tenant_id)
+def lock(tenant_id: str) -> Tenant:
+    """Take the tenant's row. What is read after this is what the last movement left. Raises Missing."""
+    tenant = Tenant.objects.select_for_update(no_key=True).filter(pk=tenant_id).first()
+    if tenant is None:
+        raise _gone()
+    return tenant
+
+
+def _gone() -> Missing:
+    return Missing("not_found", "The tenant was deleted meanwhile.")
 
 
 def _held(holder: str) -> dict[str, QuotaHold]:
@@ -326,7 +333,7 @@ _DROP_EMPTY = "DELETE FROM tenants_quotahold WHERE holder = %s AND used = 0 AND 
 
 
 def _open_books(tenant_id: str, holder: str) -> _Books:
-    """Take the tenant's row, and read what the last movement left. Raises Tenant.DoesNotExist."""
+    """Take the tenant's row, and read what the last movement left. Raises Missing."""
     with connection.cursor() as cursor:
         cursor.execute(_OPEN, [tenant_id, holder, tenant_id, tenant_id])
         found = []
@@ -335,7 +342,7 @@ def _open_books(tenant_id: str, holder: str) -> _Books:
             cursor.nextset()
     tenants, holds, totals, limits = found
     if not tenants:
-        raise Tenant.DoesNotExist(f"There is no tenant {tenant_id}.")
+        raise _gone()
     ((key, slug, suspended),) = tenants
     return _Books(
         tenant=Tenant(id=key, slug=slug, suspended=suspended),

@@ -44,11 +44,11 @@ class Conflict(Refusal):
 
 
 class Stale(Refusal):
-    """If-Match named an older revision: 412. `current` is the present one."""
+    """If-Match named an older revision: 412. `current` is the present one, or what stands for it."""
 
     status = 412
 
-    def __init__(self, current: int) -> None:
+    def __init__(self, current: int | str) -> None:
         super().__init__(
             "stale_revision",
             "The object was changed since you read it.",

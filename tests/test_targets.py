@@ -5,12 +5,17 @@ from __future__ import annotations
 import json
 import secrets
 import stat
+from collections.abc import Iterator
+from contextlib import ExitStack
+from io import StringIO
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
 import pytest
 import yaml
+from django.core.management import CommandError, call_command
+from django.db import DatabaseError
 from pytest_django import Settings
 from rest_framework.test import APIClient
 
@@ -417,6 +422,111 @@ def test_a_target_with_clusters_or_their_history_stays(root: APIClient, acme: Te
     assert (answer.status_code, answer.json()["code"]) == (409, "target_in_use")
     assert words in answer.json()["detail"]
     assert Target.objects.exists()
+
+
+# --- the audit --------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def no_rows(root: APIClient) -> Iterator[None]:
+    """The audit takes no rows."""
+    root.raise_request_exception = False
+    with ExitStack() as stack:
+        for module in ("portal.api.audited", "tenants.audit"):
+            stack.enter_context(patch(f"{module}.record", side_effect=DatabaseError("disk full")))
+        yield
+
+
+@pytest.mark.control_plane
+def test_without_its_row_no_target_is_registered(no_rows: None, root: APIClient, kubeconfig: str, folder: Path) -> None:
+    assert root.post(TARGETS, {"name": "main", "kubeconfig": kubeconfig}, format="json").status_code == 500
+    assert not Target.objects.exists()
+    assert list(folder.iterdir()) == []
+
+
+@pytest.mark.control_plane
+def test_without_its_row_a_target_and_its_kubeconfig_stay_as_they_were(
+    registered: Target, no_rows: None, root: APIClient, kubeconfig: str, folder: Path
+) -> None:
+    before = Target.objects.values().get()
+    (folder / "main.kubeconfig").write_text("as it was")
+    for body in ({"title": "Other"}, {"kubeconfig": kubeconfig, "title": "Other"}):
+        assert root.patch(f"{TARGETS}/main", body, format="json").status_code == 500
+    assert root.post(f"{TARGETS}/main/check").status_code == 500
+    assert root.delete(f"{TARGETS}/main").status_code == 500
+    assert Target.objects.values().get() == before
+    assert (folder / "main.kubeconfig").read_text() == "as it was"
+
+
+@pytest.mark.control_plane
+def test_every_change_of_a_target_leaves_one_row(root: APIClient, registered: Target) -> None:
+    assert root.patch(f"{TARGETS}/main", {"title": "Other"}, format="json").status_code == 200
+    assert root.post(f"{TARGETS}/main/check").status_code == 200
+    assert root.delete(f"{TARGETS}/main").status_code == 204
+    rows = AuditEvent.objects.order_by("id").values_list("action", "object", "status", "actor")
+    assert list(rows) == [
+        ("registerTarget", "targets/main", 201, "root"), ("changeTarget", "targets/main", 200, "root"),
+        ("checkTarget", "targets/main/check", 200, "root"), ("removeTarget", "targets/main", 204, "root"),
+    ]  # fmt: skip
+
+
+@pytest.mark.control_plane
+def test_a_kubeconfig_that_cannot_be_removed_keeps_its_target(
+    root: APIClient, registered: Target, settings: Settings
+) -> None:
+    # No folder is there to be emptied: it is a file now.
+    settings.TARGETS_DIR = settings.TARGETS_DIR / "main.kubeconfig"
+    answer = root.delete(f"{TARGETS}/main")
+    assert (answer.status_code, answer.json()["code"]) == (409, "kubeconfig_not_kept")
+    assert Target.objects.exists()
+    assert not AuditEvent.objects.filter(action="removeTarget", result="success").exists()
+
+
+@pytest.mark.control_plane
+def test_a_target_by_command_leaves_a_row_of_nobody(kubeconfig: str, folder: Path, db: None) -> None:
+    (folder / "main.kubeconfig").write_text(kubeconfig)
+    call_command("add_target", "main", "--title", "Main", stdout=StringIO())
+    call_command("add_target", "main", "--title", "Again", stdout=StringIO())
+    target = Target.objects.get()
+    assert (target.title, target.reachable, len(target.uid)) == ("Again", True, 36)
+    rows = list(AuditEvent.objects.order_by("id"))
+    assert [(row.action, row.object, row.actor, row.address, row.result) for row in rows] == [
+        ("registerTarget", "targets/main", "", None, "success"), ("changeTarget", "targets/main", "", None, "success"),
+    ]  # fmt: skip
+    told = {"command": "add_target", "uid": target.uid, "source": "file", "reach": "direct"}
+    assert [row.detail for row in rows] == [told, told]
+
+
+def test_a_target_by_command_that_does_not_answer_is_registered_and_noted_all_the_same(folder: Path, db: None) -> None:
+    (folder / "main.kubeconfig").write_text(yaml.safe_dump({**MINIMAL, "clusters": []}))
+    with pytest.raises(CommandError, match="is registered but does not answer"):
+        call_command("add_target", "main")
+    assert Target.objects.get().reachable is False
+    assert AuditEvent.objects.get().action == "registerTarget"
+
+
+def test_without_its_row_no_command_changes_anything(no_rows: None, folder: Path) -> None:
+    (folder / "main.kubeconfig").write_text(yaml.safe_dump(MINIMAL))
+    for command in (["add_target", "main"], ["berth_setup"]):
+        with pytest.raises(DatabaseError):
+            call_command(*command, stdout=StringIO())
+    assert not Target.objects.exists()
+    assert not Plan.objects.exists()
+
+
+def test_setting_up_notes_what_it_made_and_nothing_when_all_was_there(db: None) -> None:
+    tenant = Tenant.objects.create(slug="acme", name="Acme")
+    target = Target.objects.create(name="main", title="Main")
+    spec = {"shards": 3, "replicasPerShard": 1, "memoryGiB": 0.125, "cpu": 0.1, "storageGiB": 1}
+    Cluster.objects.create(tenant=tenant, target=target, name="c", engine="redis", version="7", spec=spec)
+    for _ in range(2):
+        call_command("berth_setup", stdout=StringIO())
+    told = AuditEvent.objects.order_by("id").values_list("action", "object", "detail", "actor", "address")
+    made = Plan.objects.order_by("pk").values_list("name", flat=True)
+    plans = [("createPlan", f"plans/{name}", {"command": "berth_setup"}, "", None) for name in made]
+    stock = ("takeStock", "quota", {"command": "berth_setup", "clusters": 1}, "", None)
+    assert sorted(told, key=str) == sorted([*plans, stock], key=str)
+    assert len(plans) == 5
 
 
 # --- who may ----------------------------------------------------------------------------------------------------------

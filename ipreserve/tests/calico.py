@@ -43,7 +43,8 @@ def remove(kube: Kube, *, native: bool) -> None:
             kube.request("DELETE", f"{CRDS}/{one['metadata']['name']}")
         except errors.NotFound:
             continue
-    eventually(lambda: not _served(kube, f"/apis/{group}/{version}/ipreservations"), "no longer served")
+    # The API server looks every 5 s whether the last object is gone, and tries again when somebody writes meanwhile.
+    eventually(lambda: not _served(kube, f"/apis/{group}/{version}/ipreservations"), "no longer served", seconds=90)
 
 
 def _served(kube: Kube, path: str) -> bool:

@@ -33,6 +33,7 @@ class Paper(kube.Kube):
                 raise errors.NotFound(path, 404)
             return copy.deepcopy(self.objects[path])
         assert isinstance(body, dict)
+        dry_run = bool((more.get("query") or {}).get("dryRun"))
         if method == "POST":
             path = f"{path}/{body['metadata']['name']}"
         there = self.objects.get(path)
@@ -40,6 +41,8 @@ class Paper(kube.Kube):
             raise errors.Conflict(path, 409)
         if there is not None and there["metadata"]["resourceVersion"] != body["metadata"]["resourceVersion"]:
             raise errors.Conflict(path, 409)
+        if dry_run:
+            return copy.deepcopy(dict(body))
         metadata = {**body["metadata"], "resourceVersion": str(next(self._versions))}
         self.objects[path] = copy.deepcopy({**body, "metadata": metadata})
         return copy.deepcopy(self.objects[path])

@@ -19,9 +19,13 @@ WRITES = ("POST", "PUT", "PATCH", "DELETE")
 KEPT = ("Content-Type", "Date", "Retry-After")
 
 
+class Dropped(Exception):
+    """For `Faults.before`: this request does not reach the API server, and nobody answers it."""
+
+
 @dataclass
 class Faults:
-    """What happens to requests. `write(method, path)` names the writes that are meant."""
+    """What happens to writes, by their method and path. `before` may raise Dropped."""
 
     lie: Callable[[str, str], bool] = lambda method, path: False
     refuse: Callable[[str, str], bool] = lambda method, path: False
@@ -45,7 +49,11 @@ def proxy(door: Kube, faults: Faults) -> Iterator[str]:
             is_write = is_attempt and "dryRun" not in self.path
             if is_write:
                 faults.seen.append(f"{self.command} {self.path}")
-                faults.before(self.command, self.path)
+                try:
+                    faults.before(self.command, self.path)
+                except Dropped:
+                    self.close_connection = True
+                    return
             # A server that cannot store refuses dry runs too.
             if is_attempt and faults.refuse(self.command, self.path):
                 self._send(503, {}, json.dumps({"message": "refused by the test"}).encode())

@@ -13,13 +13,17 @@ import urllib.error
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
+from http.server import BaseHTTPRequestHandler
+from pathlib import Path
 
 import pytest
 
 from ipreserve import certs, errors, install, store
+from ipreserve.kube import JsonObject
 from ipreserve.records import State, address
+from ipreserve.tests.aggregated import https
 from ipreserve.tests.waiting import eventually
-from ipreserve.tests.world import NAMESPACE, Service, World, insist
+from ipreserve.tests.world import NAMESPACE, Service, World, insist, overwrite
 
 
 def owners(world: World) -> dict[str, tuple[str, str]]:
@@ -64,6 +68,110 @@ def test_dry_run_of_a_delete_and_of_an_eviction_writes_nothing(world: World) -> 
     world.delete("cache-0", dryRun=["All"])
     world.evict("cache-0", dryRun=["All"])
     assert (world.barred(), world.records()) == (frozenset(), {})
+
+
+def test_dry_run_of_the_request_itself_writes_nothing_for_an_eviction(world: World) -> None:
+    world.pod("cache-0", world.address(1))
+    body = {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": "cache-0"}}
+    world.kube.request("POST", world.pods("cache-0") + "/eviction", body, query={"dryRun": "All"})
+    assert (world.barred(), world.records()) == (frozenset(), {})
+    assert "deletionTimestamp" not in world.kube.get(world.pods("cache-0"))["metadata"]
+
+
+def test_deletion_that_is_asked_for_again_while_the_pod_is_going_makes_one_record(world: World) -> None:
+    one = world.address(1)
+    world.pod("cache-0", one, node="n1")
+    world.delete("cache-0")
+    first = world.records()[address(one)]
+    for again in ({}, {"gracePeriodSeconds": 20}, {"gracePeriodSeconds": 10}):
+        world.delete("cache-0", **again)
+    world.evict("cache-0")
+    assert (world.listed(), world.records()) == ([f"{one}/32"], {address(one): first})
+
+
+def test_failed_pod_that_is_deleted_makes_one_record(world: World, serving: Service) -> None:
+    one = world.address(1)
+    world.pod("cache-0", one, node="n1", phase="Failed")
+    before = serving.value('ipreserve_admission_decisions_total{outcome="known",path="delete pods"}')
+    world.delete("cache-0")
+    with pytest.raises(errors.NotFound):
+        world.kube.get(world.pods("cache-0"))
+    assert world.listed() == [f"{one}/32"]
+    assert owners(world) == {one: ("cache-0", "delete")}
+    assert world.records()[address(one)].seq == 1
+    # Nothing is waited for, and the API server asks more than once all the same.
+    assert serving.value('ipreserve_admission_decisions_total{outcome="known",path="delete pods"}') > before
+
+
+def test_eviction_of_a_pod_that_nobody_selected_reserves_nothing(world: World) -> None:
+    world.pod("web", world.address(1), stateful=False)
+    world.pod("cache-0", world.address(2), annotations={"ipreserve.berth.io/reserve": "false"})
+    for name in ("web", "cache-0"):
+        world.evict(name)
+    assert (world.barred(), world.records()) == (frozenset(), {})
+
+
+class Refuser(BaseHTTPRequestHandler):
+    """Another team's webhook, which says no to everything."""
+
+    def do_POST(self) -> None:
+        asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        response = {"uid": asked["request"]["uid"], "allowed": False, "status": {"message": "not today"}}
+        answer = json.dumps({**asked, "request": None, "response": response}).encode()
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(answer)))
+        self.end_headers()
+        self.wfile.write(answer)
+
+    def log_message(self, format: str, *args: object) -> None:
+        return
+
+
+def test_deletion_that_another_webhook_refuses_is_cancelled_and_its_pod_keeps_running(
+    world: World, sweeper_kubeconfig: Path
+) -> None:
+    pod = world.pod("cache-0", world.address(1), node="n1")
+    path = f"{install.VALIDATING}/refuser"
+    with https(Refuser) as (port, authority):
+        one = {
+            "name": "refuser.example.com", "admissionReviewVersions": ["v1"], "sideEffects": "None",
+            "clientConfig": {"url": f"https://127.0.0.1:{port}/", "caBundle": base64.b64encode(authority).decode()},
+            "rules": [{"apiGroups": [""], "apiVersions": ["v1"], "operations": ["DELETE"], "resources": ["pods"]}],
+            "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": world.namespace}},
+        }  # fmt: skip
+        world.kube.request("POST", install.VALIDATING, {"metadata": {"name": "refuser"}, "webhooks": [one]})
+        try:
+            # A configuration takes a moment until it counts; this service may have to write meanwhile, too.
+            eventually(lambda: _refused(world, "cache-0") and world.barred(), "refused and reserved")
+        finally:
+            world.kube.request("DELETE", path)
+    sweeper = world.sweeper(sweeper_kubeconfig, cancel_after=1.0)
+    eventually(lambda: any(row.uid == pod["metadata"]["uid"] for row in sweeper.pods.rows()), "the pod is seen")
+    eventually(lambda: sweeper.sweep().ended, "the claim is cancelled")
+    assert (world.barred(), world.records()) == (frozenset(), {})
+    assert [entry["end"] for entry in world.store().history(address(world.address(1)))] == ["cancelled"]
+    assert "deletionTimestamp" not in world.kube.get(world.pods("cache-0"))["metadata"]
+
+
+def _refused(world: World, name: str) -> bool:
+    """Whether somebody says no. Only tries, until then."""
+    try:
+        world.delete(name, dryRun=["All"])
+    except errors.ApiError:
+        with pytest.raises(errors.ApiError, match="not today"):
+            world.delete(name)
+        return True
+    return False
+
+
+def test_reservation_without_a_list_takes_a_claim_and_no_address_that_is_nobody_s_is_kept_in_it(world: World) -> None:
+    collection = "/apis/crd.projectcalico.org/v1/ipreservations"
+    body = {"apiVersion": "crd.projectcalico.org/v1", "kind": "IPReservation", "metadata": {"name": store.NAME}}
+    overwrite(world, collection, {**body, "spec": {}})
+    world.pod("cache-0", world.address(1))
+    world.delete("cache-0")
+    assert world.listed() == [f"{world.address(1)}/32"]
 
 
 def test_deletecollection_reserves_every_pod_though_it_names_none(world: World) -> None:
@@ -122,6 +230,36 @@ def test_only_labelled_namespaces_and_selected_pods_are_protected(world: World) 
         world.delete(name)
     elsewhere.delete("cache-0")
     assert owners(world) == {world.address(2): ("asked", "delete")}
+
+
+def test_pods_of_a_deployment_that_opts_in_by_its_template_are_protected_also_when_it_is_deleted(world: World) -> None:
+    wish = {"ipreserve.berth.io/reserve": "true"}
+    path = f"/apis/apps/v1/namespaces/{world.namespace}/deployments"
+
+    def pods(app: str) -> list[JsonObject]:
+        found: list[JsonObject] = world.kube.get(world.pods(), labelSelector=f"app={app}")["items"]
+        return found
+
+    # The second one says it where it does not count: on itself.
+    for number, (app, own, template) in enumerate([("broker", {}, wish), ("web", wish, {})], start=1):
+        body = {
+            "metadata": {"name": app, "annotations": own},
+            "spec": {
+                "replicas": 1, "selector": {"matchLabels": {"app": app}},
+                "template": {
+                    "metadata": {"labels": {"app": app}, "annotations": template},
+                    "spec": {"containers": [{"name": "main", "image": "busybox"}]},
+                },
+            },
+        }  # fmt: skip
+        world.kube.request("POST", path, body)
+        (pod,) = eventually(lambda app=app: pods(app), "the pod is made")  # type: ignore[misc]
+        world.report(pod["metadata"]["name"], world.address(number))
+    for app in ("broker", "web"):
+        world.kube.request("DELETE", f"{path}/{app}", {"propagationPolicy": "Background"})
+        eventually(lambda app=app: not pods(app), "its pod is gone")  # type: ignore[misc]
+    (record,) = world.records().values()
+    assert (world.listed(), record.owner.partition("/")[0]) == ([f"{world.address(1)}/32"], "ReplicaSet")
 
 
 def test_selectors_change_while_running_and_the_api_server_asks_for_what_they_say(world: World) -> None:
@@ -342,6 +480,23 @@ def test_other_paths_and_methods_say_what_there_is(
     found, text = sent(serving, method, path, None)
     assert found == status
     assert says in text
+
+
+@pytest.mark.parametrize(
+    ("body", "says"),
+    [
+        ({"object": None, "resource": "pods"}, "request.resource.resource: a text is needed"),
+        ({"object": {"metadata": {"annotations": "x"}}}, "annotations: an object is needed"),
+    ],
+)
+def test_malformed_request_for_giving_back_gets_a_sentence_that_is_also_in_the_log(
+    serving: Service, body: dict[str, object], says: str
+) -> None:
+    request = {"uid": "1", "operation": "CREATE", "resource": {"resource": "pods"}, **body}
+    review = {"kind": "AdmissionReview", "apiVersion": "admission.k8s.io/v1", "request": request}
+    status, text = sent(serving, "POST", "/give-back", json.dumps(review).encode())
+    assert (status, text) == (400, f"{says}\n")
+    assert f"an AdmissionReview for giving back was refused: {says}" in serving.said()
 
 
 @pytest.mark.parametrize(

@@ -12,9 +12,11 @@ from ipreserve import errors, kube, store
 from ipreserve.kube import Kube
 from ipreserve.records import State, address
 from ipreserve.tests import calico
+from ipreserve.tests.aggregated import aggregated
+from ipreserve.tests.conftest import followed
 from ipreserve.tests.test_sweeper import claim, reserve
 from ipreserve.tests.waiting import eventually
-from ipreserve.tests.world import Service, World, overwrite
+from ipreserve.tests.world import NAMESPACE, Service, World, overwrite
 from sandbox import Sandbox
 
 
@@ -59,6 +61,55 @@ def test_migration_to_native_kinds_while_running_carries_every_reservation_over(
     assert sweeper.calico().name == "v3"
     assert kube.detect(world.kube).name == "v3"
     assert world.barred() == {address(world.address(1))}
+
+
+def test_webhook_that_runs_follows_a_migration_and_what_it_knew_of_the_old_api_counts_for_nothing(
+    world: World, serving: Service, as_before: None
+) -> None:
+    first = world.pod("cache-0", world.address(1), node="n1")
+    world.delete("cache-0")
+    assert kube.detect(world.kube).name == "v1"
+    assert world.barred() == {address(world.address(1))}
+    calico.install(world.kube, native=True)
+    calico.remove(world.kube, native=False)
+    eventually(lambda: followed(serving) == "v3", "the webhook has noticed")
+    eventually(serving.is_ready, "it can write there")
+    world.pod("cache-1", world.address(2), node="n1")
+    world.delete("cache-1")
+    # A repeat of what it wrote before, which is gone with the old kinds.
+    world.finish(first)
+    found = world.store().read_barred(0)
+    assert (found.raw or {})["apiVersion"] == "projectcalico.org/v3"
+    assert found.addresses == {address(world.address(1)), address(world.address(2))}
+    assert "Calico's API changed from v1 to v3" in serving.said()
+
+
+def test_calico_s_own_api_server_is_recognised_used_where_nothing_else_is_served_and_read_back(
+    world: World, serving: Service, webhook_kubeconfig: Path, as_before: None
+) -> None:
+    # Under the webhook's own account: it must be able to tell.
+    door = kube.connect(webhook_kubeconfig)
+    with aggregated(world.kube) as server:
+        seen = kube.detect(door, "aggregated")
+        assert (seen.name, seen.aggregated, seen.api_version) == ("aggregated", True, "projectcalico.org/v3")
+        # What is stored is nearer, and cannot lose a write.
+        assert kube.detect(door).name == "v1"
+        with pytest.raises(errors.NoCalico, match="no IPReservation is served as v3"):
+            kube.detect(door, "v3")
+        calico.remove(world.kube, native=False)
+        assert kube.detect(door).name == "aggregated"
+        eventually(lambda: followed(serving) == "aggregated", "the webhook has noticed")
+        eventually(serving.is_ready, "it can write there")
+        world.pod("cache-0", world.address(1), node="n1")
+        world.delete("cache-0")
+        assert server.objects[store.NAME]["spec"]["reservedCIDRs"] == [f"{world.address(1)}/32"]
+        server.gives_up = True
+        held = store.Store(door, NAMESPACE, lambda: seen)
+        with pytest.raises(errors.NotStored, match="reported success, and 1 addresses are not in it"):
+            held.write_barred(held.read_barred(0), [address(world.address(1)), address(world.address(2))])
+    # While it is down it counts as not there, and is not an error of its own.
+    with pytest.raises(errors.NoCalico, match="Is Calico installed"):
+        kube.detect(door)
 
 
 def test_ipam_configuration_is_read_under_the_name_it_has_in_its_group(quiet_world: World, as_before: None) -> None:
@@ -134,11 +185,39 @@ def test_history_names_every_owner_an_address_had(
     assert "now claimed" in lines[-1]
 
 
+def advice(control_plane: Sandbox, capsys: pytest.CaptureFixture[str]) -> str:
+    """What the command says."""
+    command = ["advice", f"--kubeconfig={control_plane.kubeconfig_path}"]
+    assert commands.run(commands._parser().parse_args(command)) == 0
+    return capsys.readouterr().out
+
+
+def test_advice_goes_by_the_settings_that_hold_now_and_names_namespaces_with_a_label_that_does_nothing(
+    quiet_world: World, control_plane: Sandbox, capsys: pytest.CaptureFixture[str]
+) -> None:
+    world = quiet_world
+    pool = {"apiVersion": "crd.projectcalico.org/v1", "kind": "IPPool", "metadata": {"name": world.namespace}}
+    pool["spec"] = {"cidr": "10.80.0.0/16", "blockSize": 28}
+    collection = "/apis/crd.projectcalico.org/v1/ippools"
+    world.kube.request("POST", collection, pool)
+    wrong = f"{world.namespace}-wrong"
+    world.kube.request("POST", "/api/v1/namespaces", {"metadata": {"name": wrong, "labels": {"ip-reserve": "enable"}}})
+    try:
+        assert "pool 10.80.0.0/16" not in advice(control_plane, capsys)
+        config = {"metadata": {"name": store.CONFIG}, "data": {"max-count": "300"}}
+        world.kube.request("POST", world.store().configmaps, config)
+        found = advice(control_plane, capsys)
+    finally:
+        world.kube.request("DELETE", f"{collection}/{world.namespace}")
+        world.kube.request("DELETE", f"/api/v1/namespaces/{wrong}")
+    assert "pool 10.80.0.0/16: a node gets at most 20 blocks of /28, 320 addresses" in found
+    assert f"namespace {wrong}: ip-reserve=enable protects nothing. Set ip-reserve=enabled, or remove it." in found
+    assert f"namespace {world.namespace}:" not in found
+
+
 def test_advice_speaks_of_calico_s_own_cooldown(
     quiet_world: World, control_plane: Sandbox, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    command = ["advice", f"--kubeconfig={control_plane.kubeconfig_path}"]
-    assert commands.run(commands._parser().parse_args(command)) == 0
-    found = capsys.readouterr().out
+    found = advice(control_plane, capsys)
     assert "Calico's API: v1 (crd.projectcalico.org/v1)" in found
     assert "ipCooldownSeconds" in found

@@ -12,12 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from ipreserve import errors, install, kube, settings, store
+from ipreserve import errors, install, kube, layout, records, settings, store
 from ipreserve.metrics import WebhookMetrics
 from ipreserve.records import State, address
 from ipreserve.sweeper import Sweeper
 from ipreserve.tests.conftest import armed
-from ipreserve.tests.proxy import Faults, proxy
+from ipreserve.tests.proxy import Dropped, Faults, proxy
 from ipreserve.tests.test_sweeper import claim, reserve
 from ipreserve.tests.waiting import eventually
 from ipreserve.tests.world import NAMESPACE, Service, World, insist, kubeconfig_of
@@ -98,16 +98,37 @@ def _restore(world: World, before: kube.JsonObject | None) -> None:
 
 
 def once(action: Callable[[], None], part: str, *, skip: int = 0) -> Callable[[str, str], None]:
-    """A hook that acts at the first write whose path has this part, after having let some pass."""
+    """A hook that acts at the first write whose path has this part, after having let some pass. `?` ends a path."""
     turns = itertools.count()
     lock = threading.Lock()
 
     def hook(method: str, path: str) -> None:
         with lock:
-            if part in path and next(turns) == skip:
+            if part in path + "?" and next(turns) == skip:
                 action()
 
     return hook
+
+
+def killed(faults: Faults, service: Service, moment: str, part: str, *, skip: int = 0) -> None:
+    """Wait until it has been killed at such a write. Nobody leads afterwards."""
+    kill_at(faults, service, moment, part, skip=skip)
+    try:
+        eventually(lambda: service.process.poll() is not None, f"it is killed at {part}")
+    finally:
+        service.stop()
+    assert service.process.returncode == -9, service.said()
+
+
+def kill_at(faults: Faults, service: Service, moment: str, part: str, *, skip: int = 0) -> None:
+    """Kill a service at such a write: before the API server has seen it, or after, when nobody reads the answer."""
+
+    def kill() -> None:
+        service.kill()
+        if moment == "before":
+            raise Dropped
+
+    setattr(faults, moment, once(kill, part, skip=skip))
 
 
 @pytest.mark.parametrize("part", [RESERVATION, LEDGER])
@@ -117,7 +138,7 @@ def test_webhook_killed_at_a_write_leaves_what_two_sweeps_mend(
 ) -> None:
     world = quiet_world
     pod = world.pod("cache-0", world.address(1), node="n1")
-    setattr(faults, moment, once(webhook.kill, part))
+    kill_at(faults, webhook, moment, part)
     with pytest.raises(errors.ApiError):
         world.delete("cache-0")
     assert webhook.process.wait(10) == -9
@@ -143,12 +164,7 @@ def test_sweeper_killed_at_a_write_of_a_release_converges_within_two_sweeps(
     reserve(world, claim(world, "cache-0", 1), state=State.FREED, freed=now - 7200)
     reserve(world, claim(world, "cache-1", 2), state=State.FREED, freed=now - 10)
     service = Service("sweeper", sweeper_door, tmp_path / "log", period=0.3)
-    setattr(faults, moment, once(service.kill, part, skip=skip))
-    try:
-        eventually(lambda: service.process.poll() is not None, "it is killed")
-    finally:
-        service.stop()
-    assert service.process.returncode == -9, service.said()
+    killed(faults, service, moment, part, skip=skip)
     assert address(world.address(2)) in world.barred() & set(world.records())
     world.free_lease()
     sweeper = world.sweeper(sweeper_kubeconfig)
@@ -156,6 +172,96 @@ def test_sweeper_killed_at_a_write_of_a_release_converges_within_two_sweeps(
     sweeper.sweep()
     assert world.barred() == set(world.records()) == {address(world.address(2))}
     assert [entry["end"] for entry in world.store().history(address(world.address(1)))] == ["expired"]
+
+
+def _unbarred(world: World) -> None:
+    reserve(world, claim(world, "cache-0", 1), claim(world, "cache-1", 2), state=State.FREED, freed=_now(world))
+    (path,) = world.store().reservation_paths()
+    world.kube.request("DELETE", path)
+
+
+def _unrecorded(world: World) -> None:
+    reserve(world, claim(world, "cache-0", 1), state=State.FREED, freed=_now(world))
+    held = world.store()
+    insist(lambda: held.write_barred(held.read_barred(0), [address(world.address(1)), address(world.address(2))]))
+
+
+def _broken(world: World) -> None:
+    reserve(world, claim(world, "cache-0", 1), claim(world, "cache-1", 2), state=State.FREED, freed=_now(world))
+    path = f"{world.store().configmaps}/{store.NAME}"
+
+    def write() -> None:
+        raw = world.kube.get(path)
+        broken = {world.address(2): "half", f"{world.address(2)}.json": "{half"}
+        world.kube.request("PUT", path, {**raw, "data": {**raw["data"], **broken}})
+
+    insist(write)
+
+
+def _left(world: World) -> None:
+    reserve(world, claim(world, "cache-0", 1), claim(world, "cache-1", 2))
+
+
+def _now(world: World) -> float:
+    return world.kube.clock.now()
+
+
+@pytest.mark.parametrize("moment", ["before", "after"])
+@pytest.mark.parametrize(
+    ("wrong", "part", "unreadable"),
+    [
+        (_unbarred, RESERVATION, set()),
+        (_unrecorded, LEDGER, set()),
+        (_broken, LEDGER, {"{half", "half"}),
+        (_left, LEDGER, set()),
+    ],
+    ids=["barring-again", "adopting", "quarantine", "following"],
+)  # fmt: skip
+def test_sweeper_killed_while_it_mends_converges_within_two_sweeps(
+    quiet_world: World, faults: Faults, sweeper_door: Path, sweeper_kubeconfig: Path, tmp_path: Path,
+    wrong: Callable[[World], None], part: str, unreadable: set[str], moment: str,
+) -> None:  # fmt: skip
+    world = quiet_world
+    wrong(world)
+    killed(faults, Service("sweeper", sweeper_door, tmp_path / "log", period=0.3), moment, part)
+    world.free_lease()
+    sweeper = world.sweeper(sweeper_kubeconfig)
+    sweeper.sweep()
+    sweeper.sweep()
+    assert world.barred() == set(world.records()) == {address(world.address(1)), address(world.address(2))}
+    assert {record.state for record in world.records().values()} == {State.FREED}
+    # Nothing of what nobody could read is lost.
+    assert set(world.store().read_kept(0).ledger.bad.values()) == unreadable
+
+
+@pytest.mark.parametrize("moment", ["before", "after"])
+@pytest.mark.parametrize(
+    ("part", "skip"), [(LEDGER, 0), ("v1/ipreservations?", 0), ("v1/ipreservations?", 1), ("/configmaps?", 0),
+    ("/configmaps?", 1), (f"{RESERVATION}/{store.NAME}?", 0), (f"{LEDGER}?", 1)],
+    ids=["announcing", "barring", "barring-2", "recording", "recording-2", "opening-old", "dropping-old"],
+)  # fmt: skip
+def test_sweeper_killed_while_shards_grow_converges_within_two_sweeps_and_bars_all_the_while(
+    quiet_world: World, faults: Faults, sweeper_door: Path, sweeper_kubeconfig: Path, tmp_path: Path, part: str,
+    skip: int, moment: str,
+) -> None:  # fmt: skip
+    world = quiet_world
+    # Long enough for one ledger to be too large.
+    long = {"hold": "x" * (layout.SHARD_BYTES // 50)}
+    claims = [replace(claim(world, f"cache-{n}", n), policy=long) for n in range(1, 61)]
+    wanted = {one.address for one in claims}
+    reserve(world, *claims, state=State.FREED, freed=_now(world))
+    killed(faults, Service("sweeper", sweeper_door, tmp_path / "log", period=0.3), moment, part, skip=skip)
+    assert world.barred() == wanted == set(world.records())
+    world.free_lease()
+    sweeper = world.sweeper(sweeper_kubeconfig)
+    sweeper.sweep()
+    assert world.barred() == wanted == set(world.records())
+    sweeper.sweep()
+    kept, barred = world.store().all_kept(), world.store().all_barred()
+    assert kept[0].shards == 16
+    for index in {*kept, *barred}:
+        right = {one for one in wanted if layout.shard_of(one, 16) == index}
+        assert set(kept[index].ledger.records) == barred[index].addresses == right
 
 
 def test_deletion_is_refused_with_a_retry_hint_while_nothing_can_be_written(
@@ -168,6 +274,10 @@ def test_deletion_is_refused_with_a_retry_hint_while_nothing_can_be_written(
         with pytest.raises(errors.ApiError, match=r"429 .*could not reserve the pod's address yet"):
             act("cache-0")
     assert world.barred() == frozenset()
+    # Were it not ready, nobody would be there to say "try again", and every deletion would fail.
+    eventually(lambda: "cannot write: " in webhook.said(), "it has noticed")
+    eventually(lambda: webhook.value("ipreserve_webhook_ready") == 0.0, "and tells")
+    assert webhook.is_ready()
     faults.refuse = lambda method, path: False
     world.evict("cache-0")
     assert world.barred() == {address(world.address(1))}
@@ -196,10 +306,13 @@ class Unstored(kube.Kube):
         return super().request(method, path, *arguments, **more)  # type: ignore[arg-type]
 
 
-def test_reservation_that_came_back_without_the_address_fails_the_write(quiet_world: World) -> None:
+def test_reservation_that_came_back_without_the_address_fails_the_write_and_the_log_says_so(
+    quiet_world: World, caplog: pytest.LogCaptureFixture
+) -> None:
     world = quiet_world
     held = world.store()
     before = _with_one(world, held)
+    insist(lambda: held.write_kept(held.read_kept(0), records.Ledger()))
     liar = Unstored.__new__(Unstored)
     liar.__dict__ = world.kube.__dict__
     lying = store.Store(liar, NAMESPACE, lambda: kube.detect(world.kube))
@@ -211,6 +324,11 @@ def test_reservation_that_came_back_without_the_address_fails_the_write(quiet_wo
     with pytest.raises(errors.CannotRecord, match="reported success"):
         future.result(5)
     assert reserver.failing_seconds(wanted) > 0
+    said = f"IPReservation {store.NAME}: the API server reported success, and 1 addresses are not in it"
+    assert f"shard 0: 1 addresses could not be recorded: {said}" in caplog.text
+    ledger = world.store().read_kept(0)
+    with pytest.raises(errors.NotStored, match=f"ConfigMap {store.NAME}: the API server stored something else"):
+        lying.write_kept(ledger, replace(ledger.ledger, records={address(world.address(1)): records.unknown(at=1.0)}))
 
 
 def test_two_webhooks_that_write_at_the_same_time_lose_nothing(quiet_world: World) -> None:

@@ -16,6 +16,7 @@ from ipreserve import layout, pool, records
 from ipreserve.book import Book
 from ipreserve.pool import Block, Ipam, Picture, Plan, Pod, Range, Rules, Workload, decide
 from ipreserve.records import Address, Claim, End, Record, State
+from ipreserve.sweeper import range_row, without
 
 A, B, C = Address("10.0.0.1"), Address("10.0.0.2"), Address("10.0.0.3")
 RULES = Rules(hold=100, short_hold=10, max_count=10, cancel_after=60)
@@ -128,6 +129,18 @@ def test_failed_pod_s_late_claim_does_not_cost_the_pod_that_has_the_address_and_
     assert (rests.pod, rests.state, rests.hold) == ("web-1", State.FREED, 100)
 
 
+def test_late_claim_of_a_failed_pod_is_not_dropped_before_it_is_sure_that_the_address_s_owner_stays() -> None:
+    known = {A: record(State.CLAIMED, at=960.0)}
+    other = pod("web-1", A, owner="StatefulSet/web", created=500.0)
+    # It may have been claimed just before, with its deletion not yet seen here.
+    assert decide(picture(known, other), RULES).ended == ()
+    going = decide(picture(known, replace(other, deleting=True)), RULES)
+    assert (going.records[A].pod, going.records[A].state) == ("web-1", State.TERMINATING)
+    gone = decide(picture(known), RULES)
+    assert gone.records[A].state is State.FREED
+    assert ends(known, other, now=1020.0) == {A: End.CANCELLED}
+
+
 def test_address_in_use_is_not_released_when_its_time_has_come() -> None:
     stranger = pod("web-1", A, owner="ReplicaSet/web", created=500.0)
     plan = decide(picture({A: record(at=100.0)}, stranger), RULES)
@@ -202,6 +215,145 @@ def test_pressure_counts_the_block_limit_of_a_host_which_calico_does_not_borrow_
     known = {A: record(at=950.0), B: record(at=940.0)}
     assert ends(known, ipam=ipam) == {B: End.PRESSURE}
     assert ends(known, ipam=replace(ipam, blocks_per_host=2)) == {}
+
+
+RACK_A = Range(cidr="10.0.0.0/29", block=29, name="a", nodes="rack == 'a'")
+RACK_B = Range(cidr="10.1.0.0/16", block=29, name="b", nodes="rack == 'b'")
+RACKS = {"n1": {"rack": "a"}, "n2": {"rack": "b"}}
+
+
+def test_pool_that_does_not_select_a_node_is_of_no_use_to_it() -> None:
+    ipam = Ipam(blocks=(block((1, 2)),), pools=(RACK_A, RACK_B), nodes=RACKS)
+    known = {A: record(at=950.0), B: record(at=940.0)}
+    plan = decide(picture(known, pod("new"), ipam=ipam), RULES)
+    assert {one: plan.records[one].end for one in plan.ended} == {A: End.PRESSURE, B: End.PRESSURE}
+    assert plan.shortage == {"node n1 IPv4": 2}
+    # The other node's pods do not mind, and a node that is gone has none.
+    assert set(ends(known, pod("new", node="n2"), ipam=ipam)) == {B}
+    assert ends(known, ipam=replace(ipam, blocks=(block((1, 2, 3), host="gone"),))) == {}
+    # Selectors count for nothing where nodes cannot be listed.
+    assert ends(known, pod("new"), ipam=replace(ipam, nodes=None)) == {}
+
+
+@pytest.mark.parametrize(
+    ("more", "counts"),
+    [
+        ({}, True),
+        ({"spec": {"disabled": True}}, False),
+        ({"spec": {"allowedUses": ["Tunnel", "LoadBalancer"]}}, False),
+        ({"spec": {"allowedUses": ["Workload"]}}, True),
+        ({"spec": {"assignmentMode": "Manual"}}, False),
+        ({"spec": {"namespaceSelector": "team == 'red'"}}, False),
+        ({"spec": {"namespaceSelector": "all()", "nodeSelector": "all()", "assignmentMode": "Automatic"}}, True),
+        ({"metadata": {"deletionTimestamp": "2026-01-01T00:00:00Z"}}, False),
+        ({"status": {"conditions": [{"type": "Allocatable", "status": "False"}]}}, False),
+        ({"status": {"conditions": [{"type": "Allocatable", "status": "True"}]}}, True),
+    ],
+)
+def test_only_pools_that_calico_would_choose_by_itself_count_as_room(more: dict[str, Any], counts: bool) -> None:
+    raw = {"metadata": {"name": "large"}, **more, "spec": {"cidr": "10.1.0.0/16", **more.get("spec", {})}}
+    ipam = Ipam(blocks=(block((1,)),), pools=(Range(cidr="10.0.0.0/29", block=29), range_row(raw)))
+    assert (ends({A: record(at=950.0)}, pod("new"), ipam=ipam) == {}) is counts
+
+
+def test_pod_that_names_a_pool_gets_its_address_there_whatever_the_pool_selects() -> None:
+    ipam = Ipam(blocks=(block((1, 2), host="n2"),), pools=(RACK_A, RACK_B), nodes=RACKS, blocks_per_host=1)
+    known = {A: record(at=950.0), B: record(at=940.0)}
+    one = pod("new", node="n2", pools=((4, "a"), (6, "other")))
+    plan = decide(picture(known, one, ipam=ipam), RULES)
+    assert plan.shortage["node n2 IPv4 of pools 10.0.0.0/29"] == 2
+    assert set(plan.ended) == {A, B}
+    by_request = replace(ipam, pools=(replace(RACK_A, by_request=True), RACK_B))
+    assert set(ends(known, one, ipam=by_request)) == {A, B}
+    assert ends(known, pod("new", node="n2"), ipam=by_request) == {}
+    # As Calico, which fails then.
+    assert set(ends(known, replace(one, pools=((4, "none"),)), ipam=by_request)) == set()
+
+
+def six(queue: tuple[int, ...], *, host: str = "n1") -> Block:
+    at = [records.address(f"fd00::{n}") for n in range(8)]
+    taken = frozenset(at) - {at[n] for n in queue}
+    return Block(cidr="fd00::/125", host=host, allocated=taken, queue=tuple(at[n] for n in queue))
+
+
+def test_free_addresses_of_one_ip_version_do_not_help_the_other() -> None:
+    pools = (Range(cidr="10.0.0.0/29", block=29), Range(cidr="fd00::/125", block=125))
+    sixth = records.address("fd00::1")
+    older = {sixth: record(at=905.0), A: record(at=950.0)}
+    ipam = Ipam(blocks=(block((1,)), six((1, 2, 3))), pools=pools)
+    assert ends(older, pod("new"), ipam=ipam) == {A: End.PRESSURE}
+    ipam = Ipam(blocks=(block((1, 2, 3)), six((1,))), pools=pools)
+    assert ends(older, pod("new"), ipam=ipam) == {sixth: End.PRESSURE}
+    assert decide(picture(older, pod("new"), ipam=ipam), RULES).shortage == {"node n1 IPv6": 2, "pools fd00::/125": 1}
+
+
+def test_limit_of_blocks_is_counted_for_each_ip_version_and_over_all_pools_together() -> None:
+    both = (block((1,)), six((1, 2, 3)))
+    large = (Range(cidr="10.0.0.0/16", block=29), Range(cidr="fd00::/125", block=125))
+    # One block of each: a second one may be claimed.
+    assert ends({A: record(at=950.0)}, ipam=Ipam(blocks=both, pools=large, blocks_per_host=2)) == {}
+    # One more block is one more, in whichever of two pools: 8 addresses for 9 pods.
+    two = (Range(cidr="10.0.0.0/28", block=29), Range(cidr="10.1.0.0/29", block=29))
+    waiting = [pod(f"new-{n}") for n in range(8)]
+    ipam = Ipam(blocks=(block((1,)),), pools=two, blocks_per_host=2)
+    assert ends({A: record(at=950.0)}, *waiting[:7], ipam=ipam) == {}
+    assert ends({A: record(at=950.0)}, *waiting, ipam=ipam) == {A: End.PRESSURE}
+
+
+def test_node_borrows_only_when_nothing_is_left_to_claim_and_its_limit_is_not_reached() -> None:
+    ours, theirs = block((1,)), Block(
+        cidr="10.0.0.8/29", host="n2", allocated=frozenset(), queue=tuple(Address(f"10.0.0.{n}") for n in range(8, 16))
+    )  # fmt: skip
+    known = {A: record(at=950.0)}
+    ipam = Ipam(blocks=(ours, theirs), pools=(Range(cidr="10.0.0.0/28", block=29),), blocks_per_host=2)
+    assert ends(known, pod("new"), ipam=ipam) == {}
+    for other in (replace(ipam, strict=True), replace(ipam, blocks_per_host=1), replace(ipam, claims_blocks=False)):
+        assert ends(known, pod("new"), ipam=other) == {A: End.PRESSURE}
+    # The last block that it may claim is wholly barred, so that Calico does not claim it, and borrows.
+    wider = replace(ipam, pools=(*ipam.pools, Range(cidr="10.0.0.16/29", block=29)))
+    barred = {Address(f"10.0.0.{n}"): record(at=960.0) for n in range(16, 24)} | known
+    assert ends(barred, *[pod(f"new-{n}") for n in range(7)], ipam=wider, rules=replace(RULES, max_count=99)) == {}
+
+
+def test_block_that_is_barred_as_a_whole_is_no_room_for_a_node() -> None:
+    known = {Address(f"10.0.0.{n}"): record(at=950.0 - n) for n in (1, *range(8, 16))}
+    ipam = Ipam(blocks=(block((1,)),), pools=(Range(cidr="10.0.0.0/28", block=29),))
+    rules = replace(RULES, max_count=99)
+    assert len(ends(known, pod("new"), rules=rules, ipam=ipam)) == 2
+    # Once some of it are open, it may be claimed.
+    assert ends({A: known[A]}, pod("new"), rules=rules, ipam=ipam) == {}
+
+
+def test_what_others_reserve_is_no_room_and_ending_a_hold_there_is_of_no_use() -> None:
+    ipam = Ipam(blocks=(block((1, 2, 3)),), pools=(Range(cidr="10.0.0.0/29", block=29),), reserved=frozenset({B, C}))
+    known = {A: record(at=950.0), B: record(at=940.0)}
+    assert ends(known, ipam=ipam) == {A: End.PRESSURE}
+    assert ends(known, ipam=replace(ipam, reserved=frozenset())) == {}
+
+
+def test_large_range_that_somebody_reserves_is_no_part_of_a_pool() -> None:
+    small, large = Range(cidr="10.0.0.0/29", block=29), Range(cidr="10.1.0.0/18", block=26, name="large")
+    left = without([small, large], ["10.1.0.0/19", "fd00::/64", "10.9.0.0/16"])
+    assert left == (small, replace(large, cidr="10.1.32.0/19", of="10.1.0.0/18"))
+    assert without([large], ["10.0.0.0/8"]) == ()
+    ipam = Ipam(blocks=(block((1,)),), pools=(small, large))
+    known = {A: record(at=950.0)}
+    assert ends(known, pod("new"), ipam=ipam) == {}
+    assert ends(known, pod("new"), ipam=replace(ipam, pools=without(ipam.pools, ["10.1.0.0/16"]))) == {A: End.PRESSURE}
+    # A pod that names the pool still means it.
+    by_name = pod("new", pools=((4, "10.1.0.0/18"),))
+    assert ends(known, by_name, ipam=replace(ipam, pools=left)) == {}
+
+
+def test_what_each_of_two_nodes_could_borrow_is_not_counted_twice() -> None:
+    full = [Block(cidr=f"10.0.0.{8 * n}/29", host=f"n{n}", allocated=frozenset(), queue=()) for n in (1, 2)]
+    ipam = Ipam(
+        blocks=(block((1, 2), host="n3"), *full), pools=(Range(cidr="10.0.0.0/29", block=29),), blocks_per_host=9
+    )  # fmt: skip
+    pods = [pod("new-1", node="n1"), pod("new-2", node="n2")]
+    assert ends({A: record(at=950.0)}, pods[0], ipam=ipam) == {A: End.PRESSURE}
+    plan = decide(picture({A: record(at=950.0), B: record(at=940.0)}, *pods, ipam=ipam), RULES)
+    assert set(plan.ended) == {A, B}
 
 
 def test_address_that_calico_passed_over_for_a_later_one_counts_as_a_prevented_swap() -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from ipreserve import errors, kube, layout, review, settings, store
+from ipreserve import webhook as serving
 from ipreserve.records import Address, Claim
 from ipreserve.tests.paper import CALICO, Paper
 from ipreserve.webhook import Webhook
@@ -192,7 +193,7 @@ def test_pod_that_nobody_reads_in_time_is_answered_before_the_api_server_gives_u
     assert asyncio.run(answers()) == ["refused"] * 20
 
 
-def test_webhook_that_can_no_longer_write_says_it_is_not_ready_and_looks_for_calicos_api_at_once(
+def test_webhook_that_can_no_longer_write_says_so_and_looks_for_calicos_api_at_once(
     paper: Paper, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     looked: list[str] = []
@@ -203,11 +204,9 @@ def test_webhook_that_can_no_longer_write_says_it_is_not_ready_and_looks_for_cal
         return CALICO
 
     monkeypatch.setattr(kube, "detect", detect)
-    # Neither is about writing addresses, and both want a real API server.
-    for other in ("_reload", "_certificates", "_arm"):
-        monkeypatch.setattr(found, other, lambda: None)
+    only_writing(found, monkeypatch)
     found.keep()
-    assert (found._ready, looked) == ("", ["once"])
+    assert (found.readiness(), looked) == ((True, ""), ["once"])
     found.keep()
     assert looked == ["once"], "twice a minute is enough while all is well"
 
@@ -217,9 +216,99 @@ def test_webhook_that_can_no_longer_write_says_it_is_not_ready_and_looks_for_cal
 
     paper.before = gone
     found.keep()
-    assert "the group is gone" in found._ready
+    assert "the group is gone" in found.readiness()[1]
     found.keep()
     assert looked == ["once", "once"]
     paper.before = lambda method, path: None
     found.keep()
-    assert found._ready == ""
+    assert found.readiness() == (True, "")
+
+
+def only_writing(found: Webhook, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The rest of what is kept up is not about writing addresses, and wants a real API server."""
+    for other in ("_reload", "_certificates", "_arm"):
+        monkeypatch.setattr(found, other, lambda: None)
+
+
+def kept_up(one: Webhook) -> str:
+    """What cannot be written after one more round."""
+    one.keep()
+    return one.readiness()[1]
+
+
+@pytest.mark.parametrize("name", [store.NAME, store.shard_name(3)])
+@pytest.mark.parametrize("kind", ["configmaps", "ipreservations"])
+def test_each_object_that_may_have_to_be_written_is_tried_in_turn(
+    paper: Paper, monkeypatch: pytest.MonkeyPatch, name: str, kind: str
+) -> None:
+    one = webhook(paper, monkeypatch)
+    only_writing(one, monkeypatch)
+    monkeypatch.setattr(serving, "PROBE_SECONDS", 0.0)
+    one.keep()
+    ledger = one.store.read_kept(0)
+    one.store.write_kept(ledger, ledger.ledger, shards=SHARDS)
+    one.keep()
+    make(one, 0, 3)
+
+    def before(method: str, path: str) -> None:
+        if method != "GET" and path.endswith(f"/{kind}/{name}"):
+            raise errors.ApiError(f"{kind} {name} no", 403)
+
+    paper.before = before
+    said = [kept_up(one) for _ in range(2 * SHARDS)]
+    assert f"{kind} {name} no" in said
+    # It stays with what failed.
+    assert said[-1] == f"{kind} {name} no"
+    paper.before = lambda method, path: None
+    one.keep()
+    assert one.readiness() == (True, "")
+    assert one.store.read_barred(0).addresses == {of_shard(0, 8)}
+
+
+def test_shard_that_could_not_be_written_when_it_was_needed_is_tried_at_once(
+    paper: Paper, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = webhook(paper, monkeypatch)
+    only_writing(one, monkeypatch)
+    one.keep()
+    ledger = one.store.read_kept(0)
+    one.store.write_kept(ledger, ledger.ledger, shards=SHARDS)
+    one.keep()
+    make(one, 3)
+    assert one.readiness() == (True, "")
+    refuse(paper, 3)
+    assert outcome(one, deletion(of_shard(3))) == "refused"
+    one.keep()
+    assert one.readiness() == (True, "no")
+
+
+def test_replica_leaves_the_answers_to_others_only_for_reasons_of_its_own_and_not_for_ever(
+    paper: Paper, moved: Time, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = webhook(paper, monkeypatch)
+    only_writing(one, monkeypatch)
+    assert one.readiness() == (False, "not looked yet")
+
+    def failing(error: errors.IpreserveError) -> tuple[bool, str]:
+        def before(method: str, path: str) -> None:
+            raise error
+
+        paper.before = before
+        one.keep()
+        return one.readiness()
+
+    no, lost = errors.ApiError("no", 403), errors.Unreachable("lost")
+    # Never could: another may. But should that be true of all, the stated time ends it.
+    assert failing(no) == (False, "no")
+    moved.at += DENY
+    assert failing(no) == (True, "no")
+    paper.before = lambda method, path: None
+    one.keep()
+    assert one.readiness() == (True, "")
+    # The API server refuses it to everybody, so somebody has to answer.
+    assert failing(no) == (True, "no")
+    paper.before = lambda method, path: None
+    one.keep()
+    assert failing(lost) == (False, "lost")
+    moved.at += DENY
+    assert failing(lost) == (True, "lost")

@@ -130,7 +130,7 @@ class Monotonic:
         return self.now
 
 
-def test_jump_of_the_server_s_clock_is_believed_only_after_ten_minutes() -> None:
+def test_jump_of_the_server_s_clock_is_believed_only_after_ten_minutes(caplog: pytest.LogCaptureFixture) -> None:
     local, jumps = Monotonic(), list[float]()
     clock = kube.Clock(monotonic=local, on_jump=jumps.append)
     clock.observe(1_000_000)
@@ -140,9 +140,11 @@ def test_jump_of_the_server_s_clock_is_believed_only_after_ten_minutes() -> None
     local.now = 120
     clock.observe(1_000_120 + 86_400)
     assert (clock.now(), jumps) == (1_000_120, [86_400])
+    assert caplog.text.count("the API server's clock jumped by 86400 s; holds go on by the time it had before") == 1
     local.now = 700
     clock.observe(1_000_700 + 86_400)
     assert clock.now() == 1_000_700 + 86_400
+    assert caplog.text.count("the API server's clock has been 86400 s off for ten minutes: taken as right") == 1
 
 
 def test_jump_that_goes_back_changes_nothing() -> None:

@@ -113,6 +113,21 @@ def test_protection_without_a_record_is_adopted_within_two_sweeps(quiet_world: W
     assert world.barred() == {address(world.address(1))}
 
 
+def test_one_address_that_comes_and_one_that_goes_in_the_same_sweep_are_both_written(
+    quiet_world: World, sweeper_kubeconfig: Path
+) -> None:
+    # The list is as long afterwards as it was before.
+    world = quiet_world
+    now = world.kube.clock.now()
+    reserve(world, claim(world, "cache-0", 1), state=State.FREED, freed=now - 7200)
+    reserve(world, claim(world, "cache-1", 2), state=State.FREED, freed=now)
+    held = world.store()
+    insist(lambda: held.write_barred(held.read_barred(0), [address(world.address(1))]))
+    world.sweeper(sweeper_kubeconfig).sweep()
+    assert world.listed() == [f"{world.address(2)}/32"]
+    assert set(world.records()) == {address(world.address(2))}
+
+
 def test_what_the_article_s_service_left_is_taken_over(quiet_world: World, sweeper_kubeconfig: Path) -> None:
     world, one = quiet_world, quiet_world.address(1)
     calico.install(world.kube, release="3.31")
@@ -149,6 +164,7 @@ def test_corrupt_records_are_kept_for_people_and_the_address_stays_barred(
     sweeper.sweep()
     assert sweeper.metrics.registry.get_sample_value("ipreserve_quarantined_records") == 2
     assert caplog.text.count("1 keys of ledgers are no address and are left as they are") == 1
+    assert caplog.text.count(f"ledger 0: unreadable records of ['{key}'], kept as .bad") == 1
 
 
 def test_count_releases_the_oldest_and_leaves_the_rest(quiet_world: World, sweeper_kubeconfig: Path) -> None:
@@ -220,13 +236,101 @@ def test_pool_that_makes_no_sense_stops_neither_the_sweep_nor_the_pressure_valve
         reserve(world, claim(world, "cache-0", 1), state=State.FREED, freed=world.kube.clock.now() - 7200)
         sweeper = world.sweeper(sweeper_kubeconfig)
         plan = sweeper.sweep()
-        known = sweeper._ipam()
+        known = sweeper._ipam([])
     finally:
         for name in names:
             world.kube.request("DELETE", f"{POOLS}/{name}")
     assert plan.ended == (address(world.address(1)),)
     assert known is not None
     assert [pool.cidr for pool in known.pools] == [f"{net}.0/29"]
+
+
+def test_pressure_looks_at_the_pools_that_select_the_node_on_which_a_pod_waits(
+    quiet_world: World, sweeper_kubeconfig: Path
+) -> None:
+    world = quiet_world
+    net, node, merge = world.address(0).rpartition(".")[0], f"rack-{world.namespace}", "application/merge-patch+json"
+    api = {"apiVersion": "crd.projectcalico.org/v1"}
+    pools = {
+        f"{world.namespace}-a": {"cidr": f"{net}.0/29", "blockSize": 29, "nodeSelector": "rack == 'a'"},
+        # Large, and of no use here.
+        f"{world.namespace}-b": {"cidr": "10.64.0.0/16", "blockSize": 26, "nodeSelector": "rack == 'b'"},
+        f"{world.namespace}-c": {"cidr": "10.65.0.0/16", "blockSize": 26, "allowedUses": ["Tunnel"]},
+    }
+    cidr = f"{net}.0/29".replace(".", "-").replace("/", "-")
+    used = dict.fromkeys((0, 3, 4, 5, 6, 7), "handle")
+    world.kube.request("POST", "/api/v1/nodes", {"metadata": {"name": node, "labels": {"rack": "b"}}})
+    world.kube.request("POST", BLOCKS, {**api, **calico.block(f"{net}.0/29", node, used=used, queue=[1, 2], size=8)})
+    for name, spec in pools.items():
+        world.kube.request("POST", POOLS, {**api, "kind": "IPPool", "metadata": {"name": name}, "spec": spec})
+    try:
+        now = world.kube.clock.now()
+        reserve(world, *(claim(world, f"cache-{n}", n) for n in (1, 2)), state=State.FREED, freed=now)
+        sweeper = world.sweeper(sweeper_kubeconfig)
+        # Its blocks are of a pool that is not its own, and pool b has room.
+        waiting = world.pod("web", node=node, stateful=False, phase="Pending")
+        eventually(lambda: sees(sweeper, waiting), "the pod is seen")
+        assert f"node {node} IPv4" not in sweeper.sweep().shortage
+        ipam = sweeper._ipam([])
+        assert ipam is not None
+        assert {pool.name.rpartition("-")[2]: pool.disabled for pool in ipam.pools} == {
+            "a": False,
+            "b": False,
+            "c": True,
+        }
+        world.kube.request(
+            "PATCH", f"/api/v1/nodes/{node}", {"metadata": {"labels": {"rack": "a"}}}, content_type=merge
+        )
+        sweeper._nodes_listed = -sweeping.NODES_SECONDS
+        plan = sweeper.sweep()
+        world.delete("web", gracePeriodSeconds=0)
+    finally:
+        for name in pools:
+            world.kube.request("DELETE", f"{POOLS}/{name}")
+        world.kube.request("DELETE", f"{BLOCKS}/{cidr}")
+        world.kube.request("DELETE", f"/api/v1/nodes/{node}")
+    assert plan.shortage[f"node {node} IPv4"] == 2
+    assert set(plan.ended) == {address(world.address(1)), address(world.address(2))}
+    events = world.kube.get(f"/api/v1/namespaces/{NAMESPACE}/events")["items"]
+    assert any(f"node {node} IPv4 lacked 2" in one["message"] for one in events)
+
+
+def test_pressure_counts_what_others_reserve_as_taken(quiet_world: World, sweeper_kubeconfig: Path) -> None:
+    world = quiet_world
+    net = world.address(0).rpartition(".")[0]
+    api, reservations = {"apiVersion": "crd.projectcalico.org/v1"}, "/apis/crd.projectcalico.org/v1/ipreservations"
+    name = f"printers-{world.namespace}"
+    theirs = {**api, "kind": "IPReservation", "metadata": {"name": name}, "spec": {"reservedCIDRs": [f"{net}.2/31"]}}
+    pool = {**api, "kind": "IPPool", "metadata": {"name": name}, "spec": {"cidr": f"{net}.0/30", "blockSize": 30}}
+    world.kube.request("POST", POOLS, pool)
+    try:
+        now = world.kube.clock.now()
+        reserve(world, claim(world, "cache-0", 0), claim(world, "cache-1", 1), state=State.FREED, freed=now)
+        sweeper = world.sweeper(sweeper_kubeconfig)
+        assert len(sweeper.sweep().ended) == 0
+        world.kube.request("POST", reservations, theirs)
+        assert len(sweeper.sweep().ended) == 1
+        # Nobody else's is touched.
+        assert world.kube.get(f"{reservations}/{name}")["spec"] == theirs["spec"]
+    finally:
+        world.kube.request("DELETE", f"{POOLS}/{name}")
+        world.kube.request("DELETE", f"{reservations}/{name}")
+
+
+def test_list_is_written_as_ranges_when_it_is_long_and_one_address_of_a_range_is_released_alone(
+    quiet_world: World, sweeper_kubeconfig: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = quiet_world
+    monkeypatch.setattr("ipreserve.layout.AGGREGATE_FROM", 20)
+    now = world.kube.clock.now()
+    reserve(world, *(claim(world, f"cache-{n}", n) for n in range(64)), state=State.FREED, freed=now)
+    sweeper = world.sweeper(sweeper_kubeconfig)
+    reserve(world, claim(world, "cache-5", 5), state=State.FREED, freed=now - 7200)
+    assert sweeper.sweep().ended == (address(world.address(5)),)
+    assert world.listed() == [
+        f"{world.address(n)}/{length}" for n, length in [(0, 30), (4, 32), (6, 31), (8, 29), (16, 28), (32, 27)]
+    ]
+    assert world.barred() == set(world.records()) == {address(world.address(n)) for n in range(64) if n != 5}
 
 
 def test_count_stays_what_it_was_while_nodes_cannot_be_listed_and_sweeps_go_on(

@@ -6,10 +6,10 @@ from dataclasses import replace
 
 import pytest
 
-from ipreserve import store
+from ipreserve import errors, records, store
 from ipreserve.kube import CalicoApi
 from ipreserve.metrics import WebhookMetrics
-from ipreserve.records import Address, Claim
+from ipreserve.records import Address, Claim, Ledger
 from ipreserve.tests.paper import CALICO, Paper
 
 A, B = Address("10.0.0.1"), Address("10.0.0.2")
@@ -21,6 +21,86 @@ def claim(one: Address) -> Claim:
     return Claim(
         address=one, namespace="team", pod="cache-0", node="n1", uid=f"uid-{one}", owner="", via="delete", at=1.0
     )
+
+
+def test_claim_of_a_pod_that_has_ended_does_not_replace_that_of_the_pod_that_has_its_address_now() -> None:
+    now_its, stale = claim(A), replace(claim(A), uid="stale", pod="old-0", policy={"hold": "skip"}, ended=True, at=2.0)
+    first = store.with_claims(Ledger(), [now_its])
+    assert first is not None
+    assert store.with_claims(first, [stale]) is None
+    # It counts where nobody else was claimed, and where nobody knows who it was.
+    alone = store.with_claims(Ledger(), [stale])
+    unknown = store.with_claims(Ledger(records={A: records.unknown(at=1.0)}), [stale])
+    assert alone is not None
+    assert unknown is not None
+    assert alone.records[A].uid == unknown.records[A].uid == "stale"
+    again = store.with_claims(alone, [replace(now_its, at=3.0)])
+    assert again is not None
+    assert again.records[A].uid == now_its.uid
+
+
+def test_what_others_keep_in_a_ledger_or_its_history_stays_there_through_every_write() -> None:
+    case = Case()
+    case.reserve(A)
+    path = f"/api/v1/namespaces/ip-reserve/{LEDGER}"
+    # Under a key of their own, and under one that this service is about to need.
+    mine = {"note": "bm90ZQ==", B: "aGFsZg=="}
+    case.paper.objects[path]["binaryData"] = mine
+    case.reserver.forget()
+    case.reserve(B)
+    case.reserve(Address("10.0.0.3"))
+    written = case.paper.objects[path]
+    assert written["binaryData"] == {"note": "bm90ZQ==", f"{B}.bad": "aGFsZg=="}
+    assert {A, B, f"{B}.json"} <= set(written["data"])
+    ended = {A: records.unknown(at=1.0)}
+    case.store.add_history(0, ended, at=2.0)
+    history = f"/api/v1/namespaces/ip-reserve/configmaps/{store.HISTORY}"
+    case.paper.objects[history]["binaryData"] = mine
+    case.store.add_history(0, ended, at=3.0)
+    assert case.paper.objects[history]["binaryData"] == mine
+
+
+class Hurried:
+    """A clock by which each pause takes longer than anybody waits."""
+
+    at = 1000.0
+
+    def monotonic(self) -> float:
+        return self.at
+
+    def sleep(self, seconds: float) -> None:
+        self.at += 100.0
+
+
+def test_claim_that_ran_out_of_time_is_told_why_and_not_only_that_it_did(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    case = Case()
+    monkeypatch.setattr(store, "time", Hurried())
+
+    def full(method: str, path: str) -> None:
+        raise errors.ApiError("the database is full", 500)
+
+    case.paper.before = full
+    (future,) = case.reserver.reserve([claim(A)], seconds=5.0)
+    with pytest.raises(errors.CannotRecord, match="the database is full"):
+        future.result(10)
+    assert "shard 0: 1 addresses could not be recorded: the database is full" in caplog.text
+
+
+def test_history_that_nobody_can_read_is_kept_for_people_and_told(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    case = Case()
+    ended = {A: records.unknown(at=1.0)}
+    case.store.add_history(0, ended, at=2.0)
+    path = f"/api/v1/namespaces/ip-reserve/configmaps/{store.HISTORY}"
+    case.paper.objects[path]["data"][A] = "[half"
+    # Full: the oldest go, and never what waits for a person.
+    monkeypatch.setattr(store, "HISTORY_BYTES", 1)
+    case.store.add_history(0, ended, at=3.0)
+    assert case.paper.objects[path]["data"] == {f"{A}.bad": "[half"}
+    assert f"history {store.HISTORY}: what stood for {A} is unreadable, kept as {A}.bad" in caplog.text
 
 
 class Case:

@@ -14,13 +14,13 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.utils.encoders import JSONEncoder
 
-from portal.api.base import ApiView
+from portal.api.base import AdministratorsView, ApiView
 from portal.api.pagination import PageQuery, page
 from portal.api.schema import described
 from portal.api.serializers import Query, lookups, read_query, wire, wire_list
 from portal.problems import invalid
 from tenants.models import AuditEvent, AuditResult, Role
-from tenants.refusals import FieldError, Missing
+from tenants.refusals import FieldError
 
 JSON_LINES = "application/jsonl"
 EXPORT_CHUNK_ROWS = 500
@@ -36,6 +36,15 @@ class AuditFilters(Query):
         help_text="Only this object and what is below it, such as `clusters/orders`.",
     )  # fmt: skip
     result = serializers.ChoiceField(choices=AuditResult.choices, required=False, help_text="Only this result.")
+    token = serializers.CharField(
+        required=False, max_length=40, help_text="Only what was done with this token (its id)."
+    )
+    address = serializers.IPAddressField(required=False, help_text="Only from this IP address.")
+    request_id = serializers.CharField(
+        required=False, max_length=64, help_text="Only this request, as X-Request-Id and every problem name it."
+    )
+    code = serializers.CharField(required=False, max_length=60, help_text="Only refusals with this code of a problem.")
+    operation = serializers.CharField(required=False, max_length=40, help_text="Only what started this operation.")
     since = serializers.DateTimeField(required=False, help_text="Only from this time on.")
     until = serializers.DateTimeField(required=False, help_text="Only before this time.")
 
@@ -77,8 +86,9 @@ class AuditEventPage(serializers.Serializer[Any]):
 
 # Filter to what it compares with.
 FILTERS = {
-    "tenant": "tenant", "actor": "actor", "action": "action", "result": "result", "since": "created__gte",
-    "until": "created__lt",
+    "tenant": "tenant", "actor": "actor", "action": "action", "result": "result", "token": "token_id",
+    "address": "address", "request_id": "request_id", "code": "code", "operation": "operation_id",
+    "since": "created__gte", "until": "created__lt",
 }  # fmt: skip
 
 
@@ -131,14 +141,7 @@ class TenantAuditExportView(TenantAuditBase):
         return _export(_filtered(self.rows(), read_query(AuditFilters, request)))
 
 
-class AllAuditBase(ApiView):
-    """For platform administrators; to everybody else these addresses do not exist."""
-
-    def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
-        super().initial(request, *args, **kwargs)
-        if not self.user.is_superuser:
-            raise Missing("not_found", "There is nothing at this address that you may see.")
-
+class AllAuditBase(AdministratorsView):
     def rows(self) -> QuerySet[AuditEvent]:
         """All rows; those of the token's tenant when it is limited to one."""
         rows = AuditEvent.objects.all()

@@ -71,7 +71,8 @@ def audited(handler: Callable[..., Response]) -> Callable[..., Response]:
     """`handler` in a transaction that also holds its row in the audit: without the row, there is no change.
 
     A dry run leaves neither: all it wrote is rolled back, and then it may finish its answer (`view.after_rehearsal`).
-    A view with `in_transaction = False` has its row written before its answer leaves: no row, no answer.
+    A view with `in_transaction = False` has its row written before its answer leaves: no row, no answer. When it
+    changes something in a transaction of its own, after asking Kubernetes, it calls `note_success` in there.
     """
 
     @functools.wraps(handler)
@@ -84,7 +85,8 @@ def audited(handler: Callable[..., Response]) -> Callable[..., Response]:
                 if "Idempotency-Replayed" in response.headers:
                     # The first answer again: the change was made, and noted, then.
                     view.audit_detail = {**view.audit_detail, "replayed": True}
-                _write(view, request, AuditResult.SUCCESS, response.status_code, response.data)
+                if not view.is_noted:
+                    _write(view, request, AuditResult.SUCCESS, response.status_code, response.data)
         if view.rehearsal and response.status_code < 400:
             # Whatever the handler answered was rolled back: only what it left to be said after that is true.
             assert view.after_rehearsal is not None
@@ -92,6 +94,12 @@ def audited(handler: Callable[..., Response]) -> Callable[..., Response]:
         return response
 
     return change
+
+
+def note_success(view: ApiView, status: int) -> None:
+    """The row of a change, to be answered with `status`, in the transaction that this is called in."""
+    _write(view, view.request, AuditResult.SUCCESS, status, None)
+    view.is_noted = True
 
 
 def note_refusal(view: ApiView, request: Request, status: int, data: object) -> None:

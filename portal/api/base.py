@@ -25,7 +25,7 @@ from rest_framework.views import APIView
 from portal.address import client_address
 from portal.api.audited import CHANGING, audited, changes, note_refusal, rehearses
 from portal.api.serializers import asks_for_dry_run, read_query, refuse_query
-from portal.auth import SAFE
+from portal.auth import SAFE, only_asks
 from portal.problems import TooMany
 from portal.rates import WINDOW_SECONDS, Count, count_for_tenant, count_request, headers
 from provisioning.clusters.grants import may
@@ -65,6 +65,10 @@ class ApiView(APIView):
     guest_rights: ClassVar[Mapping[str, str]] = MappingProxyType({})
     # None: everybody who may see the tenant may read.
     least_role_to_read: ClassVar[Role | None] = None
+    # Why a token may not change anything here, for what only people do; "" where tokens may.
+    sessions_only: ClassVar[str] = ""
+    # Whose changes these are, where they are not the tenant's own; "" elsewhere.
+    administrators_only: ClassVar[str] = ""
     # False for a handler that calls Kubernetes: no network inside a transaction.
     in_transaction: ClassVar[bool] = True
     # Whether refusals of callers who are not signed in are noted too.
@@ -79,6 +83,8 @@ class ApiView(APIView):
     caller: User | None = None
     # How the caller, and the tenant, stand with their limits of requests.
     rates: tuple[Count, ...] = ()
+    # The row of the change is written (note_success).
+    is_noted = False
     # What the address does not say: the object a POST made, its tenant, and facts about the change. Never a secret.
     audit_object = ""
     audit_tenant: Tenant | None = None
@@ -175,6 +181,13 @@ class ApiView(APIView):
         whose = "You" if caller else "Callers of your address who are not signed in"
         self._hold_to(count_request(caller=caller, address=client_address(request._request)), whose)
 
+    def count_for(self, tenant: Tenant) -> None:
+        """Count the request for a tenant the caller may see; administrators, who can help, do not count. For the views
+        whose address names the tenant by another thing. Raises TooMany.
+        """
+        if not self.user.is_superuser:
+            self._hold_to(count_for_tenant(tenant.pk), f"All people and programs of {tenant.slug} together")
+
     def _hold_to(self, count: Count | None, whose: str) -> None:
         if count is None:
             return
@@ -192,14 +205,24 @@ class ApiView(APIView):
             raise Missing("not_found", "There is nothing at this address.")
         if "tenant" in self.kwargs:
             self.require_access(type(self), str(request.method))
-            if not self.user.is_superuser:
-                whose = f"All people and programs of {self.tenant.slug} together"
-                self._hold_to(count_for_tenant(self.tenant.pk), whose)
+            self.count_for(self.tenant)
         if not getattr(handler, "takes_query", True):
             refuse_query(request)
         elif rehearses(handler):
             # Before anything is done that a misspelt `dry_run` was not to do.
             read_query(handler.query, request)
+        self.require_kind(type(self), str(request.method))
+
+    def require_kind(self, view: type[ApiView], method: str) -> None:
+        """Refuse a change of `view`, as in `require_access`, that only people with a session, or only platform
+        administrators, make. Raises Forbidden.
+        """
+        if only_asks(view, method):
+            return
+        if view.sessions_only and self.token:
+            raise Forbidden("session_required", view.sessions_only)
+        if view.administrators_only and not self.user.is_superuser:
+            raise Forbidden("role_required", view.administrators_only, suggestion="Ask a platform administrator.")
 
     def require_access(self, view: type[ApiView], method: str) -> None:
         """Refuse `method` of `view` where the caller's role, right or a suspension does not allow it in the addressed
@@ -211,13 +234,14 @@ class ApiView(APIView):
         guest = tenant.my_role is None and not self.user.is_superuser
         if guest and not view.guest_rights:
             raise Missing("not_found", f"There is no tenant {tenant.slug} that you may see.")
+        asks = only_asks(view, method)
         right = view.guest_rights.get("GET" if method in SAFE else method)
         if guest and right is not None:
             if not may(user=self.user, cluster=self.cluster, right=right):
                 raise Forbidden("grant_required", f"{self.cluster.name} is not shared with you to {right}.")
-            if method not in SAFE:
+            if not asks:
                 require_active(tenant=tenant, user=self.user)
-        elif method in SAFE:
+        elif asks:
             if view.least_role_to_read is not None:
                 require_role(tenant=tenant, user=self.user, least=view.least_role_to_read)
         else:
@@ -242,3 +266,12 @@ class ApiView(APIView):
         for name, value in headers(self.rates).items():
             response.headers[name] = value
         return super().finalize_response(request, response, *args, **kwargs)
+
+
+class AdministratorsView(ApiView):
+    """For platform administrators; to everybody else its addresses do not exist."""
+
+    def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
+        super().initial(request, *args, **kwargs)
+        if not self.user.is_superuser:
+            raise Missing("not_found", "There is nothing at this address that you may see.")

@@ -22,8 +22,8 @@ from portal.api.parsers import JsonParser, MergePatchParser
 from portal.api.rehearsals import RehearsalOut, rehearsed
 from portal.api.remembered import CLUSTERS, row_version
 from portal.api.renderers import dumps
-from portal.api.schema import ETAG, IDEMPOTENCY_KEY, IF_MATCH, LOCATION, REPLAYED, described
-from portal.api.serializers import Body, DryRunQuery, Text, read_body, read_query, wire, wire_list
+from portal.api.schema import ETAG, IF_MATCH, LOCATION, described
+from portal.api.serializers import Body, DryRunQuery, Text, lookups, read_body, read_query, wire, wire_list
 from portal.idempotency import idempotent
 from portal.problems import invalid
 from provisioning.clusters.rehearsal import rehearse, rehearse_create, rehearse_delete, rehearse_edit, rehearse_restart
@@ -105,6 +105,12 @@ class ClusterQuery(PageQuery):
         required=False,
         help_text="Only this phase. Deleted ones are shown for `deleted` only.",
     )
+    target = serializers.CharField(required=False, max_length=30, help_text="Only on this target.")
+    plan = serializers.CharField(required=False, max_length=40, help_text="Only ordered by this plan.")
+    label = serializers.CharField(  # type: ignore[assignment]
+        required=False, max_length=300,
+        help_text="Only with this label: `key=value`, or `key` for those that have it whatever its value is.",
+    )  # fmt: skip
     q = serializers.CharField(required=False, max_length=30, help_text="Only names that begin with this.")
     order = serializers.ChoiceField(
         choices=ORDERS, required=False, default="-created", help_text="A minus: descending."
@@ -244,6 +250,14 @@ class EventOut(serializers.Serializer[Any]):
     operation = serializers.CharField(source="operation_id", allow_null=True)
     created = serializers.DateTimeField()
     last_seen = serializers.DateTimeField()
+
+
+class EventsQuery(PageQuery):
+    warning = serializers.BooleanField(
+        required=False, allow_null=True, default=None, help_text="Only warnings, or only what is none."
+    )
+    reason = serializers.CharField(required=False, max_length=60, help_text="Only of this reason.")
+    operation = serializers.CharField(required=False, max_length=40, help_text="Only of this operation.")
 
 
 class EventPage(serializers.Serializer[Any]):
@@ -393,6 +407,11 @@ EDITED = PolymorphicProxySerializer(
 )
 
 
+def _labelled(label: str) -> Q:
+    key, equals, value = label.partition("=")
+    return Q(labels__contains={key: value}) if equals else Q(labels__has_key=key)
+
+
 class ClustersView(ApiView):
     @described("listClusters", tag="Clusters", summary="List a tenant's clusters", query=ClusterQuery,
                answers={200: ClusterPage}, problems=(404, 422))  # fmt: skip
@@ -402,11 +421,15 @@ class ClustersView(ApiView):
         order = query["order"].replace("created", "id")
         begin = position(query, order)
         deleted, limit = query.get("phase") == Phase.DELETED, query["limit"]
-        filters = tuple(name for name in ("engine", "phase") if name in query)
-        if "q" in query:
-            # Django turns what a text begins with into a pattern, so it cannot be put in later.
+        filters = tuple(name for name in ("engine", "phase", "target", "plan") if name in query)
+        if query.keys() & {"q", "label"}:
+            # Django makes patterns and JSON of these, so they cannot be put into a query composed before.
             clusters = self.clusters() if deleted else self.clusters().present()
-            clusters = clusters.filter(name__startswith=query["q"], **{name: query[name] for name in filters})
+            clusters = clusters.filter(**{name: query[name] for name in filters})
+            if "q" in query:
+                clusters = clusters.filter(name__startswith=query["q"])
+            if "label" in query:
+                clusters = clusters.filter(_labelled(query["label"]))
             if begin is not None:
                 clusters = clusters.filter(after(order, *begin))
             rows = list(lines(clusters).order_by(*ordering(order))[: limit + 1])
@@ -425,7 +448,7 @@ class ClustersView(ApiView):
 
     @described("createCluster", tag="Clusters", summary="Order a cluster", request=ClusterOrder,
                answers={200: RehearsalOut, 202: AcceptedOut}, problems=(400, 403, 404, 409, 415, 422, 503),
-               parameters=[IDEMPOTENCY_KEY, LOCATION, REPLAYED], query=ChangeQuery, rehearses=True,
+               parameters=[LOCATION], query=ChangeQuery, rehearses=True,
                about="Needs the role developer or owner. Everything that can be known at once is checked before "
                "anything is written; follow the operation for the rest. 200 answers a dry run. What can lose data, "
                "and is not said by the plan, wants `confirm`.")  # fmt: skip
@@ -474,8 +497,7 @@ class ClusterView(ApiView):
         if "description" in sent:
             changes["description"] = sent["description"] or ""
         if "labels" in sent:
-            merged = {**self.cluster.labels, **sent["labels"]} if sent["labels"] is not None else {}
-            changes["labels"] = {key: value for key, value in merged.items() if value is not None}
+            changes["labels"] = sent["labels"]
         if self.rehearsal:
             wished = {key: sent[key] for key in ("spec", "version") if key in sent}
             return rehearsed(
@@ -513,7 +535,7 @@ class ClusterView(ApiView):
 class RestartView(ApiView):
     @described("restartCluster", tag="Clusters", summary="Restart every pod of a cluster", query=ChangeQuery,
                rehearses=True, answers={200: RehearsalOut, 202: AcceptedOut}, problems=(400, 403, 404, 409, 412, 422),
-               parameters=[IF_MATCH, IDEMPOTENCY_KEY, LOCATION, REPLAYED],
+               parameters=[IF_MATCH, LOCATION],
                about="One pod at a time, replicas first, as gently as the engine can. Pods that are outdated are "
                "brought up to date by it. Where it loses data, such as without persistence, it wants "
                "`confirm`. 200 answers a dry run.")  # fmt: skip
@@ -533,7 +555,7 @@ class RestartView(ApiView):
 class RebalanceView(ApiView):
     @described("rebalanceMasters", tag="Clusters", summary="Make masters even over the nodes", query=DryRunQuery,
                rehearses=True, answers={200: RehearsalOut, 202: AcceptedOut}, problems=(400, 403, 404, 409, 412, 422),
-               parameters=[IF_MATCH, IDEMPOTENCY_KEY, LOCATION, REPLAYED],
+               parameters=[IF_MATCH, LOCATION],
                about="Replicas that are in step take over, one shard at a time, until masters per node are as even as "
                "their places allow (see `spread`). Waits while the cluster is not well; can be canceled between two. "
                "409 `cannot_rebalance` where nothing could take over. 200 answers a dry run.")  # fmt: skip
@@ -551,11 +573,13 @@ class RebalanceView(ApiView):
 class EventsView(ApiView):
     guest_rights = {"GET": "read"}
 
-    @described("listClusterEvents", tag="Clusters", summary="List a cluster's events", query=PageQuery,
+    @described("listClusterEvents", tag="Clusters", summary="List a cluster's events", query=EventsQuery,
                answers={200: EventPage}, problems=(404, 422), about="Newest first.")  # fmt: skip
     def get(self, request: Request, tenant: str, name: str) -> Response:
-        query = read_query(PageQuery, request)
-        rows = self.cluster.events.all()
+        query = read_query(EventsQuery, request)
+        rows = self.cluster.events.filter(**lookups(query, {"reason": "reason", "operation": "operation"}))
+        if query["warning"] is not None:
+            rows = rows.filter(warning=query["warning"])
         return page(request, rows, query, lambda found: wire_list(EventOut, found), order="-id")
 
 

@@ -78,8 +78,7 @@ class RevealView(ApiView):
     @described("revealCredential", tag="Clusters", summary="Reveal a password", answers={200: RevealedOut},
                problems=(403, 404, 409, 503),
                about="Needs the role developer or owner, or the grant `use`; noted in the audit and in the cluster's "
-               "events. The answer must not be stored: `Cache-Control: no-store`. Takes no Idempotency-Key, for "
-               "the same reason.")  # fmt: skip
+               "events. The answer must not be stored: `Cache-Control: no-store`.")  # fmt: skip
     def post(self, request: Request, tenant: str, name: str, principal: str) -> Response:
         found = reveal_credential(cluster=self.cluster, name=principal, by=self.user)
         return Response({"name": found.name, "password": found.password})

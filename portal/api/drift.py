@@ -8,7 +8,7 @@ from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from portal.api.base import ApiView
+from portal.api.base import AdministratorsView, ApiView
 from portal.api.operations import ClusterRef
 from portal.api.pagination import PageQuery, page
 from portal.api.rehearsals import Actions, DifferenceOut, TargetProblemOut, problem_body
@@ -16,7 +16,6 @@ from portal.api.schema import described
 from portal.api.serializers import read_query, wire
 from provisioning.clusters.drift import Drift, drift_of
 from provisioning.models import Phase
-from tenants.refusals import Missing
 
 # The target is asked about each object of each cluster: some 30 requests for one Redis.
 MOST_CLUSTERS = 20
@@ -84,14 +83,7 @@ class ClusterDriftView(ApiView):
         return Response(_shown(drift_of(self.cluster)))
 
 
-class DriftView(ApiView):
-    """For platform administrators; to everybody else this address does not exist."""
-
-    def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
-        super().initial(request, *args, **kwargs)
-        if not self.user.is_superuser:
-            raise Missing("not_found", "There is nothing at this address that you may see.")
-
+class DriftView(AdministratorsView):
     @described(
         "listDrift",
         tag="Clusters",

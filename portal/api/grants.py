@@ -13,6 +13,7 @@ from portal.api.clusters import ClusterOut, ClusterPage, complete
 from portal.api.pagination import PageQuery, page
 from portal.api.schema import described
 from portal.api.serializers import Body, Text, read_body, read_query, wire, wire_list
+from portal.idempotency import idempotent
 from provisioning.clusters.grants import share, unshare
 from provisioning.models import ClusterGrant
 from tenants.models import Role
@@ -53,6 +54,7 @@ class GrantsView(ApiView):
     @described("shareCluster", tag="People", summary="Share a cluster with a person of another tenant",
                request=GrantOrder, answers={201: GrantOut}, problems=(400, 403, 404, 409, 415, 422),
                about="Needs the role owner. Replaces what was granted to the person before.")  # fmt: skip
+    @idempotent(required_from_tokens=False)
     def post(self, request: Request, tenant: str, name: str) -> Response:
         sent = read_body(GrantOrder, request)
         grant = share(cluster=self.cluster, username=sent["username"], right=sent["right"])

@@ -12,11 +12,11 @@ from portal import logs
 from portal.api.base import ApiView
 from portal.api.clusters import AcceptedOut, accepted
 from portal.api.operations import OperationOut
-from portal.api.schema import IDEMPOTENCY_KEY, LOCATION, REPLAYED, described
+from portal.api.schema import LOCATION, described
 from portal.api.serializers import Body, Text, read_body, wire
 from portal.idempotency import idempotent
+from provisioning.clusters import obstacles
 from provisioning.clusters.interventions import (
-    administrators_only,
     cancel_operation,
     override_gate,
     retry_operation,
@@ -58,12 +58,12 @@ class OperationChangeView(ApiView):
     def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
         super().initial(request, *args, **kwargs)
         self.require_access(type(self), str(request.method))
+        self.count_for(self.tenant)
 
 
 class CancelView(OperationChangeView):
     @described("cancelOperation", tag="Operations", summary="Cancel an operation", request=CancelOrder,
                answers={200: OperationOut}, problems=(400, 403, 404, 409, 415, 422),
-               parameters=[IDEMPOTENCY_KEY],
                about="Nothing is taken back. What a creation has made stays as it is, and no more is made, until "
                "it is retried or the cluster deleted; a change stops where it is. A deletion goes on.")  # fmt: skip
     @idempotent(required_from_tokens=False)
@@ -78,7 +78,7 @@ class CancelView(OperationChangeView):
 class RetryView(OperationChangeView):
     @described("retryOperation", tag="Operations", summary="Retry an operation that failed or was canceled",
                answers={202: AcceptedOut}, problems=(400, 403, 404, 409),
-               parameters=[IDEMPOTENCY_KEY, LOCATION, REPLAYED],
+               parameters=[LOCATION],
                about="By a new operation that does the same anew; only the last one of a cluster.")  # fmt: skip
     @idempotent(required_from_tokens=False)
     def post(self, request: Request, operation: str) -> Response:
@@ -94,14 +94,12 @@ class OverrideView(OperationChangeView):
 
     @described("overrideGate", tag="Operations", summary="Let an operation pass a health gate", request=OverrideOrder,
                answers={200: OperationOut}, problems=(400, 403, 404, 409, 415, 422),
-               parameters=[IDEMPOTENCY_KEY],
                about="For platform administrators. A change of a running cluster waits while a member is away or not "
                "ready, or no replica can take over from a master that is to restart; `gate` says so, and what going on "
                "costs. Overridden, it does not wait for that again. What would lose data is refused.")  # fmt: skip
     @idempotent(required_from_tokens=False)
     def post(self, request: Request, operation: str) -> Response:
-        if not self.user.is_superuser:
-            raise administrators_only()
+        obstacles.raise_any(obstacles.for_administrators(self.user))
         sent = read_body(OverrideOrder, request)
         self.audit_object = f"operations/{operation}"
         self.audit_detail = {"cluster": self.operation.cluster.name, "gate": sent["gate"], "reason": sent["reason"]}

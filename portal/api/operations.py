@@ -204,6 +204,7 @@ class OperationView(ApiView):
     def get(self, request: Request, operation: str) -> Response:
         query = read_query(WaitQuery, request)
         found = self._find(operation)
+        self.count_for(found.cluster.tenant)
         seen = query.get("revision", found.revision)
         if query["wait"] and found.revision <= seen and found.state not in TERMINAL_STATES:
             wait_for_operation(found.id, revision=seen, timeout=min(query["wait"], LONGEST_WAIT_SECONDS))

@@ -9,12 +9,13 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from portal.api.base import ApiView
+from portal.api.etags import content_revision, etag, expected_revision
 from portal.api.pagination import PageQuery, page
 from portal.api.parsers import JsonParser, MergePatchParser
-from portal.api.schema import described
+from portal.api.schema import ETAG, IF_MATCH, described
 from portal.api.serializers import Body, Text, read_body, read_query, wire, wire_list
 from portal.api.tokens import SCOPE_CHOICES, TokenOut
-from provisioning.clusters import grants
+from portal.idempotency import idempotent
 from tenants.models import ApiToken, Invitation, Membership, Role
 from tenants.people import (
     INVITATION_DAYS,
@@ -22,11 +23,13 @@ from tenants.people import (
     accept,
     add_member,
     change_role,
+    find_member,
     invite,
+    lock_tenant,
     remove_member,
     withdraw,
 )
-from tenants.refusals import Forbidden, Missing
+from tenants.refusals import Missing
 from tenants.tokens import DEFAULT_DAYS, MAXIMUM_DAYS, create_service_token, revoke_token
 
 
@@ -126,6 +129,13 @@ class PeopleView(ApiView):
     scope = "admin"
 
 
+def _told(member: Membership, status: int = 200) -> Response:
+    """A member with an ETag of what can be changed."""
+    return Response(
+        wire(TenantMemberOut, member), status=status, headers={"ETag": etag(content_revision({"role": member.role}))}
+    )
+
+
 class MembersView(PeopleView):
     @described("listMembers", tag="People", summary="List a tenant's members", query=PageQuery,
                answers={200: TenantMemberPage}, problems=(404, 422), about="In order of joining.")  # fmt: skip
@@ -135,33 +145,47 @@ class MembersView(PeopleView):
         return page(request, rows, query, lambda found: wire_list(TenantMemberOut, found))
 
     @described("addMember", tag="People", summary="Add a member", request=MemberOrder, answers={201: TenantMemberOut},
-               problems=(400, 403, 404, 409, 415, 422), about="Needs the role owner.")  # fmt: skip
+               problems=(400, 403, 404, 409, 415, 422), parameters=[ETAG], about="Needs the role owner.")  # fmt: skip
+    @idempotent(required_from_tokens=False)
     def post(self, request: Request, tenant: str) -> Response:
         sent = read_body(MemberOrder, request)
         member = add_member(tenant=self.tenant, username=sent["username"], role=Role(sent["role"]))
         self.audit_object, self.audit_detail = f"members/{sent['username']}", {"role": sent["role"]}
-        return Response(wire(TenantMemberOut, member), status=201)
+        return _told(member, 201)
 
 
 class MemberView(PeopleView):
     parser_classes = [JsonParser, MergePatchParser]
 
+    @described("getMember", tag="People", summary="Show a member", answers={200: TenantMemberOut}, problems=(404,),
+               parameters=[ETAG])  # fmt: skip
+    def get(self, request: Request, tenant: str, username: str) -> Response:
+        return _told(find_member(self.tenant, username))
+
     @described("changeMember", tag="People", summary="Change a member's role", request=RoleBody,
-               answers={200: TenantMemberOut}, problems=(400, 403, 404, 409, 415, 422),
+               answers={200: TenantMemberOut}, problems=(400, 403, 404, 409, 412, 415, 422),
+               parameters=[IF_MATCH, ETAG],
                about="Needs the role owner. The last owner cannot be demoted.")  # fmt: skip
     def patch(self, request: Request, tenant: str, username: str) -> Response:
         sent = read_body(RoleBody, request)
+        self._require_unchanged(username)
         member, before = change_role(tenant=self.tenant, username=username, role=Role(sent["role"]))
         self.audit_detail = {"role": sent["role"], "before": before}
-        return Response(wire(TenantMemberOut, member))
+        return _told(member)
 
-    @described("removeMember", tag="People", summary="Remove a member", answers={204: None}, problems=(403, 404, 409),
+    @described("removeMember", tag="People", summary="Remove a member", answers={204: None},
+               problems=(403, 404, 409, 412), parameters=[IF_MATCH],
                about="Needs the role owner. Works at once, tokens included, and takes away what was shared with the "
                "person before. The last owner stays.")  # fmt: skip
     def delete(self, request: Request, tenant: str, username: str) -> Response:
+        self._require_unchanged(username)
         remove_member(tenant=self.tenant, username=username)
-        grants.end_all(tenant=self.tenant, username=username)
         return Response(status=204)
+
+    def _require_unchanged(self, username: str) -> None:
+        """Lock the tenant, and refuse when the member is not as If-Match says. Raises Missing, Stale."""
+        member = find_member(lock_tenant(self.tenant), username)
+        expected_revision(self.request, content_revision({"role": member.role}))
 
 
 class InvitationsView(PeopleView):
@@ -175,9 +199,11 @@ class InvitationsView(PeopleView):
         return page(request, rows, query, lambda found: wire_list(InvitationOut, found), order="-id")
 
     @described("invite", tag="People", summary="Invite a person", request=InvitationOrder,
-               answers={201: NewInvitationOut}, problems=(400, 403, 404, 415, 422),
+               answers={201: NewInvitationOut}, problems=(400, 403, 404, 409, 415, 422),
                about="Needs the role owner. `secret` is shown in this answer only, works once, for any signed-in user "
-               "who has it, and only while the inviter is an owner. Takes no Idempotency-Key therefore.")  # fmt: skip
+               "who has it, and only while the inviter is an owner. A repeat with its Idempotency-Key makes no other "
+               "invitation, and is answered 409 `already_made`.")  # fmt: skip
+    @idempotent(required_from_tokens=False, secret="secret")
     def post(self, request: Request, tenant: str) -> Response:
         sent = read_body(InvitationOrder, request)
         invitation, secret = invite(
@@ -199,12 +225,13 @@ class InvitationView(PeopleView):
 
 
 class AcceptView(ApiView):
+    sessions_only = "A token cannot accept an invitation."
+
     @described("acceptInvitation", tag="People", summary="Accept an invitation", request=AcceptBody,
                answers={200: AcceptedMembershipOut}, problems=(400, 403, 404, 409, 415, 422),
                about="Needs a signed-in session.")  # fmt: skip
+    @idempotent(required_from_tokens=False)
     def post(self, request: Request) -> Response:
-        if self.token:
-            raise Forbidden("session_required", "A token cannot accept an invitation.")
         sent = read_body(AcceptBody, request)
         member = accept(secret=sent["secret"], by=self.user)
         self.audit_tenant, self.audit_detail = member.tenant, {"role": member.role}
@@ -223,6 +250,8 @@ class ServiceTokensBase(PeopleView):
 
 
 class ServiceTokensView(ServiceTokensBase):
+    sessions_only = "A token cannot make tokens."
+
     @described("listServiceTokens", tag="Tokens", summary="List a tenant's service tokens", query=PageQuery,
                answers={200: ServiceTokenPage}, problems=(403, 404, 422),
                about="Needs the role owner. Newest first, expired and revoked ones too. Never secrets.")  # fmt: skip
@@ -232,12 +261,12 @@ class ServiceTokensView(ServiceTokensBase):
         return page(request, rows, query, lambda found: wire_list(ServiceTokenOut, found), order="-id")
 
     @described("createServiceToken", tag="Tokens", summary="Make a service token", request=ServiceTokenOrder,
-               answers={201: NewServiceTokenOut}, problems=(400, 403, 404, 415, 422),
+               answers={201: NewServiceTokenOut}, problems=(400, 403, 404, 409, 415, 422),
                about="Needs the role owner and a signed-in session. The token belongs to the tenant, acts with `role`, "
-               "and outlives the person who made it. `secret` is shown in this answer only.")  # fmt: skip
+               "and outlives the person who made it. `secret` is shown in this answer only: a repeat with its "
+               "Idempotency-Key makes no other token, and is answered 409 `already_made`.")  # fmt: skip
+    @idempotent(required_from_tokens=False, secret="secret")
     def post(self, request: Request, tenant: str) -> Response:
-        if self.token:
-            raise Forbidden("session_required", "A token cannot make tokens.")
         sent = read_body(ServiceTokenOrder, request)
         token, secret = create_service_token(
             tenant=self.tenant, by=self.user, name=sent["name"], role=Role(sent["role"]),

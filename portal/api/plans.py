@@ -8,13 +8,15 @@ from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
 
+from portal.api.etags import content_revision, etag, expected_revision
 from portal.api.pagination import PageQuery, page
 from portal.api.parsers import JsonParser, MergePatchParser
-from portal.api.schema import described
+from portal.api.schema import ETAG, IF_MATCH, described
 from portal.api.serializers import Body, Text, Whole, read_body, read_query, wire, wire_list
 from portal.api.tenants import AdminView
-from provisioning.catalog.plans import create_plan, delete_plan, edit_plan
-from provisioning.models import Plan, Target
+from portal.idempotency import idempotent
+from provisioning.catalog.plans import create_plan, delete_plan, edit_plan, lock_plan
+from provisioning.models import Plan
 from tenants.refusals import Missing
 
 FIRST, LAST = -32_768, 32_767
@@ -35,11 +37,13 @@ class PlanOut(serializers.Serializer[Any]):
     description = serializers.CharField()
     values = serializers.DictField(help_text="Plan-field values it sets; a request may replace each of them.")
     storage_classes = serializers.ListField(child=serializers.CharField(), help_text="Allowed ones; empty: any.")
-    targets = serializers.SlugRelatedField(
-        many=True, slug_field="name", queryset=Target.objects.none(), help_text="Allowed ones; empty: any."
-    )
+    targets = serializers.SerializerMethodField(help_text="Allowed ones, by name; empty: any.")
     position = serializers.IntegerField(help_text="Its place in lists, lowest first.")
     offered = serializers.BooleanField(help_text="New clusters may be ordered by it.")
+
+    def get_targets(self, plan: Plan) -> list[str]:
+        # In one order, which the ETag is made of.
+        return sorted(target.name for target in plan.targets.all())
 
 
 class PlanPage(serializers.Serializer[Any]):
@@ -71,6 +75,12 @@ class PlanOrder(PlanPatch):
     title = Text(max_length=100)
 
 
+def _told(plan: Plan, status: int = 200) -> Response:
+    """A plan with its ETag. All of a plan can be changed, so the tag is of all of it."""
+    shown = wire(PlanOut, plan)
+    return Response(shown, status=status, headers={"ETag": etag(content_revision(shown))})
+
+
 class PlansView(AdminView):
     @described("listPlans", tag="Catalogue", summary="List the plans", query=PlanQuery, answers={200: PlanPage},
                problems=(422,), about="In the order an administrator gave them.")  # fmt: skip
@@ -86,37 +96,49 @@ class PlansView(AdminView):
         return page(request, plans, query, lambda rows: wire_list(PlanOut, rows), order="position")
 
     @described("createPlan", tag="Catalogue", summary="Make a plan", request=PlanOrder, answers={201: PlanOut},
-               problems=(400, 403, 409, 415, 422), about="For platform administrators. Its values are checked like "
-               "those of an order.")  # fmt: skip
+               problems=(400, 403, 409, 415, 422), parameters=[ETAG],
+               about="For platform administrators. Its values are checked like those of an order.")  # fmt: skip
+    @idempotent(required_from_tokens=False)
     def post(self, request: Request) -> Response:
         made = create_plan(**read_body(PlanOrder, request))
         self.audit_object = f"plans/{made.name}"
         self.audit_detail = {"engine": made.engine, "offered": made.offered}
-        return Response(wire(PlanOut, made), status=201)
+        return _told(made, 201)
 
 
 class PlanView(AdminView):
     parser_classes = [JsonParser, MergePatchParser]
 
-    @described("getPlan", tag="Catalogue", summary="Show a plan", answers={200: PlanOut}, problems=(404,))
+    @described("getPlan", tag="Catalogue", summary="Show a plan", answers={200: PlanOut}, problems=(404,),
+               parameters=[ETAG])  # fmt: skip
     def get(self, request: Request, plan: str) -> Response:
-        return Response(wire(PlanOut, self._found(plan)))
+        return _told(self._found(plan))
 
     @described("editPlan", tag="Catalogue", summary="Change a plan", request=PlanPatch, answers={200: PlanOut},
-               problems=(400, 403, 404, 415, 422), about="For platform administrators. A JSON merge patch (RFC 7396). "
+               problems=(400, 403, 404, 412, 415, 422), parameters=[IF_MATCH, ETAG],
+               about="For platform administrators. A JSON merge patch (RFC 7396). "
                "Clusters keep the values they were ordered with.")  # fmt: skip
     def patch(self, request: Request, plan: str) -> Response:
         changes = read_body(PlanPatch, request)
+        self._require_unchanged(plan)
         changed = edit_plan(name=plan, **changes)
         self.audit_detail = {"changed": sorted(changes), "offered": changed.offered}
-        return Response(wire(PlanOut, changed))
+        return _told(changed)
 
-    @described("deletePlan", tag="Catalogue", summary="Delete a plan", answers={204: None}, problems=(403, 404, 409),
-               about="For platform administrators. Only a plan that no cluster was ordered by; set `offered` to false "
-               "for others.")  # fmt: skip
+    @described("deletePlan", tag="Catalogue", summary="Delete a plan", answers={204: None},
+               problems=(403, 404, 409, 412), parameters=[IF_MATCH],
+               about="For platform administrators. Only a plan that no cluster is of, deleted ones aside; set "
+               "`offered` to false for others.")  # fmt: skip
     def delete(self, request: Request, plan: str) -> Response:
+        self._require_unchanged(plan)
         delete_plan(name=plan)
         return Response(status=204)
+
+    def _require_unchanged(self, name: str) -> None:
+        """Lock the plan and refuse when it is not as If-Match says. Raises Missing, Stale."""
+        plan = lock_plan(name)
+        if "If-Match" in self.request.headers:
+            expected_revision(self.request, content_revision(wire(PlanOut, plan)))
 
     def _found(self, name: str) -> Plan:
         plan = Plan.objects.filter(name=name).first()

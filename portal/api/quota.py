@@ -13,9 +13,10 @@ from rest_framework.response import Response
 from portal import logs
 from portal.api.base import ApiView
 from portal.api.clusters import AcceptedOut, accepted
+from portal.api.etags import content_revision, etag, expected_revision
 from portal.api.operations import ChangeOut
 from portal.api.pagination import PageQuery, page
-from portal.api.schema import LOCATION, described
+from portal.api.schema import ETAG, IF_MATCH, LOCATION, described
 from portal.api.serializers import (
     Body,
     Query,
@@ -33,9 +34,10 @@ from provisioning.clusters import limits as limits_service
 from provisioning.clusters.forecast import Forecast, forecast_change, forecast_order
 from provisioning.clusters.services import delete_kept_volumes
 from provisioning.models import Cluster, Operation, OperationState, Phase
+from tenants import quota
 from tenants.models import EntryKind, LedgerEntry, QuotaFinding, QuotaHold, QuotaLimit
 from tenants.quota import Standing, standings, unit_of
-from tenants.refusals import Forbidden, Missing
+from tenants.refusals import Missing
 
 LARGEST_LIMIT = 2**53 - 1
 MOST_LIMITS = 500
@@ -147,6 +149,9 @@ class ForecastDraft(Body):
     engine = Text(required=False, allow_null=True, default=None, help_text="Required without `cluster`.")
     plan = Text(required=False, allow_null=True, default=None)
     target = Text(required=False, allow_null=True, default=None, help_text="Default: the only one.")
+    version = Text(
+        required=False, allow_null=True, default=None, help_text="Default: the engine's, or the one the cluster has."
+    )
     spec = serializers.DictField(required=False, default=dict, help_text="Plan fields, as in an order or a change.")
 
 
@@ -337,30 +342,32 @@ def _forecast_body(found: Forecast) -> dict[str, Any]:
 
 class LimitsView(ApiView):
     scope = "admin"
+    administrators_only = "Limits are set by platform administrators."
 
     @described("getQuotaLimits", tag="Quota", summary="Show a tenant's limits", answers={200: LimitsOut},
-               problems=(404,))  # fmt: skip
+               problems=(404,), parameters=[ETAG])  # fmt: skip
     def get(self, request: Request, tenant: str) -> Response:
-        return Response(self._shown())
+        return self._told()
 
     @described("setQuotaLimits", tag="Quota", summary="Set a tenant's limits", request=LimitsBody,
-               answers={200: LimitsOut}, problems=(400, 403, 404, 415, 422),
-               about="For platform administrators. Replaces all limits. A limit below what is held takes nothing away: "
+               answers={200: LimitsOut}, problems=(400, 403, 404, 412, 415, 422), parameters=[IF_MATCH, ETAG],
+               about="For platform administrators. Replaces all limits: send the ETag you read in If-Match, and no "
+               "limit that somebody set meanwhile is lost. A limit below what is held takes nothing away: "
                "it is shown as `over` and blocks growth of that resource only.")  # fmt: skip
     def put(self, request: Request, tenant: str) -> Response:
-        if not self.user.is_superuser:
-            raise Forbidden(
-                "role_required",
-                "Limits are set by platform administrators.",
-                suggestion="Ask a platform administrator to raise the limit you need.",
-            )
         sent = read_body(LimitsBody, request)
+        quota.lock(self.tenant.pk)
+        expected_revision(request, content_revision(self._shown()))
         self.audit_detail = {"limits": [dict(item) for item in sent["limits"]]}
         limits_service.set_limits(
             tenant=self.tenant,
             limits=[(item["target"], item["resource"], item["limit"]) for item in sent["limits"]],
         )
-        return Response(self._shown())
+        return self._told()
+
+    def _told(self) -> Response:
+        shown = self._shown()
+        return Response(shown, headers={"ETag": etag(content_revision(shown))})
 
     def _shown(self) -> dict[str, Any]:
         rows = QuotaLimit.objects.filter(tenant=self.tenant).order_by("place", "resource")

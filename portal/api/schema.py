@@ -38,20 +38,30 @@ PROBLEMS = {
 IF_MATCH = OpenApiParameter(
     "If-Match", str, OpenApiParameter.HEADER, description="The ETag you last read: refuse if it changed since."
 )
-IDEMPOTENCY_KEY = OpenApiParameter(
-    "Idempotency-Key", str, OpenApiParameter.HEADER,
-    description="A fresh random value per intended change; required from tokens. A repeat gets the first answer.",
-)  # fmt: skip
 ETAG = OpenApiParameter(
-    "ETag", str, OpenApiParameter.HEADER, response=[200], description="Revision of the object, for If-Match."
+    "ETag", str, OpenApiParameter.HEADER, response=[200, 201], description="Of the object as it is now, for If-Match."
 )
 LOCATION = OpenApiParameter(
     "Location", str, OpenApiParameter.HEADER, response=[202], description="Address of the operation."
 )
-REPLAYED = OpenApiParameter(
-    "Idempotency-Replayed", str, OpenApiParameter.HEADER, response=[202],
-    description="`true` when this is the stored answer to an earlier request with the same key.",
-)  # fmt: skip
+
+
+def _idempotency(handler: object, statuses: Sequence[int]) -> list[OpenApiParameter]:
+    """The headers of a handler that portal.idempotency.idempotent made, and that answers well with `statuses`."""
+    required = getattr(handler, "honours_idempotency_key", None)
+    if required is None:
+        return []
+    wanted = " Required from tokens." if required else ""
+    return [
+        OpenApiParameter(
+            "Idempotency-Key", str, OpenApiParameter.HEADER,
+            description=f"A fresh random value per intended change. A repeat gets the first answer.{wanted}",
+        ),
+        OpenApiParameter(
+            "Idempotency-Replayed", str, OpenApiParameter.HEADER, response=list(statuses),
+            description="`true` when this is the stored answer to an earlier request with the same key.",
+        ),
+    ]  # fmt: skip
 
 
 def described(
@@ -64,27 +74,31 @@ def described(
 
     The operation id is also the action in the audit. `changes=False` marks a POST that only asks: it is not audited.
     `rehearses=True` marks a method that acts on ApiView.rehearsal; its `query` has the parameter `dry_run`.
-    A method without `query` takes no query parameters, see ApiView.
+    A method without `query` takes no query parameters, see ApiView. What `idempotent` made is told by itself.
     """
-    responses: dict[int, Any] = {
+    well: dict[Any, Any] = {
         status: serializer if serializer is not None else OpenApiResponse(description="Done; no body.")
         for status, serializer in answers.items()
     }
-    # 422 always: a query parameter that is not known is refused everywhere. 429 too: everybody's requests are counted.
-    for status in sorted({*problems, 422, 429, *([] if anonymous else [401])}):
-        responses[status] = OpenApiResponse(Problem, description=PROBLEMS[status])
-    schema = extend_schema(
-        operation_id=operation_id,
-        tags=[tag],
-        summary=summary,
-        description=about or summary,
-        request=request,
-        responses=responses,
-        parameters=[*([query] if query else []), *parameters],
-        auth=[] if anonymous else None,
-    )
 
     def decorate(handler: F) -> F:
+        keys = _idempotency(handler, [status for status in well if isinstance(status, int)])
+        # 422 always: a query parameter that is not known is refused everywhere. 429 too: everybody's requests are
+        # counted. 413 wherever there is a body.
+        refusals = {*problems, 422, 429} | (set() if anonymous else {401})
+        refusals |= ({400} if keys else set()) | ({413} if request is not None else set())
+        schema = extend_schema(
+            operation_id=operation_id,
+            tags=[tag],
+            summary=summary,
+            description=about or summary,
+            request=request,
+            responses={
+                **well, **{one: OpenApiResponse(Problem, description=PROBLEMS[one]) for one in sorted(refusals)}
+            },
+            parameters=[*([query] if query else []), *parameters, *keys],
+            auth=[] if anonymous else None,
+        )  # fmt: skip
         handler.action, handler.changes = operation_id, changes  # type: ignore[attr-defined]
         handler.takes_query, handler.query = query is not None, query  # type: ignore[attr-defined]
         handler.rehearses = rehearses  # type: ignore[attr-defined]

@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from django.conf import settings
-from django.contrib.auth import authenticate, login, logout
+from django.contrib.auth import authenticate, login, logout, update_session_auth_hash
+from django.db import transaction
+from django.http import HttpRequest
 from django.middleware.csrf import get_token
 from rest_framework import serializers
 from rest_framework.permissions import AllowAny
@@ -14,12 +16,15 @@ from rest_framework.response import Response
 
 from portal import logs
 from portal.address import client_address
+from portal.api.audited import note_success
 from portal.api.base import ApiView
 from portal.api.schema import described
 from portal.api.serializers import Body, Text, read_body
 from portal.auth import require_csrf
-from portal.problems import SessionRequired, TooMany
+from portal.problems import SessionRequired, TooMany, invalid
+from tenants.accounts import change_own_password, hold_active
 from tenants.models import Role, User
+from tenants.refusals import Conflict, FieldError
 from tenants.throttle import count_attempt, count_success
 
 
@@ -28,6 +33,13 @@ class SignIn(Body):
 
     username = Text(max_length=150)
     password = Text(max_length=1024, write_only=True)
+
+
+class PasswordChange(Body):
+    """The password in use, and the one to use from now on."""
+
+    current = Text(max_length=1024, write_only=True)
+    new = Text(max_length=1024, write_only=True, help_text="At least 12 characters, and none of the common ones.")
 
 
 class MembershipOut(serializers.Serializer[Any]):
@@ -62,6 +74,20 @@ def _session(user: object) -> dict[str, Any]:
     return dict(shown.data)
 
 
+def open_session(request: HttpRequest, user: User) -> bool:
+    """Sign a person in whom a password or an identity provider vouches for; False when they were switched off.
+
+    The session is written while the person's row is locked, so whoever switches them off finds it, and ends it.
+    """
+    with transaction.atomic():
+        held = hold_active(user)
+        if held is None:
+            return False
+        login(request, held, backend="django.contrib.auth.backends.ModelBackend")
+        request.session.save()
+    return True
+
+
 class SessionView(ApiView):
     """Not tied to a tenant; open to everybody."""
 
@@ -88,10 +114,9 @@ class SessionView(ApiView):
         if wait := count_attempt(**caller):
             raise TooMany("Too many attempts.", wait)
         user = authenticate(request._request, username=sent["username"], password=sent["password"])
-        if not isinstance(user, User):
+        if not isinstance(user, User) or not open_session(request._request, user):
             raise SessionRequired("sign_in_failed", "There is no user with this name and password.")
         count_success(**caller)
-        login(request._request, user)
         logs.user_id.set(user.pk)
         self.caller = user
         return Response(_session(user))
@@ -101,4 +126,39 @@ class SessionView(ApiView):
         if self.caller is None:
             return Response(status=204)
         logout(request._request)
+        return Response(status=204)
+
+
+class PasswordView(ApiView):
+    """One's own. A wrong guess must stay counted."""
+
+    in_transaction = False
+    sessions_only = "A token cannot change a password."
+
+    @described("changePassword", tag="Session", summary="Change your password", request=PasswordChange,
+               answers={204: None}, problems=(400, 403, 409, 415, 422, 429),
+               about="Needs a signed-in session, which goes on; all your other sessions end, and tokens go on "
+               "working.")  # fmt: skip
+    def post(self, request: Request) -> Response:
+        sent = read_body(PasswordChange, request)
+        if not self.user.has_usable_password():
+            raise Conflict(
+                "signs_in_elsewhere", "You sign in with the identity provider, and have no password here.",
+                suggestion="Change it at the identity provider.",
+            )  # fmt: skip
+        name, address = self.user.get_username(), client_address(request._request)
+        if wait := count_attempt(username=name, address=address):
+            raise TooMany("Too many attempts.", wait)
+        if not self.user.check_password(sent["current"]):
+            raise invalid([FieldError("/current", "wrong_password", "That is not your present password.")])
+        count_success(username=name, address=address)
+        with transaction.atomic():
+            # As in `open_session`: whoever switches the person off ends the session that goes on, too.
+            held = hold_active(self.user)
+            if held is None:
+                raise SessionRequired("unauthenticated", "You were switched off.")
+            change_own_password(user=held, new=sent["new"])
+            update_session_auth_hash(request._request, held)
+            request._request.session.save()
+            note_success(self, 204)
         return Response(status=204)

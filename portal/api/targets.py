@@ -9,9 +9,11 @@ from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
 
+from portal.api.audited import note_success
+from portal.api.etags import content_revision, etag, expected_revision
 from portal.api.pagination import PageQuery, page
 from portal.api.parsers import JsonParser, MergePatchParser
-from portal.api.schema import described
+from portal.api.schema import ETAG, IF_MATCH, described
 from portal.api.serializers import Body, Text, read_body, read_query, wire, wire_list
 from portal.api.tenants import AdminView
 from provisioning import targets
@@ -121,8 +123,19 @@ def usable_nodes(target: Target) -> list[dict[str, Any]]:
     return [node for node in target.nodes if node.get("ready") and node.get("schedulable")]
 
 
+def _revision(target: Target) -> str:
+    """Of what people change of a target and can read, so of its kubeconfig nothing."""
+    return content_revision(
+        {"title": target.title, "enabled": target.enabled, "reach": target.reach, "uid": target.uid}
+    )
+
+
+def _told(target: Target, status: int = 200) -> Response:
+    return Response(wire(TargetOut, target), status=status, headers={"ETag": etag(_revision(target))})
+
+
 class TargetAdminView(AdminView):
-    """Asks Kubernetes, so outside of transactions."""
+    """Asks Kubernetes, so outside of transactions; the change and its row in the audit share one after that."""
 
     in_transaction = False
 
@@ -134,6 +147,10 @@ class TargetAdminView(AdminView):
             raise Missing("not_found", f"There is no target {self.kwargs['target']}.")
         return found
 
+    def unchanged(self, target: Target) -> None:
+        """Refuse when the target is not as If-Match says. Raises Stale."""
+        expected_revision(self.request, _revision(target))
+
 
 class TargetsView(TargetAdminView):
     @described("listTargets", tag="Catalogue", summary="List the targets", query=PageQuery, answers={200: TargetPage},
@@ -143,39 +160,49 @@ class TargetsView(TargetAdminView):
         return page(request, Target.objects.all(), query, lambda rows: wire_list(TargetOut, rows), order="id")
 
     @described("registerTarget", tag="Administration", summary="Register a Kubernetes cluster", request=TargetOrder,
-               answers={201: TargetOut}, problems=(400, 403, 409, 415, 422),
+               answers={201: TargetOut}, problems=(400, 403, 409, 415, 422), parameters=[ETAG],
                about="For platform administrators. Refused unless it answers, is new enough, lets Berth do what it "
                "needs to, and is not registered yet. A repeat is refused, since the name is taken.")  # fmt: skip
     def post(self, request: Request) -> Response:
         sent = read_body(TargetOrder, request)
         self.audit_object = f"targets/{sent['name']}"[:200]
-        made = targets.register(**sent)
-        self.audit_detail = {"uid": made.uid, "source": made.source, "reach": made.reach}
-        return Response(wire(TargetOut, made), status=201)
+
+        def note(made: Target) -> None:
+            self.audit_detail = {"uid": made.uid, "source": made.source, "reach": made.reach}
+            note_success(self, 201)
+
+        return _told(targets.register(**sent, note=note), 201)
 
 
 class TargetView(TargetAdminView):
     parser_classes = [JsonParser, MergePatchParser]
 
-    @described("getTarget", tag="Catalogue", summary="Show a target", answers={200: TargetOut}, problems=(404,))
+    @described("getTarget", tag="Catalogue", summary="Show a target", answers={200: TargetOut}, problems=(404,),
+               parameters=[ETAG])  # fmt: skip
     def get(self, request: Request, target: str) -> Response:
-        return Response(wire(TargetOut, self.target))
+        return _told(self.target)
 
     @described("changeTarget", tag="Administration", summary="Change a target", request=TargetPatch,
-               answers={200: TargetOut}, problems=(400, 403, 404, 409, 415, 422),
-               about="For platform administrators. A new kubeconfig, reach or uid is tried out first.")  # fmt: skip
+               answers={200: TargetOut}, problems=(400, 403, 404, 409, 412, 415, 422),
+               parameters=[IF_MATCH, ETAG],
+               about="For platform administrators. A new kubeconfig, reach or uid is tried out first. The ETag knows "
+               "nothing of the kubeconfig.")  # fmt: skip
     def patch(self, request: Request, target: str) -> Response:
         sent = read_body(TargetPatch, request)
         told = {key: value for key, value in sent.items() if key != "kubeconfig"}
         self.audit_detail = {**told, **({"kubeconfig": "replaced"} if "kubeconfig" in sent else {})}
-        return Response(wire(TargetOut, targets.change(target=self.target, **sent)))
+        return _told(
+            targets.change(
+                target=self.target, **sent, note=lambda changed: note_success(self, 200), expect=self.unchanged
+            )
+        )
 
     @described("removeTarget", tag="Administration", summary="Remove a target", answers={204: None},
-               problems=(403, 404, 409),
+               problems=(403, 404, 409, 412), parameters=[IF_MATCH],
                about="For platform administrators. Only one that never held a cluster; disable others. Its limits and "
                "its kubeconfig go with it.")  # fmt: skip
     def delete(self, request: Request, target: str) -> Response:
-        targets.remove(target=self.target)
+        targets.remove(target=self.target, note=lambda removed: note_success(self, 204), expect=self.unchanged)
         return Response(status=204)
 
 
@@ -186,5 +213,5 @@ class TargetCheckView(TargetAdminView):
                "whether it answers, is the cluster that was registered, is new enough, lets Berth do what it needs to, "
                "and has nodes and storage.")  # fmt: skip
     def post(self, request: Request, target: str) -> Response:
-        found, findings = targets.check(target=self.target)
+        found, findings = targets.check(target=self.target, note=lambda found: note_success(self, 200))
         return Response(wire(TargetCheckOut, {"target": found, "findings": findings}))

@@ -13,9 +13,10 @@ from portal.api.base import ApiView
 from portal.api.pagination import PageQuery, page
 from portal.api.schema import described
 from portal.api.serializers import Body, Text, read_body, read_query, wire, wire_list
+from portal.idempotency import idempotent
 from portal.problems import invalid
 from tenants.models import ApiToken
-from tenants.refusals import FieldError, Forbidden, Missing
+from tenants.refusals import FieldError, Missing
 from tenants.tokens import DEFAULT_DAYS, MAXIMUM_DAYS, SCOPES, create_token, revoke_token
 
 SCOPE_CHOICES = [(scope, scope) for scope in SCOPES]
@@ -71,6 +72,8 @@ class TokensBase(ApiView):
 
 
 class TokensView(TokensBase):
+    sessions_only = "A token cannot make tokens."
+
     @described("listTokens", tag="Tokens", summary="List your tokens", query=PageQuery, answers={200: TokenPage},
                problems=(422,), about="Newest first, expired and revoked ones too. Never their secrets.")  # fmt: skip
     def get(self, request: Request) -> Response:
@@ -78,12 +81,12 @@ class TokensView(TokensBase):
         return page(request, self.tokens(), query, lambda rows: wire_list(TokenOut, rows), order="-id")
 
     @described("createToken", tag="Tokens", summary="Make a token", request=TokenOrder, answers={201: NewTokenOut},
-               problems=(400, 403, 415, 422),
+               problems=(400, 403, 409, 415, 422),
                about="Needs a signed-in session: a token cannot make tokens. `secret` is shown in this answer only; "
-               "Berth keeps nothing it could be read from. Takes no Idempotency-Key for the same reason.")  # fmt: skip
+               "Berth keeps nothing it could be read from. A repeat with its Idempotency-Key makes no other token: "
+               "409 `already_made`.")  # fmt: skip
+    @idempotent(required_from_tokens=False, secret="secret")
     def post(self, request: Request) -> Response:
-        if self.token:
-            raise Forbidden("session_required", "A token cannot make tokens.")
         sent = read_body(TokenOrder, request)
         tenant = None
         if sent["tenant"] is not None:

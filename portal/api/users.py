@@ -22,7 +22,7 @@ from portal.api.etags import etag, expected_revision
 from portal.api.pagination import PageQuery, page
 from portal.api.parsers import JsonParser, MergePatchParser
 from portal.api.rehearsals import RehearsalOut, rehearsed
-from portal.api.schema import ETAG, IDEMPOTENCY_KEY, IF_MATCH, LOCATION, REPLAYED, described
+from portal.api.schema import ETAG, IF_MATCH, LOCATION, described
 from portal.api.serializers import Body, DryRunQuery, Text, Whole, read_body, read_query, wire, wire_list
 from portal.idempotency import idempotent
 from provisioning.clusters import users
@@ -151,7 +151,7 @@ class UsersView(ApiView):
     @described("addUser", tag="Users", summary="Add a user to a cluster", request=UserOrder,
                query=DryRunQuery, rehearses=True, answers={200: RehearsalOut, 202: AcceptedOut},
                problems=(400, 403, 404, 409, 412, 415),
-               parameters=[IF_MATCH, IDEMPOTENCY_KEY, LOCATION, REPLAYED],
+               parameters=[IF_MATCH, LOCATION],
                about="Berth makes its password, and tells every node without a restart; reveal it by "
                "…/credentials/{name}/reveal. If-Match is about the cluster. 200 answers a dry run.")  # fmt: skip
     @idempotent(required_from_tokens=True)
@@ -217,7 +217,7 @@ class RotateView(ApiView):
     @described("rotatePassword", tag="Users", summary="Give a user a new password", request=RotateOrder,
                query=DryRunQuery, rehearses=True, answers={200: RehearsalOut, 202: AcceptedOut},
                problems=(400, 403, 404, 409, 412, 415),
-               parameters=[IF_MATCH, IDEMPOTENCY_KEY, LOCATION, REPLAYED],
+               parameters=[IF_MATCH, LOCATION],
                about="Without a restart of anything. Both passwords work during the overlap; then the old one ends, "
                "and every connection of the user is cut once, since nobody can tell who used which: clients with "
                "the new password come back at once. 200 answers a dry run.")  # fmt: skip
@@ -236,7 +236,7 @@ class RotateView(ApiView):
 class RevokeOldView(ApiView):
     @described("revokeOldPassword", tag="Users", summary="End a user's old password now", query=DryRunQuery,
                rehearses=True, answers={200: RehearsalOut, 202: AcceptedOut},
-               problems=(400, 403, 404, 409, 412), parameters=[IF_MATCH, IDEMPOTENCY_KEY, LOCATION, REPLAYED],
+               problems=(400, 403, 404, 409, 412), parameters=[IF_MATCH, LOCATION],
                about="Before its time. 409 `no_old_password` when there is none. 200 answers a dry run.")  # fmt: skip
     @idempotent(required_from_tokens=False)
     def post(self, request: Request, tenant: str, name: str, user: str) -> Response:

@@ -346,6 +346,37 @@ def test_the_audit_is_filtered_alike_as_pages_and_as_lines(
     assert len(lines(alice.get(f"{AUDIT}/export?{query}"))) == found
 
 
+TRACES = ("token", "address", "request_id", "code", "operation")
+
+
+@pytest.fixture
+def traces(world: World, alice: APIClient) -> dict[str, str]:
+    """One row with a trace of each kind, and its likes without; what to ask for, by parameter."""
+    alice.patch(ORDERS, {"description": "x"}, format="json", headers={"X-Request-Id": "req-1"})
+    token = only().token_id
+    traced: list[dict[str, Any]] = [
+        {"address": "2001:db8::1"}, {"code": "role_required"}, {"operation_id": world.operation.pk},
+    ]  # fmt: skip
+    for trace in traced:
+        record(action="editCluster", object="x", result=AuditResult.REFUSED, status=403, tenant=world.acme, **trace)
+    return {
+        "token": token, "address": "2001:0db8:0::1", "request_id": "req-1", "code": "role_required",
+        "operation": world.operation.pk,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("parameter", TRACES)
+def test_a_trace_is_followed_on_every_way_to_the_audit(
+    alice: APIClient, admin: APIClient, traces: dict[str, str], parameter: str
+) -> None:
+    for client, path in ((alice, AUDIT), (admin, "/api/v1/audit")):
+        (row,) = client.get(path, {parameter: traces[parameter]}).json()["items"]
+        assert lines(client.get(f"{path}/export", {parameter: traces[parameter]})) == [row]
+        assert row[parameter] == traces[parameter].replace("0db8:0::", "db8::")
+        nothing = "10.0.0.1" if parameter == "address" else "nothing"
+        assert client.get(path, {parameter: nothing}).json()["items"] == []
+
+
 def test_the_export_is_streamed_json_lines_oldest_first(alice: APIClient, several: None) -> None:
     answer = alice.get(f"{AUDIT}/export")
     assert answer["Content-Type"] == "application/jsonl"
@@ -355,7 +386,8 @@ def test_the_export_is_streamed_json_lines_oldest_first(alice: APIClient, severa
 
 
 @pytest.mark.parametrize(
-    "query", ["result=maybe", "since=yesterday", "since=2026-01-02T00:00Z&until=2026-01-01T00:00Z"]
+    "query",
+    ["result=maybe", "since=yesterday", "since=2026-01-02T00:00Z&until=2026-01-01T00:00Z", "address=10.0.0", "token="],
 )
 def test_a_wrong_filter_is_named(alice: APIClient, query: str) -> None:
     assert alice.get(f"{AUDIT}?{query}").status_code == 422

@@ -66,6 +66,30 @@ def test_lists_filter_by_engine_phase_and_beginning_of_the_name(alice: APIClient
     assert names(alice.get(f"{CLUSTERS}?q=%25")) == []
 
 
+def test_lists_filter_by_target_plan_and_label(alice: APIClient, world: World) -> None:
+    paris = Target.objects.create(name="paris", title="Paris")
+    plan = Plan.objects.get(name="plan-small")
+    make_cluster(world.acme, paris, "carts", plan=plan, labels={"team": "shop", "a=b": "c"})
+    make_cluster(world.acme, world.target, "mail", labels={"team": "post"})
+    assert names(alice.get(f"{CLUSTERS}?target=paris")) == ["carts"]
+    assert names(alice.get(f"{CLUSTERS}?plan=plan-small&engine=redis")) == ["carts"]
+    assert names(alice.get(f"{CLUSTERS}?label=team%3Dshop&order=name")) == ["carts", "orders"]
+    assert names(alice.get(f"{CLUSTERS}?label=team&order=name&limit=2")) == ["carts", "mail"]
+    assert names(alice.get(f"{CLUSTERS}?label=team%3Dshop&target=berlin")) == ["orders"]
+    assert names(alice.get(f"{CLUSTERS}?label=team%3D")) == []
+
+
+def test_events_filter_by_reason_warning_and_operation(alice: APIClient, world: World) -> None:
+    ClusterEvent.objects.create(cluster=world.orders, warning=True, reason="Away", operation=world.operation)
+
+    def reasons(query: str) -> list[str]:
+        return [one["reason"] for one in alice.get(f"{ORDERS}/events?{query}").json()["items"]]
+
+    assert reasons("") == ["Away", "Applied"]
+    assert reasons("warning=true") == reasons(f"operation={world.operation.pk}") == ["Away"]
+    assert reasons("warning=false") == reasons("reason=Applied") == ["Applied"]
+
+
 @pytest.mark.parametrize("order", ["created", "-created", "name", "-name"])
 def test_pages_join_to_the_whole_list_even_when_rows_come_and_go(alice: APIClient, world: World, order: str) -> None:
     for number in range(7):

@@ -8,15 +8,18 @@ from typing import Any
 
 import pytest
 from django.db import connection, transaction
+from django.test import Client as DjangoClient
 from django.utils import timezone
 from rest_framework.test import APIClient
 
+from portal.api.schema import document
 from portal.idempotency import KEPT_FOR
 from portal.models import IdempotencyKey
 from portal.tasks import forget_idempotency_keys
 from portal.tests.conftest import Client, World
 from provisioning.models import Cluster, Operation
-from tenants.models import AuditEvent, LedgerEntry
+from tenants.models import AuditEvent, LedgerEntry, Role
+from tenants.people import invite
 from tenants.tests.locks import await_a_waiter
 from tenants.tokens import create_token
 
@@ -88,3 +91,88 @@ def test_a_key_that_is_forgotten_in_the_moment_of_its_repeat_is_free(world: Worl
             repeat = pool.submit(post, alice, "second", "key")
             await_a_waiter()
         assert repeat.result()[0] == 202
+
+
+# --- every POST -------------------------------------------------------------------------------------------------------
+
+EXEMPT = {
+    "signIn": "a repeat signs in again, which is what is wanted",
+    "revealCredential": "makes nothing; its answer holds a password, which is kept nowhere",
+    "changePassword": "a repeat is refused, since the password is another one by then",
+    "forecastQuota": "changes nothing",
+    "checkTarget": "looks at a target, as often as it is asked",
+    "registerTarget": "asks a cluster, so outside of transactions; a repeat is refused, since the name is taken",
+}
+
+
+def test_every_post_takes_an_idempotency_key_or_is_listed_with_the_reason() -> None:
+    posts = {
+        methods["post"]["operationId"]: {one["name"] for one in methods["post"].get("parameters", ())}
+        for methods in document()["paths"].values()
+        if "post" in methods
+    }
+    assert {name for name, taken in posts.items() if "Idempotency-Key" not in taken} == set(EXEMPT)
+
+
+TENANT = {"slug": "fresh", "name": "Fresh"}
+PLAN = {"name": "plan-fresh", "engine": "redis", "title": "Fresh"}
+REPEATED: dict[str, tuple[str, dict[str, Any]]] = {
+    "createTenant": ("/api/v1/tenants", TENANT),
+    "createPlan": ("/api/v1/plans", PLAN),
+    "addMember": ("/api/v1/tenants/acme/members", {"username": "charlie", "role": "viewer"}),
+    "shareCluster": (f"{CLUSTERS}/orders/grants", {"username": "charlie", "right": "read"}),
+    "suspendTenant": ("/api/v1/tenants/acme/suspend", {}),
+    "unsuspendTenant": ("/api/v1/tenants/acme/unsuspend", {}),
+}
+
+
+@pytest.mark.parametrize("action", REPEATED)
+def test_a_repeat_gets_the_first_answer_and_does_nothing_twice(world: World, client_of: Client, action: str) -> None:
+    world.alice.is_superuser = True
+    world.alice.save(update_fields=["is_superuser"])
+    alice = client_of(world.alice)
+    address, body = REPEATED[action]
+    answers = [alice.post(address, body, format="json", headers={"Idempotency-Key": "once"}) for _ in range(2)]
+    assert [answer.status_code for answer in answers] == [answers[0].status_code] * 2
+    assert answers[0].status_code in (200, 201)
+    assert answers[0].json() == answers[1].json()
+    assert answers[0].headers.get("ETag") == answers[1].headers.get("ETag")
+    assert [answer.headers.get("Idempotency-Replayed") for answer in answers] == [None, "true"]
+    other = alice.post(address, {**body, "name": "other"}, format="json", headers={"Idempotency-Key": "once"})
+    assert (other.status_code, other.json()["code"]) == (422, "idempotency_key_reused")
+
+
+def test_joining_twice_with_one_key_is_joining_once(world: World, client: DjangoClient) -> None:
+    _, secret = invite(tenant=world.acme, by=world.alice, role=Role.VIEWER)
+    client.force_login(world.charlie)
+    body, headers = {"secret": secret}, {"Idempotency-Key": "join"}
+    answers = [
+        client.post("/api/v1/invitations/accept", body, content_type="application/json", headers=headers)
+        for _ in range(2)
+    ]
+    assert [(answer.status_code, answer.json()) for answer in answers] == [(200, answers[0].json())] * 2
+    assert secret not in str(list(IdempotencyKey.objects.values()))
+
+
+SECRETIVE: dict[str, tuple[str, dict[str, Any]]] = {
+    "createToken": ("/api/v1/tokens", {"name": "ci"}),
+    "createServiceToken": ("/api/v1/tenants/acme/service-tokens", {"name": "ci", "role": "viewer"}),
+    "invite": ("/api/v1/tenants/acme/invitations", {"role": "viewer"}),
+}
+
+
+@pytest.mark.parametrize("action", SECRETIVE)
+def test_a_repeat_of_what_makes_a_secret_makes_no_second_one_and_keeps_none(
+    world: World, client: DjangoClient, action: str
+) -> None:
+    address, body = SECRETIVE[action]
+    client.force_login(world.alice)
+
+    def make() -> Any:
+        return client.post(address, body, content_type="application/json", headers={"Idempotency-Key": "once"})
+
+    first, again = make(), make()
+    assert (first.status_code, again.status_code, again.json()["code"]) == (201, 409, "already_made")
+    assert first.json()["id"] in again.json()["detail"]
+    assert [one["id"] for one in client.get(address).json()["items"]] == [first.json()["id"]]
+    assert first.json()["secret"] not in str(list(IdempotencyKey.objects.values()))

@@ -24,6 +24,7 @@ from pytest_django.live_server_helper import LiveServer
 
 from portal import env, oidc
 from portal.tests.conftest import World
+from provisioning.clusters.grants import share
 from tenants.identities import person_of
 from tenants.models import AuditEvent, Identity, Membership, Role, User
 
@@ -294,6 +295,21 @@ def test_groups_give_and_take_memberships(world: World, provider: Running, clien
     assert [(row.object, row.detail["before"], row.detail["role"]) for row in rows] == [
         ("members/dana", "", "developer"), ("members/dana", "developer", "owner"), ("members/dana", "owner", ""),
     ]  # fmt: skip
+
+
+def test_a_guest_whose_group_came_and_went_sees_nothing(world: World, provider: Running, client: Client) -> None:
+    provider.behave(claims={})
+    sign_in(client)
+    share(cluster=world.orders, username="dana", right="use")
+    orders = "/api/v1/tenants/acme/clusters/orders"
+    assert client.get(orders).status_code == 200
+    provider.behave(claims={"groups": ["devs"]})
+    sign_in(client)
+    assert client.get(orders).status_code == 200
+    provider.behave(claims={})
+    sign_in(client)
+    assert roles() == {}
+    assert client.get(orders).status_code == 404
 
 
 def test_memberships_made_by_hand_are_left_alone(world: World, provider: Running, client: Client) -> None:

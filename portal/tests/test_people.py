@@ -7,13 +7,15 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from django.db import connection
+from django.db import connection, transaction
 from django.utils import timezone
 from rest_framework.test import APIClient
 
 from portal.tests.conftest import Client, World
+from provisioning.clusters.grants import share
+from tenants.groups import follow_groups
 from tenants.models import ApiToken, AuditEvent, Invitation, Membership, Role, Tenant, User
-from tenants.people import change_role, invite, remove_member
+from tenants.people import accept, add_member, change_role, invite, remove_member
 from tenants.refusals import Conflict
 
 ACME = "/api/v1/tenants/acme"
@@ -299,6 +301,46 @@ def test_a_guest_who_became_a_member_and_was_removed_sees_nothing(
     assert alice.post(members, {"username": "charlie", "role": "viewer"}, format="json").status_code == 201
     assert alice.delete(f"{members}/charlie").status_code == 204
     assert client_of(world.charlie).get(ORDERS).status_code == 404
+
+
+def _added(world: World) -> None:
+    add_member(tenant=world.acme, username="charlie", role=Role.VIEWER)
+
+
+def _invited(world: World) -> None:
+    _, secret = invite(tenant=world.acme, by=world.alice, role=Role.VIEWER)
+    accept(secret=secret, by=world.charlie)
+
+
+def _in_a_group(world: World) -> None:
+    with transaction.atomic():
+        follow_groups(user=world.charlie, wanted={"acme": Role.VIEWER})
+
+
+@pytest.mark.parametrize("join", [_added, _invited, _in_a_group])
+def test_whoever_joins_is_no_guest_any_more(alice: APIClient, world: World, join: Any) -> None:
+    for name in ("charlie", "dora"):
+        User.objects.get_or_create(username=name)
+        assert alice.post(f"{ORDERS}/grants", {"username": name, "right": "use"}, format="json").status_code == 201
+    join(world)
+    assert [item["username"] for item in alice.get(f"{ORDERS}/grants").json()["items"]] == ["dora"]
+
+
+def test_a_grant_that_is_left_beside_a_membership_ends_with_it(world: World) -> None:
+    share(cluster=world.orders, username="charlie", right="read")
+    # As when sharing and joining cross, or from a version that left it.
+    Membership.objects.bulk_create([Membership(tenant=world.acme, user=world.charlie, role=Role.VIEWER)])
+    assert world.orders.grants.exists()
+    remove_member(tenant=world.acme, username="charlie")
+    assert not world.orders.grants.exists()
+
+
+def test_a_changed_role_and_another_tenants_membership_leave_grants_alone(world: World) -> None:
+    share(cluster=world.orders, username="charlie", right="read")
+    Membership.objects.create(tenant=world.theirs.tenant, user=world.bob, role=Role.OWNER)
+    change_role(tenant=world.theirs.tenant, username="charlie", role=Role.VIEWER)
+    remove_member(tenant=world.theirs.tenant, username="charlie")
+    assert world.orders.grants.exists()
 
 
 def test_only_owners_share(world: World, client_of: Client) -> None:

@@ -200,6 +200,15 @@ def audit(world: World, numbers: range) -> None:
     )  # fmt: skip
 
 
+def directory(world: World, numbers: range) -> None:
+    made = people("person", numbers)
+    Membership.objects.bulk_create(Membership(tenant=world.acme, user=one, role=Role.VIEWER) for one in made)
+    ApiToken.objects.bulk_create(
+        ApiToken(user=one, name="t", prefix="brt_", sha256=f"p{one.pk:063}", scopes=["read"], expires=SOON)
+        for one in made
+    )
+
+
 def nothing(world: World, numbers: range) -> None:
     """What the list holds is in the program, not in the database, and comes whole."""
 
@@ -226,6 +235,7 @@ FILL: dict[str, Callable[[World, range], None]] = {
     "/api/v1/drift": clusters,
     "/api/v1/engines": nothing,
     "/api/v1/operations": operations,
+    "/api/v1/people": directory,
     "/api/v1/plans": plans,
     "/api/v1/quota-findings": findings,
     "/api/v1/shared-clusters": shared,
@@ -257,6 +267,7 @@ SNAPSHOT = {
     "/api/v1/drift": 2,
     "/api/v1/engines": 1,
     "/api/v1/operations": 2,
+    "/api/v1/people": 2,
     "/api/v1/plans": 3,
     "/api/v1/quota-findings": 2,
     "/api/v1/shared-clusters": 3,
@@ -267,7 +278,7 @@ SNAPSHOT = {
 
 
 # Lists for platform administrators, and lists that give fewer rows at a time than others.
-ADMIN = {"/api/v1/audit", "/api/v1/drift"}
+ADMIN = {"/api/v1/audit", "/api/v1/drift", "/api/v1/people"}
 LONGEST_PAGE = {"/api/v1/drift": 20}
 
 

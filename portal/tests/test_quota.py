@@ -119,6 +119,23 @@ def test_a_forecast_of_a_change_counts_growth_only(alice: APIClient, world: Worl
     assert body["fits"] is True
 
 
+@pytest.mark.parametrize(("who", "options"), [("vera", {}), ("bob", {"scopes": ["read"]})])
+def test_who_may_only_read_may_ask_for_a_forecast(
+    world: World, client_of: Client, who: str, options: dict[str, Any]
+) -> None:
+    draft = {"engine": "redis", "spec": SMALL}
+    answer = client_of(getattr(world, who), **options).post(f"{QUOTA}/forecast", draft, format="json")
+    assert (answer.status_code, answer.json()["fits"]) == (200, True)
+
+
+def test_a_forecast_tells_what_another_version_does(alice: APIClient, world: World) -> None:
+    order(world, "carts")
+    body = alice.post(f"{QUOTA}/forecast", {"cluster": "carts", "version": "8.0.2"}, format="json").json()
+    assert [(one["pointer"], one["effect"]) for one in body["changes"]] == [("", "roll")]
+    ordered = alice.post(f"{QUOTA}/forecast", {"engine": "redis", "spec": SMALL, "version": "8.0.2"}, format="json")
+    assert ordered.status_code == 200
+
+
 @pytest.mark.parametrize(
     ("draft", "pointer"),
     [
@@ -127,6 +144,9 @@ def test_a_forecast_of_a_change_counts_growth_only(alice: APIClient, world: Worl
         ({"engine": "redis", "plan": "huge"}, "/plan"),
         ({"engine": "redis", "target": "moon"}, "/target"),
         ({"engine": "redis", "spec": {"shards": 1}}, "/spec/shards"),
+        ({"engine": "redis", "version": "1.0"}, "/version"),
+        ({"cluster": "carts", "version": "1.0"}, "/version"),
+        ({"cluster": "carts", "version": "8.0.2", "spec": {"shards": 4}}, "/version"),
         ({"cluster": "nothing"}, "/cluster"),
         ({"cluster": "secret-plans"}, "/cluster"),
         ({"cluster": "carts", "engine": "redis"}, "/engine"),

@@ -114,6 +114,13 @@ def test_a_tenants_people_share_its_turns_and_strangers_take_none(world: World, 
     assert client_of(world.bob).get(ENGINES).status_code == 200
 
 
+@pytest.mark.parametrize("method", ["get", "post"])
+def test_a_request_about_an_operation_is_one_about_its_tenant(world: World, client_of: Client, method: str) -> None:
+    address = f"/api/v1/operations/{world.operation.pk}" + ("" if method == "get" else "/cancel")
+    answer = getattr(client_of(world.bob), method)(address)
+    assert [part.split(";")[0] for part in answer["RateLimit"].split(", ")] == ['"caller"', '"tenant"']
+
+
 @pytest.mark.usefixtures("few")
 def test_platform_administrators_can_help_a_tenant_that_has_used_up_its_turns(world: World, client_of: Client) -> None:
     world.bob.is_superuser = True

@@ -56,9 +56,9 @@ BUILT_IN: tuple[tuple[str, str, str, str, dict[str, Any]], ...] = (
 )
 
 
-def ensure_plans() -> int:
-    """Make the built-in plans of the engines on offer that do not exist yet; returns how many were made."""
-    made = 0
+def ensure_plans() -> list[str]:
+    """Make the built-in plans of the engines on offer that do not exist yet; returns the names of those made."""
+    made = []
     for position, (engine, name, title, description, values) in enumerate(BUILT_IN):
         if engine in ENGINES:
             _, created = Plan.objects.get_or_create(
@@ -68,7 +68,8 @@ def ensure_plans() -> int:
                     "position": position,
                 },
             )  # fmt: skip
-            made += created
+            if created:
+                made.append(name)
     return made
 
 
@@ -105,7 +106,7 @@ def edit_plan(
     Raises Missing, Invalid naming every wrong field.
     """
     with transaction.atomic():
-        plan = _locked(name)
+        plan = lock_plan(name)
         for field, value in changes.items():
             setattr(plan, field, value)
         merged = {**plan.values, **(values or {})}
@@ -120,7 +121,7 @@ def edit_plan(
 def delete_plan(*, name: str) -> None:
     """Remove a plan. Raises Missing; Conflict for one that comes with Berth, or that a cluster was ordered by."""
     with transaction.atomic():
-        plan = _locked(name)
+        plan = lock_plan(name)
         remedy = "Set `offered` to false: nobody can order by it any more."
         if name in {built_in[1] for built_in in BUILT_IN}:
             text = f"The plan {name} comes with Berth, and would be back with the next start."
@@ -132,7 +133,8 @@ def delete_plan(*, name: str) -> None:
         plan.delete()
 
 
-def _locked(name: str) -> Plan:
+def lock_plan(name: str) -> Plan:
+    """The plan, its row locked until the transaction ends. Raises Missing."""
     plan = Plan.objects.select_for_update().filter(name=name).first()
     if plan is None:
         raise Missing("not_found", f"There is no plan {name[:60]}.")

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from provisioning.clusters.quota import amounts_of
-from provisioning.clusters.services import check_draft, invalid_field, plan_spec
+from provisioning.clusters.services import check_draft, invalid_field, plan_spec, plan_version
 from provisioning.engines.base import Change
 from provisioning.models import ClusterQuerySet
 from tenants import quota
@@ -29,12 +29,13 @@ class Forecast:
 
 
 def forecast_order(
-    *, tenant: Tenant, engine: str | None, plan: str | None, target: str | None, spec: Mapping[str, Any]
-) -> Forecast:
+    *, tenant: Tenant, engine: str | None, plan: str | None, target: str | None, spec: Mapping[str, Any],
+    version: str | None = None,
+) -> Forecast:  # fmt: skip
     """For a cluster that is not ordered yet. Raises Invalid for what an order would be refused for."""
     if engine is None:
         raise invalid_field("/engine", "required", "Name the engine, or the cluster that would change.")
-    draft = check_draft(engine=engine, plan=plan, version=None, target=target, spec=spec)
+    draft = check_draft(engine=engine, plan=plan, version=version, target=target, spec=spec)
     return forecast(
         tenant_id=tenant.pk, target=draft.target.name, amounts=amounts_of(draft.engine.name, draft.spec), held={}
     )
@@ -42,11 +43,12 @@ def forecast_order(
 
 def forecast_change(
     *, clusters: ClusterQuerySet, name: str, engine: str | None, plan: str | None, target: str | None,
-    spec: Mapping[str, Any],
+    spec: Mapping[str, Any], version: str | None = None,
 ) -> Forecast:  # fmt: skip
-    """For a cluster of `clusters` whose spec would get these values; what it refuses is told as an effect too.
+    """For a cluster of `clusters` whose spec would get these values, or that would get another version; what it refuses
+    is told as an effect too.
 
-    Raises Invalid for a spec that could not be ordered either.
+    Raises Invalid for a spec that could not be ordered either, and a version there is no way to.
     """
     cluster = clusters.filter(name=name).select_related("target", "plan").first()
     if cluster is None:
@@ -55,6 +57,8 @@ def forecast_change(
     if given:
         raise invalid_field(given[0], "not_changeable", "With `cluster`, leave it out: it is the cluster's own.")
     wished, changes = plan_spec(cluster=cluster, sent=spec)
+    if upgrade := plan_version(cluster, version, changes):
+        changes.append(upgrade)
     return forecast(
         tenant_id=cluster.tenant_id, target=cluster.target_id, amounts=amounts_of(cluster.engine, wished),
         held=quota.held_by(cluster.pk), changes=changes,

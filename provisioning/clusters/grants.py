@@ -1,7 +1,7 @@
 """One cluster shared with a person of another tenant, by django-guardian's object permissions.
 
 read: see the cluster, its events and operations; no secrets. use: also its credentials and snippets. Neither allows a
-change. Who may see what is asked in Cluster.objects.visible_to only.
+change. Who may see what is asked in Cluster.objects.visible_to only. Membership ends them: end_grants in the models.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from guardian.core import ObjectPermissionChecker
 from guardian.shortcuts import assign_perm
 
 from provisioning.models import RIGHTS, Cluster, ClusterGrant
-from tenants.models import Tenant, User
+from tenants.models import User
 from tenants.people import find_person
 from tenants.refusals import Conflict, Missing
 
@@ -46,8 +46,3 @@ def unshare(*, cluster: Cluster, username: str) -> None:
     gone, _ = ClusterGrant.objects.filter(content_object=cluster, user__username=username).delete()
     if not gone:
         raise Missing("not_found", f"{cluster.name} is not shared with {username}.")
-
-
-def end_all(*, tenant: Tenant, username: str) -> None:
-    """Take away every grant to a tenant's clusters a person had before becoming a member."""
-    ClusterGrant.objects.filter(content_object__tenant=tenant, user__username=username).delete()

@@ -14,10 +14,9 @@ from django.db import transaction
 from django.db.models import F
 from django.utils import timezone
 
-from provisioning.clusters import quota
-from provisioning.clusters.services import hint, refuse_while_paused
+from provisioning.clusters import obstacles, quota
+from provisioning.clusters.services import hint
 from provisioning.models import (
-    TERMINAL_STATES,
     Cluster,
     ClusterEvent,
     Operation,
@@ -27,12 +26,11 @@ from provisioning.models import (
 from provisioning.operations import steps
 from tenants.access import hold_active
 from tenants.models import User
-from tenants.refusals import Conflict, Forbidden
 
 
 def is_cancelable(operation: Operation) -> bool:
     """Whether `cancel_operation` would take it, as it was read."""
-    return operation.state not in TERMINAL_STATES and operation.kind != "delete"
+    return obstacles.to_cancel(operation) is None
 
 
 def cancel_operation(*, operation: Operation, by: User, reason: str = "") -> Operation:
@@ -42,16 +40,7 @@ def cancel_operation(*, operation: Operation, by: User, reason: str = "") -> Ope
     """
     with transaction.atomic():
         cluster, locked = _held(operation, by)
-        if locked.state in TERMINAL_STATES:
-            raise Conflict(
-                "operation_ended", f"The operation has ended already: it {_ended(locked)}.",
-                suggestion="Nothing is left to cancel.",
-            )  # fmt: skip
-        if not is_cancelable(locked):
-            raise Conflict(
-                "not_cancelable", "A deletion cannot be canceled: some of it is gone already.",
-                suggestion="Let it end. Volumes that it keeps stay in the quota until they are deleted.",
-            )  # fmt: skip
+        obstacles.raise_any(obstacles.to_cancel(locked))
         text = f"Canceled by {by.get_username()}" + (f": {reason}" if reason else ".")
         locked.state, locked.ended, locked.reason = OperationState.CANCELED, timezone.now(), text
         steps.stop(locked)
@@ -79,23 +68,8 @@ def retry_operation(*, operation: Operation, by: User, request_id: str = "") -> 
     """
     with transaction.atomic():
         cluster, locked = _held(operation, by)
-        if locked.state not in TERMINAL_STATES:
-            raise Conflict(
-                "not_retryable", "The operation has not ended: Berth is still trying.",
-                suggestion="Wait for it, or cancel it first.",
-            )  # fmt: skip
-        if locked.state == OperationState.SUCCEEDED:
-            raise Conflict(
-                "not_retryable", "The operation succeeded: there is nothing to retry.",
-                suggestion="If the cluster is not well, see its reason and events.",
-            )  # fmt: skip
-        if cluster.operations.order_by("-id").values_list("pk", flat=True).first() != locked.pk:
-            raise Conflict(
-                "not_retryable", "Another operation of the cluster came after it.",
-                suggestion=f"Retry the last one: GET /api/v1/tenants/{cluster.tenant.slug}/operations lists them.",
-            )  # fmt: skip
-        if locked.kind != "delete":
-            refuse_while_paused(cluster)
+        last = cluster.operations.order_by("-id").values_list("pk", flat=True).first()
+        obstacles.raise_any(obstacles.to_retry(cluster, locked, last))
         now = timezone.now()
         again = Operation.objects.create(
             cluster=cluster, kind=locked.kind, generation=cluster.generation, params=locked.params,
@@ -117,14 +91,6 @@ def retry_operation(*, operation: Operation, by: User, request_id: str = "") -> 
     return again
 
 
-def administrators_only() -> Forbidden:
-    """The refusal of `override_gate` for everybody else."""
-    return Forbidden(
-        "role_required", "Only platform administrators, not a tenant's owner, let an operation pass a health gate.",
-        suggestion="Mend what the operation waits for, or ask a platform administrator.",
-    )  # fmt: skip
-
-
 def override_gate(*, operation: Operation, by: User, gate: str, reason: str) -> Operation:
     """Let an operation pass the health gate it waits at, for the rest of its life. For platform administrators.
 
@@ -132,24 +98,11 @@ def override_gate(*, operation: Operation, by: User, gate: str, reason: str) -> 
     Raises Forbidden; Conflict when the operation has ended, waits at no gate or another one, or the gate guards data
     that would be lost.
     """
-    if not by.is_superuser:
-        raise administrators_only()
     with transaction.atomic():
         cluster, locked = _held(operation, by)
-        if locked.state in TERMINAL_STATES:
-            raise Conflict(
-                "operation_ended", f"The operation has ended already: it {_ended(locked)}.",
-                suggestion="Nothing is left to pass.",
-            )  # fmt: skip
+        obstacles.raise_any(obstacles.to_override(locked, gate, by))
         found = locked.gate
-        if found is None or found["key"] != gate:
-            waits = f"at {found['key']}: {found['message']}" if found else "at none now"
-            raise Conflict(
-                "gate_not_waited_at", f"The operation does not wait at the gate {gate}; it waits {waits}.",
-                suggestion="Read the operation again, and override the gate it shows, if that is still wanted.",
-            )  # fmt: skip
-        if found["refusal"]:
-            raise Conflict("gate_guards_data", found["refusal"], suggestion="Mend that first; the operation waits.")
+        assert found is not None
         entry = {"gate": gate, "by": by.get_username(), "reason": reason, "at": timezone.now().isoformat()}
         locked.params = {**locked.params, "overridden": [*locked.params.get("overridden", ()), entry]}
         locked.gate = None
@@ -173,9 +126,3 @@ def _held(operation: Operation, by: User) -> tuple[Cluster, Operation]:
     cluster = rows.get(pk=operation.cluster_id)
     hold_active(tenant_id=cluster.tenant_id, user=by)
     return cluster, Operation.objects.select_for_update().get(pk=operation.pk)
-
-
-def _ended(operation: Operation) -> str:
-    return {
-        OperationState.SUCCEEDED: "succeeded", OperationState.FAILED: "failed", OperationState.CANCELED: "was canceled"
-    }[OperationState(operation.state)]  # fmt: skip

@@ -8,6 +8,9 @@
 4. Each hold must be the sum of its entries.
 5. What is reserved belongs to an operation that is open; what counts as a cluster is one that is not deleted.
 
+While a target cannot be asked, 4 and 5 are proven from the database alone, and no finding ends: what Kubernetes would
+say is not known.
+
 A difference becomes a QuotaFinding, a line in the log and an event of the cluster; once it is gone, it is ended.
 """
 
@@ -25,7 +28,7 @@ from provisioning.apply.requests import requested
 from provisioning.clusters.quota import enforced_name
 from provisioning.clusters.views import client_for, namespace_of
 from provisioning.models import Cluster, ClusterEvent, Operation, Phase, Target
-from tenants.models import QuotaFinding, QuotaHold, Tenant
+from tenants.models import LedgerEntry, QuotaFinding, QuotaHold, QuotaTotal, Tenant
 from tenants.quota import spoken, unexplained
 
 log = logging.getLogger(__name__)
@@ -63,40 +66,63 @@ def prove(tenant: Tenant, target: Target) -> list[Difference]:
         observed = requested(client_for(target), namespace_of(tenant.slug))
     except errors.Absent:
         observed = {}
-    after = _snapshot(tenant, target)
-    holders = {*before.holds, *after.holds, *observed}
-    sure = {holder for holder in holders if before.of(holder) == after.of(holder)}
-    found = {
-        (holder, one.resource): one
-        for holder in sorted(sure)
-        for one in _differences(holder, after, observed.get(holder, {}))
-    }
-    for place, holder, resource, hold, entries in unexplained(tenant.pk):
-        if place == target.name:
-            sure.add(holder)
-            what = "hold" if holder else "tenant's total"
-            note = f"The {what} is not the sum of the ledger's entries: a defect of Berth, or a hand in the database."
-            found[holder, resource] = Difference(holder, resource, hold, entries, note)
-    _report(tenant, target, list(found.values()), unsure=holders - sure)
-    return list(found.values())
+    return _compare(tenant, target, before, observed)
+
+
+def prove_books(tenant: Tenant, target: Target) -> list[Difference]:
+    """The same as far as the database alone can tell, for a target that cannot be asked."""
+    return _compare(tenant, target, _snapshot(tenant, target), None)
 
 
 def prove_all() -> None:
-    """All tenants on all targets. A target that cannot be asked is left for the next time, and logged."""
+    """All tenants on all targets where they have, or ever had, anything.
+
+    Of a target that cannot be asked, which is logged, the books are proven; the rest is left for the next time.
+    """
     pairs = QuotaHold.objects.values_list("tenant_id", "place").union(
-        Cluster.objects.present().values_list("tenant_id", "target_id"),
+        # Who holds nothing (any more) may have left something running, or may be missing what the entries say.
+        LedgerEntry.objects.values_list("tenant_id", "place"),
+        QuotaTotal.objects.values_list("tenant_id", "place"),
+        Cluster.objects.values_list("tenant_id", "target_id"),
         QuotaFinding.objects.filter(ended=None).values_list("tenant_id", "place"),
     )
     by_target: dict[str, list[str]] = defaultdict(list)
     for tenant_id, place in pairs:
         by_target[place].append(tenant_id)
     for target in Target.objects.filter(name__in=by_target):
+        is_away = False
         for tenant in Tenant.objects.filter(pk__in=by_target[target.name]).order_by("pk"):
-            try:
-                prove(tenant, target)
-            except errors.DoorError as error:
-                log.warning("%s", error.message, extra={"target": target.name, "code": error.code})
-                break
+            if not is_away:
+                try:
+                    prove(tenant, target)
+                    continue
+                except errors.DoorError as error:
+                    log.warning("%s", error.message, extra={"target": target.name, "code": error.code})
+                    is_away = True
+            prove_books(tenant, target)
+
+
+def _compare(
+    tenant: Tenant, target: Target, before: _Snapshot, observed: dict[str, dict[str, int]] | None
+) -> list[Difference]:
+    """Judge and report what has not changed since `before`. `observed`: None when Kubernetes could not be asked."""
+    after = _snapshot(tenant, target)
+    holders = {*before.holds, *after.holds, *(observed or {})}
+    sure = {holder for holder in holders if before.of(holder) == after.of(holder)}
+    found: dict[tuple[str, str], Difference] = {}
+    for holder in sorted(sure):
+        differences = _in_the_books(holder, after)
+        if observed is not None:
+            differences += _in_kubernetes(holder, after, observed.get(holder, {}))
+        found |= {(holder, one.resource): one for one in differences}
+    for place, holder, resource, hold, entries in unexplained(tenant.pk):
+        if place == target.name:
+            sure.add(holder)
+            what = "hold" if holder else "tenant's total"
+            note = f"The {what} is not the sum of the ledger's entries: a defect of Berth, or a hand in the database."
+            found[holder, resource] = Difference(holder, resource, hold, entries, note)
+    _report(tenant, target, list(found.values()), unsure=None if observed is None else holders - sure)
+    return list(found.values())
 
 
 def _snapshot(tenant: Tenant, target: Target) -> _Snapshot:
@@ -111,9 +137,8 @@ def _snapshot(tenant: Tenant, target: Target) -> _Snapshot:
     return _Snapshot(dict(holds), phases, frozenset(busy.values_list("cluster_id", flat=True)))
 
 
-def _differences(holder: str, ledger: _Snapshot, observed: dict[str, int]) -> list[Difference]:
+def _in_the_books(holder: str, ledger: _Snapshot) -> list[Difference]:
     holds, phase, is_busy = ledger.of(holder)
-    exact = phase in AT_REST and not is_busy
     found = []
     counted = sum(holds.get("clusters", ()))
     if counted and phase in (None, Phase.DELETED):
@@ -122,7 +147,14 @@ def _differences(holder: str, ledger: _Snapshot, observed: dict[str, int]) -> li
         if reserved and not is_busy:
             note = f"{spoken(resource, reserved)} are reserved for an operation that has ended."
             found.append(Difference(holder, resource, reserved, 0, note))
-    # The rest Kubernetes counts too.
+    return found
+
+
+def _in_kubernetes(holder: str, ledger: _Snapshot, observed: dict[str, int]) -> list[Difference]:
+    holds, phase, is_busy = ledger.of(holder)
+    exact = phase in AT_REST and not is_busy
+    found = []
+    # Only what Kubernetes counts too.
     held = {resource: sum(amounts) for resource, amounts in holds.items() if enforced_name(resource)}
     for resource in sorted({*held, *observed}):
         has, asks = held.get(resource, 0), observed.get(resource, 0)
@@ -141,7 +173,8 @@ def _note(holder: str, phase: str | None, resource: str, has: int, asks: int) ->
     return f"The ledger counts {spoken(resource, has)}, Kubernetes requests {spoken(resource, asks)}."
 
 
-def _report(tenant: Tenant, target: Target, found: list[Difference], *, unsure: set[str]) -> None:
+def _report(tenant: Tenant, target: Target, found: list[Difference], *, unsure: set[str] | None) -> None:
+    """Findings of holders in `unsure` (None: of all) do not end."""
     now = timezone.now()
     with transaction.atomic():
         still = QuotaFinding.objects.select_for_update().filter(tenant=tenant, place=target.name, ended=None)
@@ -166,6 +199,6 @@ def _report(tenant: Tenant, target: Target, found: list[Difference], *, unsure: 
                     cluster_id=one.holder, reason="QuotaDiffers", message=one.note, object=one.resource, warning=True
                 )
         for (holder, resource), row in known.items():
-            if holder not in unsure:
+            if unsure is not None and holder not in unsure:
                 QuotaFinding.objects.filter(pk=row.pk).update(ended=now)
                 log.info("quota ledger and Kubernetes agree again", extra={"cluster_id": holder, "resource": resource})

@@ -12,11 +12,11 @@ from datetime import datetime
 from django.db import transaction
 from django.utils import timezone
 
+from provisioning.clusters import obstacles
 from provisioning.clusters.services import held_cluster, hint
 from provisioning.clusters.views import pause_told
-from provisioning.models import Cluster, ClusterEvent, Phase
+from provisioning.models import Cluster, ClusterEvent
 from tenants.models import User
-from tenants.refusals import Conflict
 
 
 def pause_cluster(*, cluster: Cluster, by: User, reason: str, expected_revision: int | None = None) -> Cluster:
@@ -26,11 +26,7 @@ def pause_cluster(*, cluster: Cluster, by: User, reason: str, expected_revision:
     """
     with transaction.atomic():
         locked = held_cluster(cluster, by, expected_revision)
-        if locked.phase == Phase.DELETING:
-            raise Conflict("being_deleted", f"{locked.name} is to be deleted.", suggestion="Let its deletion end.")
-        if locked.paused is not None:
-            raise Conflict("cluster_paused", f"{locked.name} is paused already. {pause_told(locked)}",
-                           suggestion="Resume it when what it was paused for is done.")  # fmt: skip
+        obstacles.raise_any(obstacles.to_pause(locked))
         locked.paused = {"by": by.get_username(), "reason": reason, "since": timezone.now().isoformat()}
         _write(locked)
         ClusterEvent.objects.create(cluster=locked, warning=True, reason="Paused", message=f"{pause_told(locked)}")
@@ -45,8 +41,8 @@ def resume_cluster(*, cluster: Cluster, by: User, expected_revision: int | None 
     """
     with transaction.atomic():
         locked = held_cluster(cluster, by, expected_revision)
-        if locked.paused is None:
-            raise Conflict("not_paused", f"{locked.name} is not paused.", suggestion="There is nothing to resume.")
+        obstacles.raise_any(obstacles.to_resume(locked))
+        assert locked.paused is not None
         now = timezone.now()
         operation = locked.operations.open().select_for_update().first()
         if operation is not None:

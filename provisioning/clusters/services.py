@@ -9,11 +9,12 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from types import MappingProxyType
 from typing import Any, Literal
 
 from django.conf import settings
 from django.core.exceptions import ValidationError
-from django.db import IntegrityError, transaction
+from django.db import IntegrityError, connection, transaction
 from django.db.models import Exists, F, OuterRef
 from django.utils import timezone
 
@@ -21,8 +22,8 @@ from provisioning import tasks
 from provisioning.apply import door, errors
 from provisioning.catalog.specs import complete_spec, target_view
 from provisioning.catalog.versions import upgrade_refused
-from provisioning.clusters import quota, rebalance
-from provisioning.clusters.views import client_for, cluster_view, pause_told
+from provisioning.clusters import obstacles, quota, rebalance
+from provisioning.clusters.views import client_for, cluster_view
 from provisioning.credentials.certificates import Certificates, described
 from provisioning.engines.base import Change, Effect, Engine, as_shown
 from provisioning.engines.registry import ENGINES, completed
@@ -54,8 +55,8 @@ __all__ = [
     "delete_kept_volumes",
     "edit_cluster",
     "plan_spec",
+    "plan_version",
     "rebalance_cluster",
-    "refuse_while_paused",
     "restart_cluster",
     "reveal_credential",
 ]
@@ -76,6 +77,11 @@ class Credential:
 
     def __repr__(self) -> str:
         return f"Credential(name={self.name!r})"
+
+
+# A merge patch of labels: None removes a key, None for the whole removes all. KEEP: nothing was sent.
+LabelsPatch = Mapping[str, str | None] | None
+KEEP: LabelsPatch = MappingProxyType({})
 
 
 def invalid_field(pointer: str, code: str, message: str) -> Invalid:
@@ -223,9 +229,16 @@ def create_cluster(
                 if one.principal
             ]
             insert(cluster, operation, *principals)
+            # References are otherwise looked at when the request's transaction ends, where nobody could tell.
+            connection.check_constraints()
             # Last, since it takes the tenant's lock: orders of one tenant wait for each other from here to the commit.
             quota.reserve(cluster, operation, by)
     except IntegrityError as error:
+        if getattr(error.__cause__, "sqlstate", "") == "23503":  # foreign_key_violation
+            raise Conflict(
+                "removed_meanwhile", "The tenant, plan or target of this order was removed while it was being written.",
+                suggestion="See which there are (GET /api/v1/plans, /api/v1/targets), and order again.",
+            ) from error  # fmt: skip
         raise Conflict(
             "name_taken",
             f"{tenant.slug} already has a cluster {name}.",
@@ -260,19 +273,27 @@ def _new_operation(
     )  # fmt: skip
 
 
+def _patched(labels: Mapping[str, str], patch: LabelsPatch) -> dict[str, str]:
+    merged = {**labels, **patch} if patch is not None else {}
+    return {key: value for key, value in merged.items() if value is not None}
+
+
 def edit_cluster(
-    *, cluster: Cluster, by: User, labels: Mapping[str, str] | None = None, description: str | None = None,
+    *, cluster: Cluster, by: User, labels: LabelsPatch = KEEP, description: str | None = None,
     expected_revision: int | None = None,
 ) -> Cluster:  # fmt: skip
-    """Change what does not touch the running cluster. Raises Stale when somebody else was faster."""
+    """Change what does not touch the running cluster. Raises Stale when somebody else was faster.
+
+    `labels` is merged under the lock, key by key: None removes a key, None for the whole removes all.
+    """
     with transaction.atomic():
         locked = Cluster.objects.select_for_update(of=("self",)).select_related("tenant").get(pk=cluster.pk)
         hold_active(tenant_id=locked.tenant_id, user=by)
         if expected_revision is not None and locked.revision != expected_revision:
             raise Stale(locked.revision)
         changed = ["revision"]
-        if labels is not None:
-            locked.labels = dict(labels)
+        if labels is not KEEP:
+            locked.labels = _patched(locked.labels, labels)
             changed.append("labels")
         if description is not None:
             locked.description = description
@@ -303,10 +324,11 @@ def plan_spec(*, cluster: Cluster, sent: Mapping[str, Any]) -> tuple[dict[str, A
 
 def change_cluster(
     *, cluster: Cluster, by: User, spec: Mapping[str, Any] | None = None, version: str | None = None,
-    labels: Mapping[str, str] | None = None, description: str | None = None, confirm: str | None = None,
+    labels: LabelsPatch = KEEP, description: str | None = None, confirm: str | None = None,
     expected_revision: int | None = None, request_id: str = "",
 ) -> Operation | None:  # fmt: skip
-    """Change the spec of a running cluster by a merge patch, or its version; labels and description with it.
+    """Change the spec of a running cluster by a merge patch, or its version; labels and description with it, as in
+    `edit_cluster`.
 
     Returns the operation that brings it about, its effects in `params`; None when both stay as they are. Raises
     Invalid for wrong values, refused changes and an unconfirmed loss of data, Stale, Conflict while another operation
@@ -315,15 +337,15 @@ def change_cluster(
     with transaction.atomic():
         locked = held_for_change(cluster, by, expected_revision)
         after, changes = plan_spec(cluster=locked, sent=spec or {})
-        upgrade = _plan_version(locked, version, changes)
+        upgrade = plan_version(locked, version, changes)
         refused = [one for one in changes if one.effect == Effect.FIXED]
         if refused:
             found = [FieldError(f"/spec{one.pointer}", "not_changeable", one.message) for one in refused]
             text = found[0].message if len(found) == 1 else f"{len(found)} of the changes are not possible."
             raise Invalid("invalid", text, suggestion="Leave out the fields named in errors.", errors=found)
         edited: list[str] = []
-        if labels is not None:
-            locked.labels = dict(labels)
+        if labels is not KEEP:
+            locked.labels = _patched(locked.labels, labels)
             edited.append("labels")
         if description is not None:
             locked.description = description
@@ -346,8 +368,10 @@ def change_cluster(
     return operation
 
 
-def _plan_version(cluster: Cluster, version: str | None, others: Sequence[Change]) -> Change | None:
-    """What going to `version` does; None when it is to stay. Raises Invalid where the way is not open."""
+def plan_version(cluster: Cluster, version: str | None, others: Sequence[Change]) -> Change | None:
+    """What going to `version` does, beside the changes `others`; None when it is to stay. Raises Invalid where the way
+    is not open.
+    """
     if version is None or version == cluster.version:
         return None
     engine = ENGINES[cluster.engine]
@@ -390,11 +414,7 @@ def rebalance_cluster(
     """
     with transaction.atomic():
         locked = held_for_change(cluster, by, expected_revision)
-        plan = ENGINES[locked.engine].plan_rebalance(cluster_view(locked).spec)
-        if plan.effect == Effect.FIXED:
-            raise Conflict(
-                "cannot_rebalance", plan.message, suggestion="See `spread` of the cluster for how it stands."
-            )
+        obstacles.raise_any(obstacles.to_rebalance(locked))
         locked.revision += 1
         locked.next_look = timezone.now()
         locked.save(update_fields=["revision", "next_look"])
@@ -418,26 +438,8 @@ def held_cluster(cluster: Cluster, by: User, expected_revision: int | None, *rel
 def held_for_change(cluster: Cluster, by: User, expected_revision: int | None) -> Cluster:
     """The cluster's row, locked, with nothing in the way of a change. Raises Stale, Missing, Conflict, Forbidden."""
     locked = held_cluster(cluster, by, expected_revision, "plan", "target")
-    refuse_while_paused(locked)
-    running = locked.operations.open().first()
-    if running is not None:
-        raise Conflict(
-            "operation_in_progress",
-            f"{locked.name} is being changed: the operation {running.id} ({running.kind}) has not ended.",
-            suggestion=f"Follow GET /api/v1/operations/{running.id}?wait=30 and repeat this when it has ended.",
-        )
-    if locked.phase == Phase.DELETING:
-        raise Conflict("being_deleted", f"{locked.name} is to be deleted.", suggestion="Order a new cluster.")
+    obstacles.raise_any(obstacles.to_change(locked, locked.operations.open().first()))
     return locked
-
-
-def refuse_while_paused(cluster: Cluster) -> None:
-    """Refuse what a paused cluster would not be given. Raises Conflict."""
-    if cluster.paused is not None:
-        raise Conflict(
-            "cluster_paused", f"{cluster.name} takes no change while it is paused. {pause_told(cluster)}",
-            suggestion="Resume it first (POST …/resume), or ask who paused it. Deleting it is possible.",
-        )  # fmt: skip
 
 
 def _require_confirmed(changes: Sequence[Change], name: str, confirm: str | None) -> None:
@@ -525,6 +527,11 @@ def delete_kept_volumes(*, cluster: Cluster, by: User, confirm: str, request_id:
                 phase=Phase.DELETING, reason="", next_look=timezone.now(), revision=F("revision") + 1
             )
     except IntegrityError as error:
+        if getattr(error.__cause__, "sqlstate", "") == "23503":  # foreign_key_violation
+            raise Conflict(
+                "removed_meanwhile", "The tenant, plan or target of this order was removed while it was being written.",
+                suggestion="See which there are (GET /api/v1/plans, /api/v1/targets), and order again.",
+            ) from error  # fmt: skip
         raise Conflict(
             "name_taken",
             f"Another cluster of {cluster.tenant.slug} is called {cluster.name} now.",
@@ -564,13 +571,9 @@ def certificates_of(*, cluster: Cluster) -> Certificates:
 
     Raises Conflict for a cluster that does not encrypt, and while there is none yet; Unavailable.
     """
+    obstacles.raise_any(obstacles.to_certificate(cluster))
     view = cluster_view(cluster)
     wanted = ENGINES[view.engine].certificates(view)
-    if not wanted:
-        raise Conflict(
-            "not_encrypted", f"{cluster.name} does not encrypt its traffic, so it has no certificate.",
-            suggestion="Order a cluster with tls on.",
-        )  # fmt: skip
     try:
         found = described(door.read_secret(client_for(cluster.target), view.namespace, wanted[0].name))
     except (errors.Absent, UnicodeDecodeError):

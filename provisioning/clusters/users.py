@@ -11,6 +11,7 @@ from django.db import transaction
 from django.db.models import QuerySet
 from django.utils import timezone
 
+from provisioning.clusters import obstacles
 from provisioning.clusters.accounts import KIND, NO_OLD_PASSWORD, old_password_works
 from provisioning.clusters.services import held_for_change, hint, open_operation
 from provisioning.engines.base import Access, Change, Effect, UserRules, as_shown
@@ -41,12 +42,9 @@ def find_user(cluster: Cluster, name: str) -> Principal:
 
 
 def _rules(cluster: Cluster) -> UserRules:
+    obstacles.raise_any(obstacles.to_users(cluster))
     rules = ENGINES[cluster.engine].user_rules
-    if rules is None:
-        raise Conflict(
-            "no_users", f"{ENGINES[cluster.engine].title} has the one user it was made with.",
-            suggestion="See its credentials; order a cluster for each who needs one.",
-        )  # fmt: skip
+    assert rules is not None
     return rules
 
 

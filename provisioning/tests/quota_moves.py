@@ -1,20 +1,21 @@
-"""What the processes of test_quota_processes.py do to a tenant's clusters."""
+"""What the processes of test_quota_processes.py do to a tenant's clusters, or to its ledger alone."""
 
 from __future__ import annotations
 
 import random
+from abc import ABC, abstractmethod
 from collections.abc import Callable
-from datetime import timedelta
 
 from django.db import transaction
 from django.utils import timezone
 
-from provisioning.clusters import quota
-from provisioning.clusters.services import create_cluster, delete_cluster
+from provisioning.clusters import quota as clusters_quota
+from provisioning.clusters.services import change_cluster, create_cluster, delete_cluster
 from provisioning.models import Cluster, Operation, OperationState, Phase
-from tenants.models import Tenant, User
+from tenants import quota
+from tenants.models import QuotaHold, Tenant, User
 from tenants.quota import QuotaExceeded
-from tenants.refusals import Missing
+from tenants.refusals import Conflict, Invalid, Missing
 
 SHAPES = (
     {"shards": 3}, {"shards": 4}, {"shards": 5, "replicasPerShard": 0}, {"shards": 3, "replicasPerShard": 2},
@@ -22,8 +23,8 @@ SHAPES = (
 SMALL = {"memoryGiB": 0.125, "cpu": 0.1, "storageGiB": 1, "spread": "soft"}
 
 
-class Moves:
-    """Each move is one attempt: it does its thing, or is refused, or finds nothing to do it to."""
+class Crowd(ABC):
+    """What one process does, over and over: each move is one attempt."""
 
     def __init__(self, tenant_id: str, user_id: int, choose: random.Random) -> None:
         self.tenant = Tenant.objects.get(pk=tenant_id)
@@ -34,6 +35,75 @@ class Moves:
         """One of create, resize and delete; `name` for a create."""
         move = self.choose.choices(("create", "resize", "delete"), weights=(5, 3, 2))[0]
         {"create": lambda: self.create(name), "resize": self.resize, "delete": self.delete}[move]()
+
+    @abstractmethod
+    def create(self, name: str) -> None: ...
+
+    @abstractmethod
+    def resize(self) -> None: ...
+
+    @abstractmethod
+    def delete(self) -> None: ...
+
+    @abstractmethod
+    def finish_one(self) -> None:
+        """End something that somebody began."""
+
+
+class LedgerMoves(Crowd):
+    """The ledger alone, as services and reconcile move it: many attempts in little time.
+
+    A holder is at rest, or has something reserved, which stands for its open operation.
+    """
+
+    def create(self, name: str) -> None:
+        """Reserve for a new holder."""
+        self._reserve(f"clu_{name}", f"op_{name}")
+
+    def resize(self) -> None:
+        """Reserve another amount for a holder."""
+        if holder := self._any():
+            self._reserve(holder, f"op_{self.choose.random()}")
+
+    def delete(self) -> None:
+        """Release all of a holder."""
+        if holder := self._any():
+            quota.settle(tenant_id=self.tenant.pk, holder=holder, cause=f"op_{self.choose.random()}", kept={})
+
+    def finish_one(self) -> None:
+        """End a holder's operation: as wished, which may be less than it had; or badly."""
+        if holder := self._any():
+            cause = f"op_{self.choose.random()}"
+            if self.choose.random() < 0.9:
+                quota.settle(tenant_id=self.tenant.pk, holder=holder, cause=cause, kept=self._amounts())
+            else:
+                quota.commit(tenant_id=self.tenant.pk, holder=holder, cause=cause)
+
+    def _reserve(self, holder: str, cause: str) -> None:
+        try:
+            quota.reserve(
+                tenant_id=self.tenant.pk,
+                holder=holder,
+                place="berlin",
+                wanted=self._amounts(),
+                cause=cause,
+                by=self.user,
+            )
+        except QuotaExceeded:
+            return
+
+    def _amounts(self) -> dict[str, int]:
+        pods = self.choose.randint(1, 12)
+        return {"clusters": 1, "pods": pods, "cpu": 100 * pods, "storage": 1024 * pods}
+
+    def _any(self) -> str | None:
+        held = QuotaHold.objects.filter(tenant=self.tenant, resource="clusters").values_list("holder", flat=True)
+        found = list(held)
+        return self.choose.choice(found) if found else None
+
+
+class Moves(Crowd):
+    """Clusters, by the services themselves. Each does its thing, or is refused, or finds nothing to do it to."""
 
     def create(self, name: str) -> None:
         """Order a cluster."""
@@ -48,19 +118,12 @@ class Moves:
         pk = self._any(Cluster.objects.filter(phase=Phase.READY).values_list("pk", flat=True))
         if pk is None:
             return
+        cluster = Cluster.objects.select_related("target", "plan").get(pk=pk)
+        spec = {"replicasPerShard": 1, **self.choose.choice(SHAPES)}
         try:
-            with transaction.atomic():
-                cluster = Cluster.objects.select_for_update().get(pk=pk)
-                if cluster.phase != Phase.READY:
-                    return
-                cluster.spec = {**cluster.spec, "replicasPerShard": 1, **self.choose.choice(SHAPES)}
-                cluster.phase = Phase.UPDATING
-                cluster.save(update_fields=["spec", "phase"])
-                operation = Operation.objects.create(
-                    cluster=cluster, kind="update", generation=1, deadline=timezone.now() + timedelta(minutes=10)
-                )
-                quota.reserve(cluster, operation)
-        except QuotaExceeded:
+            change_cluster(cluster=cluster, by=self.user, spec=spec, confirm=cluster.name)
+        except (Conflict, Invalid, Missing):
+            # No room (QuotaExceeded is a Conflict), somebody else was faster, or a change Berth does not make.
             return
 
     def delete(self) -> None:
@@ -92,10 +155,10 @@ class Moves:
             cluster.phase = phases.get((operation.kind, well), Phase.READY if well else Phase.FAILED)
             cluster.save(update_fields=["phase"])
             endings: dict[tuple[str, bool], Callable[[], None]] = {
-                ("delete", True): lambda: quota.settle_deleted(cluster, [], operation),
+                ("delete", True): lambda: clusters_quota.settle_deleted(cluster, [], operation),
             }
-            otherwise = (lambda: quota.settle_as_wished(cluster, [], operation)) if well else (
-                lambda: quota.commit(cluster, operation)
+            otherwise = (lambda: clusters_quota.settle_as_wished(cluster, [], operation)) if well else (
+                lambda: clusters_quota.commit(cluster, operation)
             )  # fmt: skip
             endings.get((operation.kind, well), otherwise)()
 

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import logging
+import re
+import secrets
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 from django.db.models import F
 from django.utils import timezone
 
 from provisioning.apply import door
+from provisioning.apply.client import CLIENTS
 from provisioning.clusters.ledger_proof import Difference, prove, prove_all
 from provisioning.clusters.quota import amounts_of, commit, settle_as_wished
 from provisioning.clusters.reconcile import reconcile
@@ -19,7 +23,7 @@ from provisioning.models import Cluster, Operation, OperationState, Phase, Targe
 from provisioning.tests.test_quota_enforced import claim, pod
 from sandbox import Sandbox
 from tenants import quota
-from tenants.models import QuotaFinding, QuotaHold, Tenant, User
+from tenants.models import QuotaFinding, QuotaHold, QuotaTotal, Tenant, User
 from tenants.refusals import Conflict, Invalid
 
 pytestmark = [pytest.mark.control_plane]
@@ -131,6 +135,52 @@ def test_a_number_without_entries_is_reported(ready: Cluster, live: Target, acme
     (found,) = prove(acme, live)
     assert (found.holder, found.resource, found.ledger, found.observed) == (ready.pk, "clusters", 2, 1)
     assert "sum of the ledger's entries" in found.note
+
+
+def open_findings() -> set[tuple[str, str, int, int]]:
+    return set(QuotaFinding.objects.filter(ended=None).values_list("holder", "resource", "ledger", "observed"))
+
+
+def test_a_tenant_that_holds_nothing_any_more_is_looked_at_too(ready: Cluster, live: Target, acme: Tenant) -> None:
+    # Its cluster is history, and its holds and totals were taken out by hand; what it started runs on.
+    Cluster.objects.filter(pk=ready.pk).update(phase=Phase.DELETED)
+    QuotaHold.objects.all().delete()
+    QuotaTotal.objects.all().delete()
+    prove_all()
+    found = {(holder, resource): (ledger, observed) for holder, resource, ledger, observed in open_findings()}
+    # The entries say 6 pods, the hold and the tenant's total (of nobody) none.
+    assert found[ready.pk, "pods"] == (0, 6)
+    assert found["", "pods"] == (0, 6)
+    assert found[ready.pk, "clusters"] == (0, 1)
+
+
+def test_strays_of_a_tenant_without_clusters_are_reported(ready: Cluster, live: Target, acme: Tenant) -> None:
+    stray = pod("stray", cpu="250m", memory="64Mi")
+    client_for(live).request("POST", door.path_of("Pod", namespace_of(acme.slug)), stray)
+    Cluster.objects.filter(pk=ready.pk).update(phase=Phase.DELETED)
+    quota.settle(tenant_id=acme.pk, holder=ready.pk, cause="op_1", kept={})
+    assert not QuotaHold.objects.exists()
+    prove_all()
+    assert {("", "pods", 0, 1), ("", "cpu", 0, 250), ("", "memory", 0, 64)} <= open_findings()
+
+
+def test_while_a_target_is_away_the_books_are_proven_and_no_finding_ends(
+    ready: Cluster, live: Target, acme: Tenant, targets: Path, control_plane: Sandbox, caplog: pytest.LogCaptureFixture
+) -> None:
+    control_plane.kubectl("-n", namespace_of(acme.slug), "scale", f"statefulset/{ready.name}-s0", "--replicas=3")
+    prove_all()
+    seen = open_findings()
+    assert (ready.pk, "pods", 6, 7) in seen
+    away = targets / "main.kubeconfig"
+    away.write_text(re.sub(r"server: .*", "server: https://127.0.0.1:9", away.read_text()))
+    CLIENTS.drop("main")
+    QuotaHold.objects.filter(holder=ready.pk, resource="clusters").update(used=2)
+    other = Tenant.objects.create(slug=f"other-{secrets.token_hex(3)}", name="Other")
+    QuotaHold.objects.create(tenant=other, place=live.name, holder="clu_1", resource="pods", used=2)
+    prove_all()
+    assert open_findings() == seen | {(ready.pk, "clusters", 2, 1), ("clu_1", "pods", 2, 0)}
+    # Once for the target, not for each tenant.
+    assert len([one for one in caplog.records if getattr(one, "code", "") == "target_unreachable"]) == 1
 
 
 def test_a_deletion_releases_all_but_kept_volumes_and_those_once_they_are_deleted(

@@ -32,6 +32,26 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/session/password": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Change your password
+         * @description Needs a signed-in session, which goes on; all your other sessions end, and tokens go on working.
+         */
+        post: operations["changePassword"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/tokens": {
         parameters: {
             query?: never;
@@ -47,7 +67,7 @@ export interface paths {
         put?: never;
         /**
          * Make a token
-         * @description Needs a signed-in session: a token cannot make tokens. `secret` is shown in this answer only; Berth keeps nothing it could be read from. Takes no Idempotency-Key for the same reason.
+         * @description Needs a signed-in session: a token cannot make tokens. `secret` is shown in this answer only; Berth keeps nothing it could be read from. A repeat with its Idempotency-Key makes no other token: 409 `already_made`.
          */
         post: operations["createToken"];
         delete?: never;
@@ -128,6 +148,26 @@ export interface paths {
         patch: operations["renameTenant"];
         trace?: never;
     };
+    "/api/v1/tenants/{tenant}/capabilities": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Show what you may do in a tenant, and why not
+         * @description By your role and token, and whether the tenant is suspended or empty. What can be done to a cluster, its own capabilities say.
+         */
+        get: operations["getTenantCapabilities"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/tenants/{tenant}/suspend": {
         parameters: {
             query?: never;
@@ -199,7 +239,11 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        get?: never;
+        /**
+         * Show a member
+         * @description Show a member
+         */
+        get: operations["getMember"];
         put?: never;
         post?: never;
         /**
@@ -231,7 +275,7 @@ export interface paths {
         put?: never;
         /**
          * Invite a person
-         * @description Needs the role owner. `secret` is shown in this answer only, works once, for any signed-in user who has it, and only while the inviter is an owner. Takes no Idempotency-Key therefore.
+         * @description Needs the role owner. `secret` is shown in this answer only, works once, for any signed-in user who has it, and only while the inviter is an owner. A repeat with its Idempotency-Key makes no other invitation, and is answered 409 `already_made`.
          */
         post: operations["invite"];
         delete?: never;
@@ -275,7 +319,7 @@ export interface paths {
         put?: never;
         /**
          * Make a service token
-         * @description Needs the role owner and a signed-in session. The token belongs to the tenant, acts with `role`, and outlives the person who made it. `secret` is shown in this answer only.
+         * @description Needs the role owner and a signed-in session. The token belongs to the tenant, acts with `role`, and outlives the person who made it. `secret` is shown in this answer only: a repeat with its Idempotency-Key makes no other token, and is answered 409 `already_made`.
          */
         post: operations["createServiceToken"];
         delete?: never;
@@ -319,6 +363,94 @@ export interface paths {
          */
         post: operations["acceptInvitation"];
         delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/people": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * List everybody who can sign in
+         * @description For platform administrators. By user name. Services of tenants are not people: see the tenant's service tokens.
+         */
+        get: operations["listPeople"];
+        put?: never;
+        /**
+         * Make a person who signs in with a password
+         * @description For platform administrators; a token needs the scope admin. `password` is shown in this answer only; have the person change it (`POST /session/password`). Whoever the identity provider knows needs none of this: they are made when they first sign in.
+         */
+        post: operations["createPerson"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/people/{username}/reset-password": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Give a person a new password
+         * @description For platform administrators; a token needs the scope admin. `password` is shown in this answer only. The person's sessions end; tokens go on working. 409 `signs_in_elsewhere` for those of the identity provider.
+         */
+        post: operations["resetPassword"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/people/{username}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Show a person
+         * @description For platform administrators.
+         */
+        get: operations["getPerson"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        /**
+         * Switch a person off or on, or change who administers
+         * @description For platform administrators; a token needs the scope admin. Whoever is switched off is out at once: sessions end for good, tokens are refused. Memberships stay; `ownerless_tenants` says which tenants nobody active owns now. The last active administrator stays one, and nobody switches themselves off.
+         */
+        patch: operations["changePerson"];
+        trace?: never;
+    };
+    "/api/v1/people/{username}/tokens/{token}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        post?: never;
+        /**
+         * Revoke somebody's token
+         * @description For platform administrators; a token needs the scope admin. It stops working at once. Revoking a revoked token does nothing.
+         */
+        delete: operations["revokePersonsToken"];
         options?: never;
         head?: never;
         patch?: never;
@@ -468,7 +600,7 @@ export interface paths {
         post?: never;
         /**
          * Delete a plan
-         * @description For platform administrators. Only a plan that no cluster was ordered by; set `offered` to false for others.
+         * @description For platform administrators. Only a plan that no cluster is of, deleted ones aside; set `offered` to false for others.
          */
         delete: operations["deletePlan"];
         options?: never;
@@ -527,7 +659,7 @@ export interface paths {
         head?: never;
         /**
          * Change a target
-         * @description For platform administrators. A new kubeconfig, reach or uid is tried out first.
+         * @description For platform administrators. A new kubeconfig, reach or uid is tried out first. The ETag knows nothing of the kubeconfig.
          */
         patch: operations["changeTarget"];
         trace?: never;
@@ -633,7 +765,7 @@ export interface paths {
         };
         /**
          * Show what you may do to a cluster, and why not
-         * @description By your role, grant and token, and whether the tenant is suspended. The values of a request are judged when it comes: a forecast tells about the quota.
+         * @description By your role, grant and token, whether the tenant is suspended, and by the state of the cluster and its newest operation, which cancelOperation, retryOperation and overrideGate are about. The values of a request are judged when it comes: a forecast tells about the quota.
          */
         get: operations["getCapabilities"];
         put?: never;
@@ -915,7 +1047,7 @@ export interface paths {
         put?: never;
         /**
          * Reveal a password
-         * @description Needs the role developer or owner, or the grant `use`; noted in the audit and in the cluster's events. The answer must not be stored: `Cache-Control: no-store`. Takes no Idempotency-Key, for the same reason.
+         * @description Needs the role developer or owner, or the grant `use`; noted in the audit and in the cluster's events. The answer must not be stored: `Cache-Control: no-store`.
          */
         post: operations["revealCredential"];
         delete?: never;
@@ -1190,7 +1322,7 @@ export interface paths {
         get: operations["getQuotaLimits"];
         /**
          * Set a tenant's limits
-         * @description For platform administrators. Replaces all limits. A limit below what is held takes nothing away: it is shown as `over` and blocks growth of that resource only.
+         * @description For platform administrators. Replaces all limits: send the ETag you read in If-Match, and no limit that somebody set meanwhile is lost. A limit below what is held takes nothing away: it is shown as `over` and blocks growth of that resource only.
          */
         put: operations["setQuotaLimits"];
         post?: never;
@@ -1539,6 +1671,8 @@ export interface components {
             allowed: boolean;
             /** @description null when it is allowed. */
             why_not: components["schemas"]["WhyNot"] | null;
+            /** @description What a part of it would be refused with, while the rest is allowed: of editCluster, a change of `spec` or `version` while labels and description can change. null when all of it is allowed, or nothing. */
+            limited: components["schemas"]["WhyNot"] | null;
         };
         Cause: {
             /** @description For programs, such as master-down; more will come. */
@@ -1946,6 +2080,8 @@ export interface components {
             plan?: string | null;
             /** @description Default: the only one. */
             target?: string | null;
+            /** @description Default: the engine's, or the one the cluster has. */
+            version?: string | null;
             /** @description Plan fields, as in an order or a change. */
             spec?: {
                 [key: string]: unknown;
@@ -2181,6 +2317,45 @@ export interface components {
             /** @description Hand it to the person. This answer is the only one that holds it. */
             secret: string;
         };
+        NewPassword: {
+            /** @description The user name. */
+            id: string;
+            /** @description To sign in with; this answer is the only one that holds it. */
+            password: string;
+        };
+        NewPerson: {
+            /** @description For addresses; exact, upper case too. */
+            username: string;
+            /** @description May be empty. */
+            name: string;
+            /** @description false: switched off, cannot sign in. */
+            active: boolean;
+            /** @description Platform administrator. */
+            administrator: boolean;
+            /** Format: date-time */
+            created: string;
+            /**
+             * Format: date-time
+             * @description null: never. Using a token is not signing in.
+             */
+            last_sign_in: string | null;
+            /** @description password: kept by Berth; oidc: the identity provider. Empty: cannot sign in. */
+            readonly signs_in_with: components["schemas"]["SignsInWithEnum"][];
+            /** @description Tenants the person is a member of. */
+            membership_count: number;
+            /** @description Personal tokens that are neither expired nor revoked. */
+            token_count: number;
+            /** @description By tenant. */
+            memberships: components["schemas"]["PersonMembership"][];
+            /** @description Those of `token_count`, newest first. Never their secrets. */
+            tokens: components["schemas"]["Token"][];
+            /** @description Slugs of tenants that this person, who is switched off, owns and nobody who is active does: make somebody an owner of them. Empty while the person is active. */
+            ownerless_tenants: string[];
+            /** @description The user name. */
+            id: string;
+            /** @description To sign in with; this answer is the only one that holds it. */
+            password: string;
+        };
         NewServiceToken: {
             id: string;
             name: string;
@@ -2328,6 +2503,12 @@ export interface components {
             gate: string;
             reason: string;
         };
+        /** @description The password in use, and the one to use from now on. */
+        PasswordChange: {
+            current: string;
+            /** @description At least 12 characters, and none of the common ones. */
+            new: string;
+        };
         /** @description Why reconcile is paused. */
         PauseOrder: {
             /** @description Shown to everybody who sees the cluster. */
@@ -2339,6 +2520,89 @@ export interface components {
             reason: string;
             /** Format: date-time */
             since: string;
+        };
+        PersonDetail: {
+            /** @description For addresses; exact, upper case too. */
+            username: string;
+            /** @description May be empty. */
+            name: string;
+            /** @description false: switched off, cannot sign in. */
+            active: boolean;
+            /** @description Platform administrator. */
+            administrator: boolean;
+            /** Format: date-time */
+            created: string;
+            /**
+             * Format: date-time
+             * @description null: never. Using a token is not signing in.
+             */
+            last_sign_in: string | null;
+            /** @description password: kept by Berth; oidc: the identity provider. Empty: cannot sign in. */
+            readonly signs_in_with: components["schemas"]["SignsInWithEnum"][];
+            /** @description Tenants the person is a member of. */
+            membership_count: number;
+            /** @description Personal tokens that are neither expired nor revoked. */
+            token_count: number;
+            /** @description By tenant. */
+            memberships: components["schemas"]["PersonMembership"][];
+            /** @description Those of `token_count`, newest first. Never their secrets. */
+            tokens: components["schemas"]["Token"][];
+            /** @description Slugs of tenants that this person, who is switched off, owns and nobody who is active does: make somebody an owner of them. Empty while the person is active. */
+            ownerless_tenants: string[];
+        };
+        PersonMembership: {
+            /** @description Slug, for addresses. */
+            tenant: string;
+            name: string;
+            role: components["schemas"]["Role"];
+            /** @description Nothing can be changed. */
+            suspended: boolean;
+            /** @description Given by a group of the identity provider, at each sign-in. */
+            from_groups: boolean;
+        };
+        /** @description Somebody who is to sign in with a password of Berth. */
+        PersonOrder: {
+            /** @description Letters, digits and @/./+/-/_; never changes. */
+            username: string;
+            /**
+             * @description What people call them.
+             * @default
+             */
+            name?: string;
+        };
+        Person: {
+            /** @description For addresses; exact, upper case too. */
+            username: string;
+            /** @description May be empty. */
+            name: string;
+            /** @description false: switched off, cannot sign in. */
+            active: boolean;
+            /** @description Platform administrator. */
+            administrator: boolean;
+            /** Format: date-time */
+            created: string;
+            /**
+             * Format: date-time
+             * @description null: never. Using a token is not signing in.
+             */
+            last_sign_in: string | null;
+            /** @description password: kept by Berth; oidc: the identity provider. Empty: cannot sign in. */
+            readonly signs_in_with: components["schemas"]["SignsInWithEnum"][];
+            /** @description Tenants the person is a member of. */
+            membership_count: number;
+            /** @description Personal tokens that are neither expired nor revoked. */
+            token_count: number;
+        };
+        PersonPage: {
+            items: components["schemas"]["Person"][];
+            next: string | null;
+        };
+        /** @description A merge patch: what is absent stays. */
+        PersonPatch: {
+            /** @description false: out at once; sessions end, tokens are refused until it is true again. */
+            active?: boolean;
+            /** @description Whether the person administers the platform. */
+            administrator?: boolean;
         };
         /** @enum {string} */
         Phase: "pending" | "provisioning" | "ready" | "updating" | "degraded" | "deleting" | "deleted" | "failed";
@@ -2374,8 +2638,8 @@ export interface components {
             };
             /** @description Allowed ones; empty: any. */
             storage_classes: string[];
-            /** @description Allowed ones; empty: any. */
-            targets: string[];
+            /** @description Allowed ones, by name; empty: any. */
+            readonly targets: string[];
             /** @description Its place in lists, lowest first. */
             position: number;
             /** @description New clusters may be ordered by it. */
@@ -2686,6 +2950,8 @@ export interface components {
             username: string;
             password: string;
         };
+        /** @enum {string} */
+        SignsInWithEnum: "password" | "oidc";
         Snippet: {
             /** @description Such as shell, python, java. */
             language: string;
@@ -2885,6 +3151,9 @@ export interface components {
             message: string;
             /** @description May be empty. */
             remedy: string;
+        };
+        TenantCapabilities: {
+            actions: components["schemas"]["Capability"][];
         };
         TenantMember: {
             username: string;
@@ -3157,6 +3426,18 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
+            /** @description The body is too large. */
+            413: {
+                headers: {
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                    RateLimit: components["headers"]["RateLimit"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
             /** @description The body is not JSON. */
             415: {
                 headers: {
@@ -3217,6 +3498,128 @@ export interface operations {
             };
             /** @description You may see this but not do it: the problem names the role or scope that may. */
             403: {
+                headers: {
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                    RateLimit: components["headers"]["RateLimit"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description A rule is broken; `errors` names every wrong field. */
+            422: {
+                headers: {
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                    RateLimit: components["headers"]["RateLimit"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Too many requests or failed attempts; see Retry-After. */
+            429: {
+                headers: {
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                    RateLimit: components["headers"]["RateLimit"];
+                    "Retry-After": components["headers"]["Retry-After"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    changePassword: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["PasswordChange"];
+            };
+        };
+        responses: {
+            /** @description Done; no body. */
+            204: {
+                headers: {
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                    RateLimit: components["headers"]["RateLimit"];
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description The body or a header cannot be understood. */
+            400: {
+                headers: {
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                    RateLimit: components["headers"]["RateLimit"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Not signed in, or the token is unknown, expired or revoked. */
+            401: {
+                headers: {
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                    RateLimit: components["headers"]["RateLimit"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description You may see this but not do it: the problem names the role or scope that may. */
+            403: {
+                headers: {
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                    RateLimit: components["headers"]["RateLimit"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description It does not fit the present state, such as a name in use or another change under way. */
+            409: {
+                headers: {
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                    RateLimit: components["headers"]["RateLimit"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The body is too large. */
+            413: {
+                headers: {
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                    RateLimit: components["headers"]["RateLimit"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The body is not JSON. */
+            415: {
                 headers: {
                     "X-Request-Id": components["headers"]["X-Request-Id"];
                     "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
@@ -3321,7 +3724,10 @@ export interface operations {
     createToken: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /** @description A fresh random value per intended change. A repeat gets the first answer. */
+                "Idempotency-Key"?: string;
+            };
             path?: never;
             cookie?: never;
         };
@@ -3333,6 +3739,8 @@ export interface operations {
         responses: {
             201: {
                 headers: {
+                    /** @description `true` when this is the stored answer to an earlier request with the same key. */
+                    "Idempotency-Replayed"?: string;
                     "X-Request-Id": components["headers"]["X-Request-Id"];
                     "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
                     RateLimit: components["headers"]["RateLimit"];
@@ -3368,6 +3776,30 @@ export interface operations {
             };
             /** @description You may see this but not do it: the problem names the role or scope that may. */
             403: {
+                headers: {
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                    RateLimit: components["headers"]["RateLimit"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description It does not fit the present state, such as a name in use or another change under way. */
+            409: {
+                headers: {
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                    RateLimit: components["headers"]["RateLimit"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The body is too large. */
+            413: {
                 headers: {
                     "X-Request-Id": components["headers"]["X-Request-Id"];
                     "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
@@ -3569,7 +4001,10 @@ export interface operations {
     createTenant: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /** @description A fresh random value per intended change. A repeat gets the first answer. */
+                "Idempotency-Key"?: string;
+            };
             path?: never;
             cookie?: never;
         };
@@ -3581,6 +4016,10 @@ export interface operations {
         responses: {
             201: {
                 headers: {
+                    /** @description Of the object as it is now, for If-Match. */
+                    ETag?: string;
+                    /** @description `true` when this is the stored answer to an earlier request with the same key. */
+                    "Idempotency-Replayed"?: string;
                     "X-Request-Id": components["headers"]["X-Request-Id"];
                     "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
                     RateLimit: components["headers"]["RateLimit"];
@@ -3628,6 +4067,18 @@ export interface operations {
             };
             /** @description It does not fit the present state, such as a name in use or another change under way. */
             409: {
+                headers: {
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                    RateLimit: components["headers"]["RateLimit"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The body is too large. */
+            413: {
                 headers: {
                     "X-Request-Id": components["headers"]["X-Request-Id"];
                     "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
@@ -3691,6 +4142,8 @@ export interface operations {
         responses: {
             200: {
                 headers: {
+                    /** @description Of the object as it is now, for If-Match. */
+                    ETag?: string;
                     "X-Request-Id": components["headers"]["X-Request-Id"];
                     "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
                     RateLimit: components["headers"]["RateLimit"];
@@ -3754,7 +4207,10 @@ export interface operations {
     deleteTenant: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /** @description The ETag you last read: refuse if it changed since. */
+                "If-Match"?: string;
+            };
             path: {
                 /** @description Slug of the tenant. */
                 tenant: string;
@@ -3821,6 +4277,18 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
+            /** @description If-Match names an older revision; the present one is in ETag. */
+            412: {
+                headers: {
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                    RateLimit: components["headers"]["RateLimit"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
             /** @description A rule is broken; `errors` names every wrong field. */
             422: {
                 headers: {
@@ -3851,7 +4319,10 @@ export interface operations {
     renameTenant: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /** @description The ETag you last read: refuse if it changed since. */
+                "If-Match"?: string;
+            };
             path: {
                 /** @description Slug of the tenant. */
                 tenant: string;
@@ -3867,6 +4338,8 @@ export interface operations {
         responses: {
             200: {
                 headers: {
+                    /** @description Of the object as it is now, for If-Match. */
+                    ETag?: string;
                     "X-Request-Id": components["headers"]["X-Request-Id"];
                     "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
                     RateLimit: components["headers"]["RateLimit"];
@@ -3924,8 +4397,106 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
+            /** @description If-Match names an older revision; the present one is in ETag. */
+            412: {
+                headers: {
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                    RateLimit: components["headers"]["RateLimit"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The body is too large. */
+            413: {
+                headers: {
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                    RateLimit: components["headers"]["RateLimit"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
             /** @description The body is not JSON. */
             415: {
+                headers: {
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                    RateLimit: components["headers"]["RateLimit"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description A rule is broken; `errors` names every wrong field. */
+            422: {
+                headers: {
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                    RateLimit: components["headers"]["RateLimit"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Too many requests or failed attempts; see Retry-After. */
+            429: {
+                headers: {
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                    RateLimit: components["headers"]["RateLimit"];
+                    "Retry-After": components["headers"]["Retry-After"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    getTenantCapabilities: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description Slug of the tenant. */
+                tenant: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            200: {
+                headers: {
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                    RateLimit: components["headers"]["RateLimit"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["TenantCapabilities"];
+                };
+            };
+            /** @description Not signed in, or the token is unknown, expired or revoked. */
+            401: {
+                headers: {
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                    RateLimit: components["headers"]["RateLimit"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description There is no such thing, or you may not see it. */
+            404: {
                 headers: {
                     "X-Request-Id": components["headers"]["X-Request-Id"];
                     "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
@@ -3966,7 +4537,12 @@ export interface operations {
     suspendTenant: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /** @description A fresh random value per intended change. A repeat gets the first answer. */
+                "Idempotency-Key"?: string;
+                /** @description The ETag you last read: refuse if it changed since. */
+                "If-Match"?: string;
+            };
             path: {
                 /** @description Slug of the tenant. */
                 tenant: string;
@@ -3977,6 +4553,10 @@ export interface operations {
         responses: {
             200: {
                 headers: {
+                    /** @description Of the object as it is now, for If-Match. */
+                    ETag?: string;
+                    /** @description `true` when this is the stored answer to an earlier request with the same key. */
+                    "Idempotency-Replayed"?: string;
                     "X-Request-Id": components["headers"]["X-Request-Id"];
                     "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
                     RateLimit: components["headers"]["RateLimit"];
@@ -3984,6 +4564,18 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["Tenant"];
+                };
+            };
+            /** @description The body or a header cannot be understood. */
+            400: {
+                headers: {
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                    RateLimit: components["headers"]["RateLimit"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
                 };
             };
             /** @description Not signed in, or the token is unknown, expired or revoked. */
@@ -4012,6 +4604,18 @@ export interface operations {
             };
             /** @description There is no such thing, or you may not see it. */
             404: {
+                headers: {
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                    RateLimit: components["headers"]["RateLimit"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description If-Match names an older revision; the present one is in ETag. */
+            412: {
                 headers: {
                     "X-Request-Id": components["headers"]["X-Request-Id"];
                     "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
@@ -4052,7 +4656,12 @@ export interface operations {
     unsuspendTenant: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /** @description A fresh random value per intended change. A repeat gets the first answer. */
+                "Idempotency-Key"?: string;
+                /** @description The ETag you last read: refuse if it changed since. */
+                "If-Match"?: string;
+            };
             path: {
                 /** @description Slug of the tenant. */
                 tenant: string;
@@ -4063,6 +4672,10 @@ export interface operations {
         responses: {
             200: {
                 headers: {
+                    /** @description Of the object as it is now, for If-Match. */
+                    ETag?: string;
+                    /** @description `true` when this is the stored answer to an earlier request with the same key. */
+                    "Idempotency-Replayed"?: string;
                     "X-Request-Id": components["headers"]["X-Request-Id"];
                     "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
                     RateLimit: components["headers"]["RateLimit"];
@@ -4070,6 +4683,18 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["Tenant"];
+                };
+            };
+            /** @description The body or a header cannot be understood. */
+            400: {
+                headers: {
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                    RateLimit: components["headers"]["RateLimit"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
                 };
             };
             /** @description Not signed in, or the token is unknown, expired or revoked. */
@@ -4098,6 +4723,18 @@ export interface operations {
             };
             /** @description There is no such thing, or you may not see it. */
             404: {
+                headers: {
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                    RateLimit: components["headers"]["RateLimit"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description If-Match names an older revision; the present one is in ETag. */
+            412: {
                 headers: {
                     "X-Request-Id": components["headers"]["X-Request-Id"];
                     "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
@@ -4217,7 +4854,10 @@ export interface operations {
     addMember: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /** @description A fresh random value per intended change. A repeat gets the first answer. */
+                "Idempotency-Key"?: string;
+            };
             path: {
                 /** @description Slug of the tenant. */
                 tenant: string;
@@ -4232,6 +4872,10 @@ export interface operations {
         responses: {
             201: {
                 headers: {
+                    /** @description Of the object as it is now, for If-Match. */
+                    ETag?: string;
+                    /** @description `true` when this is the stored answer to an earlier request with the same key. */
+                    "Idempotency-Replayed"?: string;
                     "X-Request-Id": components["headers"]["X-Request-Id"];
                     "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
                     RateLimit: components["headers"]["RateLimit"];
@@ -4301,8 +4945,98 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
+            /** @description The body is too large. */
+            413: {
+                headers: {
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                    RateLimit: components["headers"]["RateLimit"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
             /** @description The body is not JSON. */
             415: {
+                headers: {
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                    RateLimit: components["headers"]["RateLimit"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description A rule is broken; `errors` names every wrong field. */
+            422: {
+                headers: {
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                    RateLimit: components["headers"]["RateLimit"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Too many requests or failed attempts; see Retry-After. */
+            429: {
+                headers: {
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                    RateLimit: components["headers"]["RateLimit"];
+                    "Retry-After": components["headers"]["Retry-After"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    getMember: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description Slug of the tenant. */
+                tenant: string;
+                /** @description User name, exactly as written. */
+                username: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            200: {
+                headers: {
+                    /** @description Of the object as it is now, for If-Match. */
+                    ETag?: string;
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                    RateLimit: components["headers"]["RateLimit"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["TenantMember"];
+                };
+            };
+            /** @description Not signed in, or the token is unknown, expired or revoked. */
+            401: {
+                headers: {
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                    RateLimit: components["headers"]["RateLimit"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description There is no such thing, or you may not see it. */
+            404: {
                 headers: {
                     "X-Request-Id": components["headers"]["X-Request-Id"];
                     "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
@@ -4343,7 +5077,10 @@ export interface operations {
     removeMember: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /** @description The ETag you last read: refuse if it changed since. */
+                "If-Match"?: string;
+            };
             path: {
                 /** @description Slug of the tenant. */
                 tenant: string;
@@ -4412,6 +5149,18 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
+            /** @description If-Match names an older revision; the present one is in ETag. */
+            412: {
+                headers: {
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                    RateLimit: components["headers"]["RateLimit"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
             /** @description A rule is broken; `errors` names every wrong field. */
             422: {
                 headers: {
@@ -4442,7 +5191,10 @@ export interface operations {
     changeMember: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /** @description The ETag you last read: refuse if it changed since. */
+                "If-Match"?: string;
+            };
             path: {
                 /** @description Slug of the tenant. */
                 tenant: string;
@@ -4460,6 +5212,8 @@ export interface operations {
         responses: {
             200: {
                 headers: {
+                    /** @description Of the object as it is now, for If-Match. */
+                    ETag?: string;
                     "X-Request-Id": components["headers"]["X-Request-Id"];
                     "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
                     RateLimit: components["headers"]["RateLimit"];
@@ -4519,6 +5273,30 @@ export interface operations {
             };
             /** @description It does not fit the present state, such as a name in use or another change under way. */
             409: {
+                headers: {
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                    RateLimit: components["headers"]["RateLimit"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description If-Match names an older revision; the present one is in ETag. */
+            412: {
+                headers: {
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                    RateLimit: components["headers"]["RateLimit"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The body is too large. */
+            413: {
                 headers: {
                     "X-Request-Id": components["headers"]["X-Request-Id"];
                     "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
@@ -4662,7 +5440,10 @@ export interface operations {
     invite: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /** @description A fresh random value per intended change. A repeat gets the first answer. */
+                "Idempotency-Key"?: string;
+            };
             path: {
                 /** @description Slug of the tenant. */
                 tenant: string;
@@ -4677,6 +5458,8 @@ export interface operations {
         responses: {
             201: {
                 headers: {
+                    /** @description `true` when this is the stored answer to an earlier request with the same key. */
+                    "Idempotency-Replayed"?: string;
                     "X-Request-Id": components["headers"]["X-Request-Id"];
                     "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
                     RateLimit: components["headers"]["RateLimit"];
@@ -4724,6 +5507,30 @@ export interface operations {
             };
             /** @description There is no such thing, or you may not see it. */
             404: {
+                headers: {
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                    RateLimit: components["headers"]["RateLimit"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description It does not fit the present state, such as a name in use or another change under way. */
+            409: {
+                headers: {
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                    RateLimit: components["headers"]["RateLimit"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The body is too large. */
+            413: {
                 headers: {
                     "X-Request-Id": components["headers"]["X-Request-Id"];
                     "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
@@ -4954,7 +5761,10 @@ export interface operations {
     createServiceToken: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /** @description A fresh random value per intended change. A repeat gets the first answer. */
+                "Idempotency-Key"?: string;
+            };
             path: {
                 /** @description Slug of the tenant. */
                 tenant: string;
@@ -4969,6 +5779,8 @@ export interface operations {
         responses: {
             201: {
                 headers: {
+                    /** @description `true` when this is the stored answer to an earlier request with the same key. */
+                    "Idempotency-Replayed"?: string;
                     "X-Request-Id": components["headers"]["X-Request-Id"];
                     "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
                     RateLimit: components["headers"]["RateLimit"];
@@ -5016,6 +5828,30 @@ export interface operations {
             };
             /** @description There is no such thing, or you may not see it. */
             404: {
+                headers: {
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                    RateLimit: components["headers"]["RateLimit"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description It does not fit the present state, such as a name in use or another change under way. */
+            409: {
+                headers: {
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                    RateLimit: components["headers"]["RateLimit"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The body is too large. */
+            413: {
                 headers: {
                     "X-Request-Id": components["headers"]["X-Request-Id"];
                     "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
@@ -5155,7 +5991,10 @@ export interface operations {
     acceptInvitation: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /** @description A fresh random value per intended change. A repeat gets the first answer. */
+                "Idempotency-Key"?: string;
+            };
             path?: never;
             cookie?: never;
         };
@@ -5167,6 +6006,8 @@ export interface operations {
         responses: {
             200: {
                 headers: {
+                    /** @description `true` when this is the stored answer to an earlier request with the same key. */
+                    "Idempotency-Replayed"?: string;
                     "X-Request-Id": components["headers"]["X-Request-Id"];
                     "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
                     RateLimit: components["headers"]["RateLimit"];
@@ -5236,8 +6077,678 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
+            /** @description The body is too large. */
+            413: {
+                headers: {
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                    RateLimit: components["headers"]["RateLimit"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
             /** @description The body is not JSON. */
             415: {
+                headers: {
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                    RateLimit: components["headers"]["RateLimit"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description A rule is broken; `errors` names every wrong field. */
+            422: {
+                headers: {
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                    RateLimit: components["headers"]["RateLimit"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Too many requests or failed attempts; see Retry-After. */
+            429: {
+                headers: {
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                    RateLimit: components["headers"]["RateLimit"];
+                    "Retry-After": components["headers"]["Retry-After"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    listPeople: {
+        parameters: {
+            query?: {
+                /** @description Only who is, or is not, switched off. */
+                active?: boolean | null;
+                /** @description Only who is, or is not, a platform administrator. */
+                administrator?: boolean | null;
+                /** @description `next` of the page before; leave out for the first page. */
+                cursor?: string;
+                /** @description Rows per page. */
+                limit?: number;
+                /** @description Only user names that contain this, in upper or lower case. */
+                q?: string;
+                /** @description Only this user name, exactly. */
+                username?: string;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            200: {
+                headers: {
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                    RateLimit: components["headers"]["RateLimit"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["PersonPage"];
+                };
+            };
+            /** @description Not signed in, or the token is unknown, expired or revoked. */
+            401: {
+                headers: {
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                    RateLimit: components["headers"]["RateLimit"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description There is no such thing, or you may not see it. */
+            404: {
+                headers: {
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                    RateLimit: components["headers"]["RateLimit"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description A rule is broken; `errors` names every wrong field. */
+            422: {
+                headers: {
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                    RateLimit: components["headers"]["RateLimit"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Too many requests or failed attempts; see Retry-After. */
+            429: {
+                headers: {
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                    RateLimit: components["headers"]["RateLimit"];
+                    "Retry-After": components["headers"]["Retry-After"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    createPerson: {
+        parameters: {
+            query?: never;
+            header?: {
+                /** @description A fresh random value per intended change. A repeat gets the first answer. */
+                "Idempotency-Key"?: string;
+            };
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["PersonOrder"];
+            };
+        };
+        responses: {
+            201: {
+                headers: {
+                    /** @description `true` when this is the stored answer to an earlier request with the same key. */
+                    "Idempotency-Replayed"?: string;
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                    RateLimit: components["headers"]["RateLimit"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["NewPerson"];
+                };
+            };
+            /** @description The body or a header cannot be understood. */
+            400: {
+                headers: {
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                    RateLimit: components["headers"]["RateLimit"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Not signed in, or the token is unknown, expired or revoked. */
+            401: {
+                headers: {
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                    RateLimit: components["headers"]["RateLimit"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description You may see this but not do it: the problem names the role or scope that may. */
+            403: {
+                headers: {
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                    RateLimit: components["headers"]["RateLimit"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description There is no such thing, or you may not see it. */
+            404: {
+                headers: {
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                    RateLimit: components["headers"]["RateLimit"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description It does not fit the present state, such as a name in use or another change under way. */
+            409: {
+                headers: {
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                    RateLimit: components["headers"]["RateLimit"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The body is too large. */
+            413: {
+                headers: {
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                    RateLimit: components["headers"]["RateLimit"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The body is not JSON. */
+            415: {
+                headers: {
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                    RateLimit: components["headers"]["RateLimit"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description A rule is broken; `errors` names every wrong field. */
+            422: {
+                headers: {
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                    RateLimit: components["headers"]["RateLimit"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Too many requests or failed attempts; see Retry-After. */
+            429: {
+                headers: {
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                    RateLimit: components["headers"]["RateLimit"];
+                    "Retry-After": components["headers"]["Retry-After"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    resetPassword: {
+        parameters: {
+            query?: never;
+            header?: {
+                /** @description A fresh random value per intended change. A repeat gets the first answer. */
+                "Idempotency-Key"?: string;
+            };
+            path: {
+                /** @description User name, exactly as written. */
+                username: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            200: {
+                headers: {
+                    /** @description `true` when this is the stored answer to an earlier request with the same key. */
+                    "Idempotency-Replayed"?: string;
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                    RateLimit: components["headers"]["RateLimit"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["NewPassword"];
+                };
+            };
+            /** @description The body or a header cannot be understood. */
+            400: {
+                headers: {
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                    RateLimit: components["headers"]["RateLimit"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Not signed in, or the token is unknown, expired or revoked. */
+            401: {
+                headers: {
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                    RateLimit: components["headers"]["RateLimit"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description You may see this but not do it: the problem names the role or scope that may. */
+            403: {
+                headers: {
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                    RateLimit: components["headers"]["RateLimit"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description There is no such thing, or you may not see it. */
+            404: {
+                headers: {
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                    RateLimit: components["headers"]["RateLimit"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description It does not fit the present state, such as a name in use or another change under way. */
+            409: {
+                headers: {
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                    RateLimit: components["headers"]["RateLimit"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description A rule is broken; `errors` names every wrong field. */
+            422: {
+                headers: {
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                    RateLimit: components["headers"]["RateLimit"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Too many requests or failed attempts; see Retry-After. */
+            429: {
+                headers: {
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                    RateLimit: components["headers"]["RateLimit"];
+                    "Retry-After": components["headers"]["Retry-After"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    getPerson: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description User name, exactly as written. */
+                username: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            200: {
+                headers: {
+                    /** @description Of the object as it is now, for If-Match. */
+                    ETag?: string;
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                    RateLimit: components["headers"]["RateLimit"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["PersonDetail"];
+                };
+            };
+            /** @description Not signed in, or the token is unknown, expired or revoked. */
+            401: {
+                headers: {
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                    RateLimit: components["headers"]["RateLimit"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description There is no such thing, or you may not see it. */
+            404: {
+                headers: {
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                    RateLimit: components["headers"]["RateLimit"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description A rule is broken; `errors` names every wrong field. */
+            422: {
+                headers: {
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                    RateLimit: components["headers"]["RateLimit"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Too many requests or failed attempts; see Retry-After. */
+            429: {
+                headers: {
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                    RateLimit: components["headers"]["RateLimit"];
+                    "Retry-After": components["headers"]["Retry-After"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    changePerson: {
+        parameters: {
+            query?: never;
+            header?: {
+                /** @description The ETag you last read: refuse if it changed since. */
+                "If-Match"?: string;
+            };
+            path: {
+                /** @description User name, exactly as written. */
+                username: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: {
+            content: {
+                "application/json": components["schemas"]["PersonPatch"];
+                "application/merge-patch+json": components["schemas"]["PersonPatch"];
+            };
+        };
+        responses: {
+            200: {
+                headers: {
+                    /** @description Of the object as it is now, for If-Match. */
+                    ETag?: string;
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                    RateLimit: components["headers"]["RateLimit"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["PersonDetail"];
+                };
+            };
+            /** @description The body or a header cannot be understood. */
+            400: {
+                headers: {
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                    RateLimit: components["headers"]["RateLimit"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Not signed in, or the token is unknown, expired or revoked. */
+            401: {
+                headers: {
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                    RateLimit: components["headers"]["RateLimit"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description You may see this but not do it: the problem names the role or scope that may. */
+            403: {
+                headers: {
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                    RateLimit: components["headers"]["RateLimit"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description There is no such thing, or you may not see it. */
+            404: {
+                headers: {
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                    RateLimit: components["headers"]["RateLimit"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description It does not fit the present state, such as a name in use or another change under way. */
+            409: {
+                headers: {
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                    RateLimit: components["headers"]["RateLimit"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description If-Match names an older revision; the present one is in ETag. */
+            412: {
+                headers: {
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                    RateLimit: components["headers"]["RateLimit"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The body is too large. */
+            413: {
+                headers: {
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                    RateLimit: components["headers"]["RateLimit"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The body is not JSON. */
+            415: {
+                headers: {
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                    RateLimit: components["headers"]["RateLimit"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description A rule is broken; `errors` names every wrong field. */
+            422: {
+                headers: {
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                    RateLimit: components["headers"]["RateLimit"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Too many requests or failed attempts; see Retry-After. */
+            429: {
+                headers: {
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                    RateLimit: components["headers"]["RateLimit"];
+                    "Retry-After": components["headers"]["Retry-After"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    revokePersonsToken: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description Id of the token, `tok_…`. */
+                token: string;
+                /** @description User name, exactly as written. */
+                username: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Done; no body. */
+            204: {
+                headers: {
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                    RateLimit: components["headers"]["RateLimit"];
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description Not signed in, or the token is unknown, expired or revoked. */
+            401: {
+                headers: {
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                    RateLimit: components["headers"]["RateLimit"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description You may see this but not do it: the problem names the role or scope that may. */
+            403: {
+                headers: {
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                    RateLimit: components["headers"]["RateLimit"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description There is no such thing, or you may not see it. */
+            404: {
                 headers: {
                     "X-Request-Id": components["headers"]["X-Request-Id"];
                     "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
@@ -5423,7 +6934,10 @@ export interface operations {
     shareCluster: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /** @description A fresh random value per intended change. A repeat gets the first answer. */
+                "Idempotency-Key"?: string;
+            };
             path: {
                 /** @description Name of the cluster, unique in its tenant. */
                 name: string;
@@ -5440,6 +6954,8 @@ export interface operations {
         responses: {
             201: {
                 headers: {
+                    /** @description `true` when this is the stored answer to an earlier request with the same key. */
+                    "Idempotency-Replayed"?: string;
                     "X-Request-Id": components["headers"]["X-Request-Id"];
                     "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
                     RateLimit: components["headers"]["RateLimit"];
@@ -5499,6 +7015,18 @@ export interface operations {
             };
             /** @description It does not fit the present state, such as a name in use or another change under way. */
             409: {
+                headers: {
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                    RateLimit: components["headers"]["RateLimit"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The body is too large. */
+            413: {
                 headers: {
                     "X-Request-Id": components["headers"]["X-Request-Id"];
                     "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
@@ -5841,7 +7369,10 @@ export interface operations {
     createPlan: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /** @description A fresh random value per intended change. A repeat gets the first answer. */
+                "Idempotency-Key"?: string;
+            };
             path?: never;
             cookie?: never;
         };
@@ -5853,6 +7384,10 @@ export interface operations {
         responses: {
             201: {
                 headers: {
+                    /** @description Of the object as it is now, for If-Match. */
+                    ETag?: string;
+                    /** @description `true` when this is the stored answer to an earlier request with the same key. */
+                    "Idempotency-Replayed"?: string;
                     "X-Request-Id": components["headers"]["X-Request-Id"];
                     "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
                     RateLimit: components["headers"]["RateLimit"];
@@ -5900,6 +7435,18 @@ export interface operations {
             };
             /** @description It does not fit the present state, such as a name in use or another change under way. */
             409: {
+                headers: {
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                    RateLimit: components["headers"]["RateLimit"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The body is too large. */
+            413: {
                 headers: {
                     "X-Request-Id": components["headers"]["X-Request-Id"];
                     "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
@@ -5963,6 +7510,8 @@ export interface operations {
         responses: {
             200: {
                 headers: {
+                    /** @description Of the object as it is now, for If-Match. */
+                    ETag?: string;
                     "X-Request-Id": components["headers"]["X-Request-Id"];
                     "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
                     RateLimit: components["headers"]["RateLimit"];
@@ -6026,7 +7575,10 @@ export interface operations {
     deletePlan: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /** @description The ETag you last read: refuse if it changed since. */
+                "If-Match"?: string;
+            };
             path: {
                 /** @description Key of the plan. */
                 plan: string;
@@ -6093,6 +7645,18 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
+            /** @description If-Match names an older revision; the present one is in ETag. */
+            412: {
+                headers: {
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                    RateLimit: components["headers"]["RateLimit"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
             /** @description A rule is broken; `errors` names every wrong field. */
             422: {
                 headers: {
@@ -6123,7 +7687,10 @@ export interface operations {
     editPlan: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /** @description The ETag you last read: refuse if it changed since. */
+                "If-Match"?: string;
+            };
             path: {
                 /** @description Key of the plan. */
                 plan: string;
@@ -6139,6 +7706,8 @@ export interface operations {
         responses: {
             200: {
                 headers: {
+                    /** @description Of the object as it is now, for If-Match. */
+                    ETag?: string;
                     "X-Request-Id": components["headers"]["X-Request-Id"];
                     "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
                     RateLimit: components["headers"]["RateLimit"];
@@ -6186,6 +7755,30 @@ export interface operations {
             };
             /** @description There is no such thing, or you may not see it. */
             404: {
+                headers: {
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                    RateLimit: components["headers"]["RateLimit"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description If-Match names an older revision; the present one is in ETag. */
+            412: {
+                headers: {
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                    RateLimit: components["headers"]["RateLimit"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The body is too large. */
+            413: {
                 headers: {
                     "X-Request-Id": components["headers"]["X-Request-Id"];
                     "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
@@ -6314,6 +7907,8 @@ export interface operations {
         responses: {
             201: {
                 headers: {
+                    /** @description Of the object as it is now, for If-Match. */
+                    ETag?: string;
                     "X-Request-Id": components["headers"]["X-Request-Id"];
                     "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
                     RateLimit: components["headers"]["RateLimit"];
@@ -6361,6 +7956,18 @@ export interface operations {
             };
             /** @description It does not fit the present state, such as a name in use or another change under way. */
             409: {
+                headers: {
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                    RateLimit: components["headers"]["RateLimit"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The body is too large. */
+            413: {
                 headers: {
                     "X-Request-Id": components["headers"]["X-Request-Id"];
                     "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
@@ -6424,6 +8031,8 @@ export interface operations {
         responses: {
             200: {
                 headers: {
+                    /** @description Of the object as it is now, for If-Match. */
+                    ETag?: string;
                     "X-Request-Id": components["headers"]["X-Request-Id"];
                     "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
                     RateLimit: components["headers"]["RateLimit"];
@@ -6487,7 +8096,10 @@ export interface operations {
     removeTarget: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /** @description The ETag you last read: refuse if it changed since. */
+                "If-Match"?: string;
+            };
             path: {
                 /** @description Name of the target. */
                 target: string;
@@ -6554,6 +8166,18 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
+            /** @description If-Match names an older revision; the present one is in ETag. */
+            412: {
+                headers: {
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                    RateLimit: components["headers"]["RateLimit"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
             /** @description A rule is broken; `errors` names every wrong field. */
             422: {
                 headers: {
@@ -6584,7 +8208,10 @@ export interface operations {
     changeTarget: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /** @description The ETag you last read: refuse if it changed since. */
+                "If-Match"?: string;
+            };
             path: {
                 /** @description Name of the target. */
                 target: string;
@@ -6600,6 +8227,8 @@ export interface operations {
         responses: {
             200: {
                 headers: {
+                    /** @description Of the object as it is now, for If-Match. */
+                    ETag?: string;
                     "X-Request-Id": components["headers"]["X-Request-Id"];
                     "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
                     RateLimit: components["headers"]["RateLimit"];
@@ -6659,6 +8288,30 @@ export interface operations {
             };
             /** @description It does not fit the present state, such as a name in use or another change under way. */
             409: {
+                headers: {
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                    RateLimit: components["headers"]["RateLimit"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description If-Match names an older revision; the present one is in ETag. */
+            412: {
+                headers: {
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                    RateLimit: components["headers"]["RateLimit"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The body is too large. */
+            413: {
                 headers: {
                     "X-Request-Id": components["headers"]["X-Request-Id"];
                     "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
@@ -6878,14 +8531,20 @@ export interface operations {
                 cursor?: string;
                 /** @description Only this engine. */
                 engine?: string;
+                /** @description Only with this label: `key=value`, or `key` for those that have it whatever its value is. */
+                label?: string;
                 /** @description Rows per page. */
                 limit?: number;
                 /** @description A minus: descending. */
                 order?: "created" | "-created" | "name" | "-name";
                 /** @description Only this phase. Deleted ones are shown for `deleted` only. */
                 phase?: "pending" | "provisioning" | "ready" | "updating" | "degraded" | "deleting" | "deleted" | "failed";
+                /** @description Only ordered by this plan. */
+                plan?: string;
                 /** @description Only names that begin with this. */
                 q?: string;
+                /** @description Only on this target. */
+                target?: string;
             };
             header?: never;
             path: {
@@ -6967,7 +8626,7 @@ export interface operations {
                 dry_run?: boolean;
             };
             header?: {
-                /** @description A fresh random value per intended change; required from tokens. A repeat gets the first answer. */
+                /** @description A fresh random value per intended change. A repeat gets the first answer. Required from tokens. */
                 "Idempotency-Key"?: string;
             };
             path: {
@@ -6984,6 +8643,8 @@ export interface operations {
         responses: {
             200: {
                 headers: {
+                    /** @description `true` when this is the stored answer to an earlier request with the same key. */
+                    "Idempotency-Replayed"?: string;
                     "X-Request-Id": components["headers"]["X-Request-Id"];
                     "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
                     RateLimit: components["headers"]["RateLimit"];
@@ -7068,6 +8729,18 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
+            /** @description The body is too large. */
+            413: {
+                headers: {
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                    RateLimit: components["headers"]["RateLimit"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
             /** @description The body is not JSON. */
             415: {
                 headers: {
@@ -7135,7 +8808,7 @@ export interface operations {
         responses: {
             200: {
                 headers: {
-                    /** @description Revision of the object, for If-Match. */
+                    /** @description Of the object as it is now, for If-Match. */
                     ETag?: string;
                     "X-Request-Id": components["headers"]["X-Request-Id"];
                     "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
@@ -7361,7 +9034,7 @@ export interface operations {
         responses: {
             200: {
                 headers: {
-                    /** @description Revision of the object, for If-Match. */
+                    /** @description Of the object as it is now, for If-Match. */
                     ETag?: string;
                     "X-Request-Id": components["headers"]["X-Request-Id"];
                     "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
@@ -7447,6 +9120,18 @@ export interface operations {
             };
             /** @description If-Match names an older revision; the present one is in ETag. */
             412: {
+                headers: {
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                    RateLimit: components["headers"]["RateLimit"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The body is too large. */
+            413: {
                 headers: {
                     "X-Request-Id": components["headers"]["X-Request-Id"];
                     "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
@@ -7968,7 +9653,7 @@ export interface operations {
                 dry_run?: boolean;
             };
             header?: {
-                /** @description A fresh random value per intended change; required from tokens. A repeat gets the first answer. */
+                /** @description A fresh random value per intended change. A repeat gets the first answer. */
                 "Idempotency-Key"?: string;
                 /** @description The ETag you last read: refuse if it changed since. */
                 "If-Match"?: string;
@@ -7985,6 +9670,8 @@ export interface operations {
         responses: {
             200: {
                 headers: {
+                    /** @description `true` when this is the stored answer to an earlier request with the same key. */
+                    "Idempotency-Replayed"?: string;
                     "X-Request-Id": components["headers"]["X-Request-Id"];
                     "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
                     RateLimit: components["headers"]["RateLimit"];
@@ -8115,7 +9802,7 @@ export interface operations {
                 dry_run?: boolean;
             };
             header?: {
-                /** @description A fresh random value per intended change; required from tokens. A repeat gets the first answer. */
+                /** @description A fresh random value per intended change. A repeat gets the first answer. */
                 "Idempotency-Key"?: string;
                 /** @description The ETag you last read: refuse if it changed since. */
                 "If-Match"?: string;
@@ -8132,6 +9819,8 @@ export interface operations {
         responses: {
             200: {
                 headers: {
+                    /** @description `true` when this is the stored answer to an earlier request with the same key. */
+                    "Idempotency-Replayed"?: string;
                     "X-Request-Id": components["headers"]["X-Request-Id"];
                     "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
                     RateLimit: components["headers"]["RateLimit"];
@@ -8335,7 +10024,7 @@ export interface operations {
         parameters: {
             query?: never;
             header?: {
-                /** @description A fresh random value per intended change; required from tokens. A repeat gets the first answer. */
+                /** @description A fresh random value per intended change. A repeat gets the first answer. */
                 "Idempotency-Key"?: string;
                 /** @description The ETag you last read: refuse if it changed since. */
                 "If-Match"?: string;
@@ -8356,8 +10045,10 @@ export interface operations {
         responses: {
             200: {
                 headers: {
-                    /** @description Revision of the object, for If-Match. */
+                    /** @description Of the object as it is now, for If-Match. */
                     ETag?: string;
+                    /** @description `true` when this is the stored answer to an earlier request with the same key. */
+                    "Idempotency-Replayed"?: string;
                     "X-Request-Id": components["headers"]["X-Request-Id"];
                     "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
                     RateLimit: components["headers"]["RateLimit"];
@@ -8439,6 +10130,18 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
+            /** @description The body is too large. */
+            413: {
+                headers: {
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                    RateLimit: components["headers"]["RateLimit"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
             /** @description The body is not JSON. */
             415: {
                 headers: {
@@ -8482,7 +10185,7 @@ export interface operations {
         parameters: {
             query?: never;
             header?: {
-                /** @description A fresh random value per intended change; required from tokens. A repeat gets the first answer. */
+                /** @description A fresh random value per intended change. A repeat gets the first answer. */
                 "Idempotency-Key"?: string;
                 /** @description The ETag you last read: refuse if it changed since. */
                 "If-Match"?: string;
@@ -8499,8 +10202,10 @@ export interface operations {
         responses: {
             200: {
                 headers: {
-                    /** @description Revision of the object, for If-Match. */
+                    /** @description Of the object as it is now, for If-Match. */
                     ETag?: string;
+                    /** @description `true` when this is the stored answer to an earlier request with the same key. */
+                    "Idempotency-Replayed"?: string;
                     "X-Request-Id": components["headers"]["X-Request-Id"];
                     "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
                     RateLimit: components["headers"]["RateLimit"];
@@ -8616,6 +10321,12 @@ export interface operations {
                 cursor?: string;
                 /** @description Rows per page. */
                 limit?: number;
+                /** @description Only of this operation. */
+                operation?: string;
+                /** @description Only of this reason. */
+                reason?: string;
+                /** @description Only warnings, or only what is none. */
+                warning?: boolean | null;
             };
             header?: never;
             path: {
@@ -9072,7 +10783,7 @@ export interface operations {
                 dry_run?: boolean;
             };
             header?: {
-                /** @description A fresh random value per intended change; required from tokens. A repeat gets the first answer. */
+                /** @description A fresh random value per intended change. A repeat gets the first answer. Required from tokens. */
                 "Idempotency-Key"?: string;
                 /** @description The ETag you last read: refuse if it changed since. */
                 "If-Match"?: string;
@@ -9093,6 +10804,8 @@ export interface operations {
         responses: {
             200: {
                 headers: {
+                    /** @description `true` when this is the stored answer to an earlier request with the same key. */
+                    "Idempotency-Replayed"?: string;
                     "X-Request-Id": components["headers"]["X-Request-Id"];
                     "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
                     RateLimit: components["headers"]["RateLimit"];
@@ -9189,6 +10902,18 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
+            /** @description The body is too large. */
+            413: {
+                headers: {
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                    RateLimit: components["headers"]["RateLimit"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
             /** @description The body is not JSON. */
             415: {
                 headers: {
@@ -9246,7 +10971,7 @@ export interface operations {
         responses: {
             200: {
                 headers: {
-                    /** @description Revision of the object, for If-Match. */
+                    /** @description Of the object as it is now, for If-Match. */
                     ETag?: string;
                     "X-Request-Id": components["headers"]["X-Request-Id"];
                     "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
@@ -9482,7 +11207,7 @@ export interface operations {
         responses: {
             200: {
                 headers: {
-                    /** @description Revision of the object, for If-Match. */
+                    /** @description Of the object as it is now, for If-Match. */
                     ETag?: string;
                     "X-Request-Id": components["headers"]["X-Request-Id"];
                     "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
@@ -9578,6 +11303,18 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
+            /** @description The body is too large. */
+            413: {
+                headers: {
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                    RateLimit: components["headers"]["RateLimit"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
             /** @description The body is not JSON. */
             415: {
                 headers: {
@@ -9624,7 +11361,7 @@ export interface operations {
                 dry_run?: boolean;
             };
             header?: {
-                /** @description A fresh random value per intended change; required from tokens. A repeat gets the first answer. */
+                /** @description A fresh random value per intended change. A repeat gets the first answer. Required from tokens. */
                 "Idempotency-Key"?: string;
                 /** @description The ETag you last read: refuse if it changed since. */
                 "If-Match"?: string;
@@ -9647,6 +11384,8 @@ export interface operations {
         responses: {
             200: {
                 headers: {
+                    /** @description `true` when this is the stored answer to an earlier request with the same key. */
+                    "Idempotency-Replayed"?: string;
                     "X-Request-Id": components["headers"]["X-Request-Id"];
                     "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
                     RateLimit: components["headers"]["RateLimit"];
@@ -9743,6 +11482,18 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
+            /** @description The body is too large. */
+            413: {
+                headers: {
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                    RateLimit: components["headers"]["RateLimit"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
             /** @description The body is not JSON. */
             415: {
                 headers: {
@@ -9789,7 +11540,7 @@ export interface operations {
                 dry_run?: boolean;
             };
             header?: {
-                /** @description A fresh random value per intended change; required from tokens. A repeat gets the first answer. */
+                /** @description A fresh random value per intended change. A repeat gets the first answer. */
                 "Idempotency-Key"?: string;
                 /** @description The ETag you last read: refuse if it changed since. */
                 "If-Match"?: string;
@@ -9808,6 +11559,8 @@ export interface operations {
         responses: {
             200: {
                 headers: {
+                    /** @description `true` when this is the stored answer to an earlier request with the same key. */
+                    "Idempotency-Replayed"?: string;
                     "X-Request-Id": components["headers"]["X-Request-Id"];
                     "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
                     RateLimit: components["headers"]["RateLimit"];
@@ -10602,6 +12355,18 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
+            /** @description The body is too large. */
+            413: {
+                headers: {
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                    RateLimit: components["headers"]["RateLimit"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
             /** @description The body is not JSON. */
             415: {
                 headers: {
@@ -10655,6 +12420,8 @@ export interface operations {
         responses: {
             200: {
                 headers: {
+                    /** @description Of the object as it is now, for If-Match. */
+                    ETag?: string;
                     "X-Request-Id": components["headers"]["X-Request-Id"];
                     "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
                     RateLimit: components["headers"]["RateLimit"];
@@ -10718,7 +12485,10 @@ export interface operations {
     setQuotaLimits: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /** @description The ETag you last read: refuse if it changed since. */
+                "If-Match"?: string;
+            };
             path: {
                 /** @description Slug of the tenant. */
                 tenant: string;
@@ -10733,6 +12503,8 @@ export interface operations {
         responses: {
             200: {
                 headers: {
+                    /** @description Of the object as it is now, for If-Match. */
+                    ETag?: string;
                     "X-Request-Id": components["headers"]["X-Request-Id"];
                     "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
                     RateLimit: components["headers"]["RateLimit"];
@@ -10780,6 +12552,30 @@ export interface operations {
             };
             /** @description There is no such thing, or you may not see it. */
             404: {
+                headers: {
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                    RateLimit: components["headers"]["RateLimit"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description If-Match names an older revision; the present one is in ETag. */
+            412: {
+                headers: {
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                    RateLimit: components["headers"]["RateLimit"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The body is too large. */
+            413: {
                 headers: {
                     "X-Request-Id": components["headers"]["X-Request-Id"];
                     "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
@@ -10933,16 +12729,26 @@ export interface operations {
                 action?: string;
                 /** @description Only this user name. */
                 actor?: string;
+                /** @description Only from this IP address. */
+                address?: string;
+                /** @description Only refusals with this code of a problem. */
+                code?: string;
                 /** @description `next` of the page before; leave out for the first page. */
                 cursor?: string;
                 /** @description Rows per page. */
                 limit?: number;
                 /** @description Only this object and what is below it, such as `clusters/orders`. */
                 object?: string;
+                /** @description Only what started this operation. */
+                operation?: string;
+                /** @description Only this request, as X-Request-Id and every problem name it. */
+                request_id?: string;
                 /** @description Only this result. */
                 result?: "success" | "refused" | "failed";
                 /** @description Only from this time on. */
                 since?: string;
+                /** @description Only what was done with this token (its id). */
+                token?: string;
                 /** @description Only before this time. */
                 until?: string;
             };
@@ -11036,12 +12842,22 @@ export interface operations {
                 action?: string;
                 /** @description Only this user name. */
                 actor?: string;
+                /** @description Only from this IP address. */
+                address?: string;
+                /** @description Only refusals with this code of a problem. */
+                code?: string;
                 /** @description Only this object and what is below it, such as `clusters/orders`. */
                 object?: string;
+                /** @description Only what started this operation. */
+                operation?: string;
+                /** @description Only this request, as X-Request-Id and every problem name it. */
+                request_id?: string;
                 /** @description Only this result. */
                 result?: "success" | "refused" | "failed";
                 /** @description Only from this time on. */
                 since?: string;
+                /** @description Only what was done with this token (its id). */
+                token?: string;
                 /** @description Only before this time. */
                 until?: string;
             };
@@ -11135,18 +12951,28 @@ export interface operations {
                 action?: string;
                 /** @description Only this user name. */
                 actor?: string;
+                /** @description Only from this IP address. */
+                address?: string;
+                /** @description Only refusals with this code of a problem. */
+                code?: string;
                 /** @description `next` of the page before; leave out for the first page. */
                 cursor?: string;
                 /** @description Rows per page. */
                 limit?: number;
                 /** @description Only this object and what is below it, such as `clusters/orders`. */
                 object?: string;
+                /** @description Only what started this operation. */
+                operation?: string;
+                /** @description Only this request, as X-Request-Id and every problem name it. */
+                request_id?: string;
                 /** @description Only this result. */
                 result?: "success" | "refused" | "failed";
                 /** @description Only from this time on. */
                 since?: string;
                 /** @description Only this tenant (its slug at the time). */
                 tenant?: string;
+                /** @description Only what was done with this token (its id). */
+                token?: string;
                 /** @description Only before this time. */
                 until?: string;
             };
@@ -11225,14 +13051,24 @@ export interface operations {
                 action?: string;
                 /** @description Only this user name. */
                 actor?: string;
+                /** @description Only from this IP address. */
+                address?: string;
+                /** @description Only refusals with this code of a problem. */
+                code?: string;
                 /** @description Only this object and what is below it, such as `clusters/orders`. */
                 object?: string;
+                /** @description Only what started this operation. */
+                operation?: string;
+                /** @description Only this request, as X-Request-Id and every problem name it. */
+                request_id?: string;
                 /** @description Only this result. */
                 result?: "success" | "refused" | "failed";
                 /** @description Only from this time on. */
                 since?: string;
                 /** @description Only this tenant (its slug at the time). */
                 tenant?: string;
+                /** @description Only what was done with this token (its id). */
+                token?: string;
                 /** @description Only before this time. */
                 until?: string;
             };
@@ -11470,7 +13306,7 @@ export interface operations {
         parameters: {
             query?: never;
             header?: {
-                /** @description A fresh random value per intended change; required from tokens. A repeat gets the first answer. */
+                /** @description A fresh random value per intended change. A repeat gets the first answer. */
                 "Idempotency-Key"?: string;
             };
             path: {
@@ -11487,6 +13323,8 @@ export interface operations {
         responses: {
             200: {
                 headers: {
+                    /** @description `true` when this is the stored answer to an earlier request with the same key. */
+                    "Idempotency-Replayed"?: string;
                     "X-Request-Id": components["headers"]["X-Request-Id"];
                     "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
                     RateLimit: components["headers"]["RateLimit"];
@@ -11546,6 +13384,18 @@ export interface operations {
             };
             /** @description It does not fit the present state, such as a name in use or another change under way. */
             409: {
+                headers: {
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                    RateLimit: components["headers"]["RateLimit"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The body is too large. */
+            413: {
                 headers: {
                     "X-Request-Id": components["headers"]["X-Request-Id"];
                     "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
@@ -11599,7 +13449,7 @@ export interface operations {
         parameters: {
             query?: never;
             header?: {
-                /** @description A fresh random value per intended change; required from tokens. A repeat gets the first answer. */
+                /** @description A fresh random value per intended change. A repeat gets the first answer. */
                 "Idempotency-Key"?: string;
             };
             path: {
@@ -11616,6 +13466,8 @@ export interface operations {
         responses: {
             200: {
                 headers: {
+                    /** @description `true` when this is the stored answer to an earlier request with the same key. */
+                    "Idempotency-Replayed"?: string;
                     "X-Request-Id": components["headers"]["X-Request-Id"];
                     "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
                     RateLimit: components["headers"]["RateLimit"];
@@ -11685,6 +13537,18 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
+            /** @description The body is too large. */
+            413: {
+                headers: {
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                    RateLimit: components["headers"]["RateLimit"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
             /** @description The body is not JSON. */
             415: {
                 headers: {
@@ -11728,7 +13592,7 @@ export interface operations {
         parameters: {
             query?: never;
             header?: {
-                /** @description A fresh random value per intended change; required from tokens. A repeat gets the first answer. */
+                /** @description A fresh random value per intended change. A repeat gets the first answer. */
                 "Idempotency-Key"?: string;
             };
             path: {

@@ -9,7 +9,8 @@ from django.core.exceptions import ValidationError
 from django.core.management.base import BaseCommand, CommandError
 
 from provisioning.models import CLUSTER_NAME_RULE, Target
-from provisioning.targets import discover, targets_folder
+from provisioning.targets import add, targets_folder
+from tenants.audit import record_command
 
 
 class Command(BaseCommand):
@@ -30,10 +31,13 @@ class Command(BaseCommand):
         source = "in-cluster" if options["in_cluster"] else "file"
         if source == "file" and not (targets_folder() / f"{name}.kubeconfig").exists():
             raise CommandError(f"Put the kubeconfig there first: {targets_folder() / name}.kubeconfig")
-        target, _ = Target.objects.update_or_create(
-            name=name, defaults={"title": options["title"] or name, "source": source, "reach": options["reach"]}
-        )
-        if not discover(target):
-            target.refresh_from_db()
+        action = "changeTarget" if Target.objects.filter(pk=name).exists() else "registerTarget"
+
+        def note(target: Target) -> None:
+            detail = {"uid": target.uid, "source": target.source, "reach": target.reach}
+            record_command(command="add_target", action=action, object=f"targets/{name}", detail=detail)
+
+        target = add(name=name, title=options["title"], source=source, reach=options["reach"], note=note)
+        if not target.reachable:
             raise CommandError(f"{name} is registered but does not answer: {target.reason}")
         self.stdout.write(f"{name} answers.")

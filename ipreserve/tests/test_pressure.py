@@ -1,0 +1,94 @@
+"""The pressure valve against the sandbox's model of how Calico chooses addresses."""
+
+from __future__ import annotations
+
+import copy
+import ipaddress
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ipreserve import pool
+from ipreserve.book import Book
+from ipreserve.pool import Picture, Pod, Rules
+from ipreserve.records import Address, Record, State, canonical
+from ipreserve.sweeper import block_row, range_row
+from sandbox.calico import ipam
+
+CIDR, BLOCK = "10.0.0.0/27", 30
+NODES = ("n1", "n2", "n3")
+NOW = 1000.0
+
+
+def resting(at: float) -> Record:
+    return Record(
+        namespace="team", pod="cache-0", node="n1", uid="gone", owner="StatefulSet/cache", via="delete",
+        state=State.FREED, first=at, last=at, freed=at, hold=9000.0,
+    )  # fmt: skip
+
+
+def lived(acts: list[tuple[str, int]], *, most: int, strict: bool) -> tuple[ipam.Ipam, dict[Address, Record]]:
+    """Calico after these acts, with a hold on each address that a pod has left."""
+    calico = ipam.Ipam(
+        [ipam.Pool(ipaddress.ip_network(CIDR), BLOCK)], strict_affinity=strict, max_blocks=most
+    )  # fmt: skip
+    held: dict[Address, Record] = {}
+    running: list[str] = []
+    for number, (act, which) in enumerate(acts):
+        node = NODES[which % len(NODES)]
+        if act == "start":
+            try:
+                calico.auto_assign(node, f"pod-{number}")
+                running.append(f"pod-{number}")
+            except ipam.NoAddress:
+                continue
+        elif act == "give up":
+            calico.release_empty_blocks(node)
+        elif running:
+            for one in calico.release(running.pop(which % len(running))):
+                held[Address(str(one))] = resting(float(number))
+        calico.reserved = [ipaddress.ip_network(canonical(one)) for one in held]
+    return calico, held
+
+
+def served(calico: ipam.Ipam, nodes: list[str]) -> int:
+    """How many of these pods get an address, one after the other."""
+    found = 0
+    for number, node in enumerate(nodes):
+        try:
+            calico.auto_assign(node, f"new-{number}")
+            found += 1
+        except ipam.NoAddress:
+            continue
+    return found
+
+
+@given(
+    acts=st.lists(st.tuples(st.sampled_from(["start", "start", "stop", "give up"]), st.integers(0, 99)), max_size=60),
+    waiting=st.lists(st.sampled_from(NODES), min_size=1, max_size=3),
+    most=st.integers(1, 5),
+    strict=st.booleans(),
+)
+@settings(max_examples=300, deadline=None)
+def test_no_pod_that_waits_lacks_an_address_for_the_sake_of_a_hold(
+    acts: list[tuple[str, int]], waiting: list[str], most: int, strict: bool
+) -> None:
+    calico, held = lived(acts, most=most, strict=strict)
+    rows = [block_row({"spec": block.spec()}) for block in calico.blocks.values()]
+    seen = pool.Ipam(
+        blocks=tuple(row for row in rows if row is not None),
+        pools=(range_row({"spec": {"cidr": CIDR, "blockSize": BLOCK}}),),
+        strict=strict,
+        blocks_per_host=most,
+    )
+    pods = [
+        Pod(uid=f"new-{n}", namespace="team", name=f"new-{n}", node=node, owner="", addresses=(), created=NOW)
+        for n, node in enumerate(waiting)
+    ]
+    plan = pool.decide(
+        Picture(now=NOW, book=Book.of(held, held, at=NOW), pods=pods, ipam=seen), Rules(max_count=999)
+    )  # fmt: skip
+    unreserved = copy.deepcopy(calico)
+    unreserved.reserved = []
+    calico.reserved = [ipaddress.ip_network(canonical(one)) for one in held if one not in plan.ended]
+    assert served(calico, waiting) >= served(unreserved, waiting)
