@@ -25,8 +25,10 @@ def _prepare() -> None:
     os.environ.setdefault("BERTH_SECURE_COOKIES", "0")
     # All tests call from one address, without being signed in too; each makes a token of its own otherwise.
     os.environ.setdefault("BERTH_RATE_LIMIT_ADDRESS", "1000000")
-    if "DATABASE_URL" in os.environ and "BERTH_BROKER_URL" in os.environ:
-        return  # somebody's own, or the parent's when tests run in parallel
+    given = "DATABASE_URL" in os.environ and "BERTH_BROKER_URL" in os.environ
+    # Each of several processes of a run has its own: rows of the same ids share the broker's keys otherwise.
+    if given and "PYTEST_XDIST_WORKER" not in os.environ:
+        return  # somebody's own
     folder = Path(tempfile.mkdtemp(prefix="berth-t-", dir="/tmp"))
     folder.chmod(0o755)
     _stack.callback(shutil.rmtree, folder, ignore_errors=True)

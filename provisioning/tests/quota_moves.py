@@ -109,7 +109,7 @@ class Moves(Crowd):
         """Order a cluster."""
         spec = {**SMALL, **self.choose.choice(SHAPES)}
         try:
-            create_cluster(tenant=self.tenant, by=self.user, name=name, engine="redis", spec=spec)
+            create_cluster(tenant=self.tenant, by=self.user, name=name, engine="redis", spec=spec, confirm=name)
         except QuotaExceeded:
             return
 

@@ -35,6 +35,8 @@ from provisioning.engines.redis.encryption import Channel, is_on, pod_host, secr
 from provisioning.engines.redis.manifests import PORT, START, redis_conf
 
 PASSWORD = "correcthorsebatterystaple"
+# Networks of this process's own: several share the machine's loopback addresses when tests run in parallel.
+BASE = f"127.{77 + int(os.environ.get('PYTEST_XDIST_WORKER', 'gw0')[2:])}"
 ENGINE = RedisEngine()
 # <sys/ptrace.h>, <linux/wait.h>
 PTRACE_SEIZE, PTRACE_INTERRUPT, WALL = 0x4206, 0x4207, 0x40000000
@@ -103,7 +105,7 @@ class Fleet:
                     continue
                 self.numbers += 1
                 node = f"n{(shard + ordinal) % 3}"
-                address = f"127.77.{self.network}.{self.numbers}"
+                address = f"{BASE}.{self.network}.{self.numbers}"
                 server = Server(
                     pod, shard, node, address, self.folder / pod, revision=self.revision, version=self.cluster.version
                 )
@@ -249,7 +251,7 @@ class Fleet:
 
     def move(self, server: Server, network: int) -> None:
         """Start it again under an address of another network."""
-        server.address = f"127.77.{network}.{server.address.rpartition('.')[2]}"
+        server.address = f"{BASE}.{network}.{server.address.rpartition('.')[2]}"
         self.run(server)
 
     def stop(self) -> None:
