@@ -28,7 +28,7 @@ def test_only_listed_steps_forward_are_taken_and_the_rule_is_said(before: str, a
     assert told in refused
 
 
-@pytest.mark.parametrize("engine", ENGINES.values(), ids=str)
+@pytest.mark.parametrize("engine", ENGINES.values(), ids=list(ENGINES))
 def test_every_path_of_an_engine_leads_from_and_to_versions_on_offer(engine: object) -> None:
     versions, upgrades = engine.versions, engine.upgrades  # type: ignore[attr-defined]
     assert {*upgrades, *(after for nexts in upgrades.values() for after in nexts)} <= set(versions)

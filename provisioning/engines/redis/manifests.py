@@ -142,6 +142,10 @@ exec redis-server /etc/redis/redis.conf "$@"
 # A server this young is not handed a shard: the others may still be connecting to it, and a vote they give meanwhile is
 # lost. Measured: an election without its votes is held again after four node timeouts, however often it is asked for.
 VOTES_REACH_AFTER = 2  # seconds
+# What a pod has to end, before it is killed.
+GRACE_SECONDS = 20
+# Well below that, so that the server is still ended in good order.
+HAND_OVER_SECONDS = 8
 
 # Runs before the pod is ended, with the portal or without: a master hands over to a replica that is in step first.
 STOP = """#!/bin/sh
@@ -160,6 +164,8 @@ case "$role" in
 esac
 [ "$role" = master ] || exit 0
 me=$($cli cluster myid)
+# Asks another pod; one that is gone, or frozen, answers nothing.
+at() { host=$1; shift; timeout 1 $cli -h "$host" "$@" < /dev/null; }
 # Says whether a replica was asked. One that has just started is not: the others may still be connecting to it, and an
 # election whose votes are lost is not held again in time.
 hand_over() {
@@ -167,22 +173,27 @@ hand_over() {
     case "$flags" in *fail*) continue ;; *slave*) ;; *) continue ;; esac
     [ "$master" = "$me" ] || continue
     host=${address%@*}; host=${host%:*}
-    up=$($cli -h "$host" info server < /dev/null | tr -d '\\r' | grep '^uptime_in_seconds:')
+    up=$(at "$host" info server | tr -d '\\r' | grep '^uptime_in_seconds:') || continue
     [ "${up#*:}" -ge VOTES_REACH_AFTER ] || continue
-    $cli -h "$host" cluster failover
+    at "$host" cluster failover
     break
   done | grep OK
 }
 # A replica refuses while its link to this node is being made anew, which others' introductions do: it is asked again.
-tries=0; next=0
-while [ "$tries" -lt 50 ]; do
+# When the whole cluster ends nobody takes over, and nobody is waited for any longer.
+tries=0; next=0; end=$(($(date +%s) + HAND_OVER_SECONDS))
+while [ "$(date +%s)" -lt "$end" ]; do
   [ "$($cli role | head -n 1)" = master ] || exit 0
   if [ "$tries" -ge "$next" ]; then
     if hand_over; then next=$((tries + 10)); else next=$((tries + 3)); fi
   fi
   tries=$((tries + 1)); sleep 0.1
 done
-""".replace("VOTES_REACH_AFTER", str(VOTES_REACH_AFTER)).replace("SYSTEM_USER", users.SYSTEM)
+"""
+for _name, _value in (
+    ("VOTES_REACH_AFTER", VOTES_REACH_AFTER), ("HAND_OVER_SECONDS", HAND_OVER_SECONDS), ("SYSTEM_USER", users.SYSTEM),
+):  # fmt: skip
+    STOP = STOP.replace(_name, str(_value))
 
 
 def auth_secret(cluster: ClusterView) -> str:
@@ -353,7 +364,7 @@ def _stateful_set(cluster: ClusterView, shard: int) -> Manifest:
     pod = {
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
-        "terminationGracePeriodSeconds": 20,
+        "terminationGracePeriodSeconds": GRACE_SECONDS,
         "affinity": _affinity(cluster, shard),
         "topologySpreadConstraints": _spread(cluster),
         "securityContext": {

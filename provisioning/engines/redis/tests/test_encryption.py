@@ -26,7 +26,7 @@ from provisioning.credentials.certificates import (
 from provisioning.engines.base import LinkError, Served
 from provisioning.engines.redis.admin import Connection
 from provisioning.engines.redis.encryption import Channel, pod_host, service_host, shown_by
-from provisioning.engines.redis.manifests import BUS_PORT, PORT, STOP
+from provisioning.engines.redis.manifests import BUS_PORT, GRACE_SECONDS, PORT, STOP
 from provisioning.engines.redis.slots import slot_of
 from provisioning.engines.redis.tests.conftest import Start
 from provisioning.engines.redis.tests.servers import ENGINE, PASSWORD, Fleet, Server, config, view
@@ -267,6 +267,25 @@ def test_shards_come_and_go_with_their_keys_and_a_client_that_verifies(
             assert [int(strict.get(f"key-{number}")) for number in range(200)] == list(range(200))
 
 
+def end_pod(server: Server) -> None:
+    """Run what runs before a pod is ended, for as long as a pod has for it."""
+    script = STOP
+    for place in ("/etc/redis-tls", "/etc/redis-auth"):
+        script = script.replace(place, str(server.folder))
+    # In its pod it is at home on localhost.
+    script = script.replace('cli="redis-cli', f'cli="redis-cli -h {server.address}')
+    subprocess.run(["/bin/sh", "-c", script], check=True, timeout=GRACE_SECONDS)
+
+
+def test_a_master_whose_replica_answers_nothing_ends_within_the_time_a_pod_has(start: Start) -> None:
+    fleet = start(view())
+    fleet.settle()
+    master = next(m for m in ENGINE.advance(fleet.cluster, fleet.world(), fleet).members if m.role == "master")
+    server = next(one for one in fleet.servers if one.pod == master.pod)
+    fleet.freeze(next(one for one in fleet.servers if one.shard == server.shard and one is not server))
+    end_pod(server)
+
+
 def test_a_master_that_ends_hands_over_and_the_scripts_speak_tls(start: Start) -> None:
     """The preStop hook, and the start script of a master whose memory was not on its disk."""
     fleet = start(view(tls="on", persistence="rdb", nodeTimeoutMs=15000))
@@ -281,11 +300,6 @@ def test_a_master_that_ends_hands_over_and_the_scripts_speak_tls(start: Start) -
     again = {m.pod: m.role for m in ENGINE.advance(fleet.cluster, fleet.world(), fleet).members}
     assert again[server.pod] == "replica"
     heir = next(one for one in fleet.servers if one.shard == server.shard and one is not server)
-    script = STOP
-    for place in ("/etc/redis-tls", "/etc/redis-auth"):
-        script = script.replace(place, str(heir.folder))
-    # In its pod it is at home on localhost.
-    script = script.replace('cli="redis-cli', f'cli="redis-cli -h {heir.address}')
-    subprocess.run(["/bin/sh", "-c", script], check=True, timeout=30)
+    end_pod(heir)
     after = {m.pod: m.role for m in ENGINE.advance(fleet.cluster, fleet.world(), fleet).members}
     assert after[server.pod] == "master"
