@@ -70,7 +70,7 @@ check: setup-system $(VENV)/.stamp frontend/node_modules/.stamp ## style, types,
 
 test: setup ## every test, on real services and the embedded target
 	@$(PYTHON) dev/bootstrap.py npm test
-	@$(PY) -m pytest -n 2 --dist loadgroup --no-loadscope-reorder
+	@$(PY) -m pytest -n 2 --dist loadscope --no-loadscope-reorder
 
 test-ipreserve: setup-system $(IPRESERVE_VENV)/.stamp ## ipreserve's tests, with only its own requirements installed
 	@$(IPRESERVE_VENV)/bin/python -m pytest -c ipreserve/pytest.ini ipreserve

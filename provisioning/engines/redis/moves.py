@@ -83,6 +83,54 @@ def is_open(sight: Sight) -> bool:
     return any(node.me.moving for node in sight.everyone)
 
 
+def mark_anew(sight: Sight, link: Link) -> bool:
+    """Mark slots on the move between those who lead now, where the giver or the receiver was replaced by a replica.
+
+    Marks are not replicated (up to Redis 8.0). Without them the promoted giver answers for keys that are at the
+    receiver already as if there were none, and the receiver, which goes by its mark, never learns of the new giver:
+    once the old one is a replica the receiver knows of no owner, and serves nobody (`clusterUpdateSlotsConfigWith`
+    and `clusterSetNodeAsSlave` in cluster.c). So this does not wait for anything to be well. True when something
+    was sent.
+    """
+    if not is_open(sight):
+        return False
+    leaders = {node.id: node for node in sight.everyone if node.is_master}
+    owners: dict[int, Node] = {}
+    # Who has just come back may not know yet that it was replaced: the newer claim counts.
+    for node in sorted(leaders.values(), key=lambda one: one.me.epoch):
+        owners |= dict.fromkeys(node.slots, node)
+    pairs: dict[tuple[str, str], list[int]] = defaultdict(list)
+    for node in leaders.values():
+        for slot, comes, other in node.me.moving:
+            owner = owners.get(slot)
+            if comes and owner is not None and owner is not node and owner.id != other:
+                pairs[owner.id, node.id].append(slot)
+            elif not comes and owner is node and other not in leaders:
+                heir = _heir(sight, other)
+                if heir is not None and heir is not node:
+                    pairs[node.id, heir.id].append(slot)
+    acted = False
+    for (giver, taker), slots in pairs.items():
+        source, to = leaders[giver], leaders[taker]
+        commands: list[list[str | int]] = []
+        for slot in slots:
+            commands += [["CLUSTER", "SETSLOT", slot, "NODE", giver], ["CLUSTER", "SETSLOT", slot, "IMPORTING", giver]]
+        # Refused while the receiver does not know the giver as a master: the next look tries again.
+        refused = any(isinstance(reply, RedisError) for reply in to.connection.pipeline(commands))
+        if not refused:
+            source.connection.pipeline([["CLUSTER", "SETSLOT", slot, "MIGRATING", taker] for slot in slots])
+            text = f"{len(slots)} slots on the move from {source.pod.name} to {to.pod.name} are marked anew"
+            link.event("SlotsMarked", text, object=f"pod/{to.pod.name}")
+            acted = True
+    return acted
+
+
+def _heir(sight: Sight, lost: str) -> Node | None:
+    """The master that took over from the node of the id `lost`, which is a replica now; None when that is not known."""
+    followed = next((node.me.master for node in sight.everyone if node.id == lost), "")
+    return next((node for node in sight.everyone if node.id == followed and node.is_master), None)
+
+
 def work(sight: Sight, link: Link, until: float) -> int:
     """Finish what is marked as on the move, then move what is wanted, up to the moment `until` (monotonic).
 

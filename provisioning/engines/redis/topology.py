@@ -44,6 +44,7 @@ from provisioning.engines.redis.certificates import served_now, spoken, take_up
 from provisioning.engines.redis.diagnosis import diagnose
 from provisioning.engines.redis.encryption import is_on
 from provisioning.engines.redis.manifests import PORT
+from provisioning.engines.redis.moves import mark_anew
 from provisioning.engines.redis.placement import SLOTS, choose_masters, slot_range
 from provisioning.engines.redis.sight import PARALLEL, Node, Sight, connected, pod_of, read_all
 from provisioning.engines.redis.upkeep import (
@@ -226,7 +227,7 @@ def _with_restarts(formed: Advance, sight: Sight, world: World) -> Advance:
 
 def _act(sight: Sight, link: Link) -> bool:
     """Take what is next; True when something was sent."""
-    acted = False
+    acted = mark_anew(sight, link)
     if not sight.missing:
         if not sight.slots_known():
             # A master that was up for over 2 s without any slot known takes itself for a minority, and serves only when
