@@ -71,8 +71,10 @@ def retry_operation(*, operation: Operation, by: User, request_id: str = "") -> 
         last = cluster.operations.order_by("-id").values_list("pk", flat=True).first()
         obstacles.raise_any(obstacles.to_retry(cluster, locked, last))
         now = timezone.now()
+        # Gates are passed for the rest of one operation's life, and by whom the caller may not be.
+        params = {key: value for key, value in locked.params.items() if key != "overridden"}
         again = Operation.objects.create(
-            cluster=cluster, kind=locked.kind, generation=cluster.generation, params=locked.params,
+            cluster=cluster, kind=locked.kind, generation=cluster.generation, params=params,
             steps=steps.renewed(locked.steps), actor=by, request_id=request_id,
             deadline=now + (locked.deadline - locked.created),
         )  # fmt: skip

@@ -126,6 +126,19 @@ def test_a_failed_operation_is_retried_with_a_deadline_of_its_own(
     assert quota.held_by(cluster.pk) == held
 
 
+def test_gates_that_were_overridden_are_waited_at_again_when_somebody_retries(
+    ordered: tuple[Cluster, Operation], alice: User
+) -> None:
+    _, operation = ordered
+    gate = {"gate": "members-ready", "by": "root", "reason": "x", "at": "2026-01-01T00:00:00Z"}
+    params = {**operation.params, "overridden": [gate]}
+    Operation.objects.filter(pk=operation.pk).update(state=OperationState.FAILED, params=params)
+    operation.refresh_from_db()
+    again = retry_operation(operation=operation, by=alice)
+    assert "overridden" not in again.params
+    assert again.params.items() <= params.items()
+
+
 def test_a_failed_deletion_is_retried_as_what_it_was(ordered: tuple[Cluster, Operation], alice: User) -> None:
     cluster, _ = ordered
     deletion = delete_cluster(cluster=cluster, by=alice, volumes="delete", confirm="orders")

@@ -142,10 +142,10 @@ exec redis-server /etc/redis/redis.conf "$@"
 # A server this young is not handed a shard: the others may still be connecting to it, and a vote they give meanwhile is
 # lost. Measured: an election without its votes is held again after four node timeouts, however often it is asked for.
 VOTES_REACH_AFTER = 2  # seconds
-# What a pod has to end, before it is killed.
-GRACE_SECONDS = 20
-# Well below that, so that the server is still ended in good order.
-HAND_OVER_SECONDS = 8
+# What a pod has to end, before it is killed: for handing over, for what Redis itself waits for replicas that are behind
+# (shutdown-timeout, 10 s), and for the last write to its disk.
+GRACE_SECONDS = 30
+HAND_OVER_SECONDS = 5
 
 # Runs before the pod is ended, with the portal or without: a master hands over to a replica that is in step first.
 STOP = """#!/bin/sh

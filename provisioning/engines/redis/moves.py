@@ -103,8 +103,9 @@ def mark_anew(sight: Sight, link: Link) -> bool:
     for node in leaders.values():
         for slot, comes, other in node.me.moving:
             owner = owners.get(slot)
-            if comes and owner is not None and owner is not node and owner.id != other:
-                pairs[owner.id, node.id].append(slot)
+            if comes and owner is not None and owner is not node:
+                if owner.id != other or not _takes(node, owner, slot):
+                    pairs[owner.id, node.id].append(slot)
             elif not comes and owner is node and other not in leaders:
                 heir = _heir(sight, other)
                 if heir is not None and heir is not node:
@@ -123,6 +124,12 @@ def mark_anew(sight: Sight, link: Link) -> bool:
             link.event("SlotsMarked", text, object=f"pod/{to.pod.name}")
             acted = True
     return acted
+
+
+def _takes(node: Node, owner: Node, slot: int) -> bool:
+    """Whether `node` takes `owner` for the owner of the slot."""
+    known = node.peers.get(owner.id)
+    return known is not None and any(first <= slot <= last for first, last in known.slots)
 
 
 def _heir(sight: Sight, lost: str) -> Node | None:
