@@ -402,6 +402,13 @@ class Mirror(Generic[Row]):
 
     def relist(self) -> str:
         """Read all of it now; returns the resourceVersion. Raises ApiError or Unreachable."""
+        return self._read()[1]
+
+    def fresh(self) -> list[Row]:
+        """All that is there now by a list made now, whatever the watch says. Raises ApiError or Unreachable."""
+        return self._read()[0]
+
+    def _read(self) -> tuple[list[Row], str]:
         items, version = self.kube.list(self.path)
         rows: dict[str, Row] = {}
         for one in items:
@@ -410,7 +417,7 @@ class Mirror(Generic[Row]):
         with self._lock:
             self._rows = rows
         self._listed.set()
-        return version
+        return list(rows.values()), version
 
     def _row(self, one: JsonObject) -> Row | None:
         try:

@@ -447,9 +447,9 @@ def _step(
     now = picture.now
     user = users.get(one)
     if record.state is State.RELEASING:
-        if user is None or record.end in (End.CANCELLED, End.RETURNED):
+        if user is None or record.end in (End.CANCELLED, End.RETURNED) or one not in picture.book.barred:
             return record
-        # A release that was cut short goes on, unless somebody got the address meanwhile.
+        # A release that was cut short goes on, unless somebody got the address before it was opened.
         record = replace(record, state=State.FREED, freed=freed_at(record), end=None)
     if not record.uid and user is not None and (user.namespace, user.name) == (record.namespace, record.pod):
         # Another tool wrote this one, without the pod's uid.
@@ -935,9 +935,25 @@ def spared(before: Ipam | None, now: Ipam | None, held: Container[Address]) -> f
     return frozenset(found)
 
 
+def _by_itself(ipam: Ipam) -> list[Range]:
+    return [one for one in ipam.pools if not one.disabled and not one.by_request]
+
+
 def advise(ipam: Ipam, *, cooldown: float | None, pods_per_node: int, rules: Rules) -> list[str]:
     """What an operator should change, in sentences; empty when all fits."""
     found: list[str] = []
+    for version, nodes in sorted({(_span(one.cidr).version, one.nodes or ALL) for one in _by_itself(ipam)}):
+        # What Calico may choose from for such a node.
+        pools = [
+            one for one in _by_itself(ipam)
+            if _span(one.cidr).version == version and (one.nodes or ALL) in (nodes, ALL)
+        ]  # fmt: skip
+        size = sum(_span(one.cidr).size for one in pools)
+        if size < pods_per_node + rules.max_count:
+            found.append(
+                f"{_called(pools)}: {size} addresses in all, and one node may need {pods_per_node} for pods and "
+                f"{rules.max_count} for holds. Add a pool or enlarge these, or lower max-count."
+            )
     for pool in ipam.pools:
         if pool.disabled:
             continue

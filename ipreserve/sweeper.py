@@ -393,10 +393,11 @@ class Sweeper:
         ipam = self._ipam(pods, found.barred.values())
         taken = self._picture(found, pods, ipam)
         plan = pool.decide(taken, rules)
-        if plan.ended and (ipam is None or self.pods.error is not None):
-            # Without Calico's word, only a fresh list of pods says that nobody has the address.
-            self.pods.relist()
-            pods = self.pods.rows()
+        cancelled = any(end is End.CANCELLED for one in plan.ended if (end := self._end_of(one, plan, found)))
+        if cancelled or (plan.ended and (ipam is None or self.pods.error is not None)):
+            # Without Calico's word, only a fresh list of pods says that nobody has the address. And that a pod lives on
+            # is no news: a watch that died without a word shows the same, and its pod may be going.
+            pods = self.pods.fresh()
             taken = self._picture(found, pods, ipam)
             plan = pool.decide(taken, rules)
         self._unrecorded = plan.unrecorded
@@ -410,6 +411,10 @@ class Sweeper:
         self._write(found, plan, changes)
         self._observe(found, plan, rules, pods, changes, taken.now)
         return plan
+
+    @staticmethod
+    def _end_of(one: Address, plan: pool.Plan, found: _Found) -> End | None:
+        return (plan.records.get(one) or found.book.records[one]).end
 
     def _read(self) -> _Found:
         kept = self.store.all_kept()
@@ -655,11 +660,8 @@ class Sweeper:
         if not sure:
             return
         self._bar(index, (), shards, drop=frozenset(sure))
-        at = self.kube.clock.now()
-        try:
-            self.store.add_history(index, sure, at=at)
-        except errors.IpreserveError as error:
-            log.warning("history of %d addresses is lost: %s", len(sure), error)
+        # Where this fails the records stay, open and in releasing, and the next sweep goes on from there.
+        self.store.add_history(index, sure, at=self.kube.clock.now())
         for attempt in range(ATTEMPTS):
             rest = dict(kept.ledger.records)
             again = {one for one in sure if rest.get(one) != sure[one]}
