@@ -279,6 +279,8 @@ class Sweeper:
         self._unrecorded: frozenset[Address] = frozenset()
         # Keys of ledgers that are no address's: told once.
         self._strange: frozenset[tuple[int, str]] = frozenset()
+        # Of each history: how many texts in it nobody could read, when it was written last.
+        self._bad_history: dict[int, int] = {}
         self._book = Book()
         # When the book was last brought up to date: it has to be made anew when the time goes back.
         self._followed = 0.0
@@ -661,7 +663,7 @@ class Sweeper:
             return
         self._bar(index, (), shards, drop=frozenset(sure))
         # Where this fails the records stay, open and in releasing, and the next sweep goes on from there.
-        self.store.add_history(index, sure, at=self.kube.clock.now())
+        self._bad_history[index] = self.store.add_history(index, sure, at=self.kube.clock.now())
         for attempt in range(ATTEMPTS):
             rest = dict(kept.ledger.records)
             again = {one for one in sure if rest.get(one) != sure[one]}
@@ -700,7 +702,8 @@ class Sweeper:
         self.metrics.limit.set(rules.max_count)
         self.metrics.oldest.set(now - min(freed, default=now))
         ledgers = [shard.ledger for shard in found.kept.values()]
-        self.metrics.quarantined.set(sum(len(one.bad) + len(one.broken) for one in ledgers))
+        bad = sum(len(one.bad) + len(one.broken) for one in ledgers)
+        self.metrics.quarantined.set(bad + sum(self._bad_history.values()))
         self.metrics.foreign.set(sum(len(one.ranges) for one in found.barred.values()))
         self.metrics.shortage.clear()
         for place, missing in plan.shortage.items():

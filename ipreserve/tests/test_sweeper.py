@@ -118,7 +118,9 @@ def test_record_is_dropped_only_after_its_history_is_written(
 
     def refused(method: str, path: str, *arguments: Any, **more: Any) -> JsonObject:
         body = arguments[0] if arguments else {}
-        if method in ("POST", "PUT") and str(((body or {}).get("metadata") or {}).get("name")).startswith(store.HISTORY):
+        if method in ("POST", "PUT") and str(((body or {}).get("metadata") or {}).get("name")).startswith(
+            store.HISTORY
+        ):
             raise errors.ApiError("no history today", 500)
         return request(method, path, *arguments, **more)
 
@@ -208,6 +210,16 @@ def test_corrupt_records_are_kept_for_people_and_the_address_stays_barred(
     assert sweeper.metrics.registry.get_sample_value("ipreserve_quarantined_records") == 2
     assert caplog.text.count("1 keys of ledgers are no address and are left as they are") == 1
     assert caplog.text.count(f"ledger 0: unreadable records of ['{key}'], kept as .bad") == 1
+
+
+def test_history_that_nobody_can_read_is_counted_for_the_alert(quiet_world: World, sweeper_kubeconfig: Path) -> None:
+    world, one = quiet_world, quiet_world.address(1)
+    overwrite(world, world.store().configmaps, {"metadata": {"name": store.HISTORY}, "data": {one: "[half"}})
+    reserve(world, claim(world, "cache-0", 1), state=State.FREED, freed=world.kube.clock.now() - 7200)
+    sweeper = world.sweeper(sweeper_kubeconfig)
+    sweeper.sweep()
+    assert sweeper.metrics.registry.get_sample_value("ipreserve_quarantined_records") == 1
+    assert world.kube.get(f"{world.store().configmaps}/{store.HISTORY}")["data"][f"{one}.bad"] == "[half"
 
 
 def test_count_releases_the_oldest_and_leaves_the_rest(quiet_world: World, sweeper_kubeconfig: Path) -> None:
