@@ -194,6 +194,9 @@ class Lease:
         if raw is not None and holder and holder != self._identity:
             version = raw["metadata"]["resourceVersion"]
             if version != self._seen[0]:
+                if self._seen[0]:
+                    # Renewed since this replica looked last.
+                    self._follow(spec.get("renewTime"))
                 self._seen = version, began
             if began - self._seen[1] < float(spec.get("leaseDurationSeconds") or LEASE_SECONDS):
                 return False
@@ -214,6 +217,13 @@ class Lease:
         # A margin, so that we stop before another may start.
         self._until = began + LEASE_SECONDS * 0.8
         return True
+
+    def _follow(self, renewed: object) -> None:
+        """Who leads renews by its own clock. A replica that starts after a jump of the server's knows of none."""
+        try:
+            self._kube.clock.follow(datetime.fromisoformat(str(renewed)).timestamp())
+        except ValueError:
+            log.info("the Lease says no time: %s", renewed)
 
     def keep(self) -> bool:
         """Whether nobody else can have led since `acquire`: renewed in time, so that a sweep may take longer than it.

@@ -15,6 +15,7 @@ from ipreserve.kube import JsonObject
 from ipreserve.records import Claim, State, address
 from ipreserve.sweeper import Sweeper
 from ipreserve.tests import calico
+from ipreserve.tests.paper import Paper
 from ipreserve.tests.waiting import eventually
 from ipreserve.tests.world import NAMESPACE, Service, World, insist, overwrite
 
@@ -532,6 +533,21 @@ def test_second_sweeper_waits_for_the_lease_and_takes_it_when_it_is_given_up(
     assert second.lease.acquire()
     assert not first.lease.acquire()
     second.lease.give_up()
+
+
+def test_sweeper_that_starts_after_a_jump_of_the_clock_goes_by_the_leader_s_time() -> None:
+    leading, fresh = Paper(), Paper()
+    fresh.objects, fresh._versions = leading.objects, leading._versions
+    leading.clock.observe(1_000_000)
+    fresh.clock.observe(1_086_400)
+    first, second = sweeping.Lease(leading, NAMESPACE, "first"), sweeping.Lease(fresh, NAMESPACE, "second")
+    assert first.acquire()
+    # Nobody knows how old this is.
+    assert not second.acquire()
+    assert fresh.clock.now() >= 1_086_400
+    assert first.acquire()
+    assert not second.acquire()
+    assert abs(fresh.clock.now() - leading.clock.now()) < 30
 
 
 def test_sweep_that_outlasts_its_lease_goes_on_unless_somebody_else_led_meanwhile(
