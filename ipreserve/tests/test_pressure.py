@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import ipaddress
+import random
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -119,3 +120,16 @@ def test_no_pod_that_waits_lacks_an_address_for_the_sake_of_a_hold(
     acts: Acts, pools: tuple[tuple[str, int], ...], waiting: list[str], most: int, strict: bool
 ) -> None:
     assert lacking(acts, pools, waiting, most=most, strict=strict)[0] == 0
+
+
+def test_nor_does_one_in_clusters_that_have_been_busy_for_long() -> None:
+    # Hypothesis likes short lives, in which nothing becomes scarce.
+    chance = random.Random(5)
+    for _ in range(400):
+        acts = [
+            (chance.choice(["start", "start", "start", "stop", "stop", "give up"]), chance.randrange(100))
+            for _ in range(chance.randint(20, 70))
+        ]
+        pools, waiting = chance.choice(SHAPES), chance.choices(NODES, k=chance.randint(1, 5))
+        most, strict = chance.randint(1, 6), chance.random() < 0.5
+        assert lacking(acts, pools, waiting, most=most, strict=strict)[0] == 0, (acts, pools, waiting, most, strict)
