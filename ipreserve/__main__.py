@@ -42,7 +42,9 @@ def _history(options: settings.Settings, text: str, *, as_json: bool) -> int:
     if not found:
         print(f"{one}: nobody that this service knows of")
     for entry in found:
-        ended = f"{entry.get('end', '?')} {entry['released']}" if "released" in entry else f"now {entry['state']}"
+        ended = (
+            f"{entry.get('end', 'taken over')} {entry['released']}" if "released" in entry else f"now {entry['state']}"
+        )
         print(
             f"{one}  {entry['namespace']}/{entry['pod']} on {entry['node']}  first {entry['first']}  "
             f"freed {entry.get('freed', '-')}  {ended}"

@@ -62,6 +62,7 @@ class Clock:
         self._monotonic = monotonic
         self._offset: float | None = None
         self._jumped: tuple[float, float] | None = None
+        self._since = 0.0
         self._lock = threading.Lock()
         self.on_jump = on_jump
 
@@ -71,7 +72,7 @@ class Clock:
         offset = server - now
         with self._lock:
             if self._offset is None:
-                self._offset = offset
+                self._offset, self._since = offset, now
                 return
             off = offset - self._offset
             if abs(off) < CLOCK_JUMP_SECONDS:
@@ -89,6 +90,19 @@ class Clock:
             elif now - self._jumped[1] >= CLOCK_PATIENCE_SECONDS:
                 log.warning("the API server's clock has been %.0f s off for ten minutes: taken as right", off)
                 self._offset, self._jumped = offset, None
+
+    def follow(self, other: float) -> None:
+        """Another process keeps this time now. Where it is far off, the server's clock jumped before this one started.
+
+        The other has seen what came before, so its time goes on here too, until a jump is believed. A clock that is
+        older than that patience knows better.
+        """
+        now = self._monotonic()
+        with self._lock:
+            if self._offset is None or self._jumped is not None or now - self._since >= CLOCK_PATIENCE_SECONDS:
+                return
+            if abs(other - now - self._offset) >= CLOCK_JUMP_SECONDS:
+                self._offset = other - now
 
     def now(self) -> float:
         """Seconds since 1970, UTC. This machine's own clock before the first answer."""
@@ -402,6 +416,13 @@ class Mirror(Generic[Row]):
 
     def relist(self) -> str:
         """Read all of it now; returns the resourceVersion. Raises ApiError or Unreachable."""
+        return self._read()[1]
+
+    def fresh(self) -> list[Row]:
+        """All that is there now by a list made now, whatever the watch says. Raises ApiError or Unreachable."""
+        return self._read()[0]
+
+    def _read(self) -> tuple[list[Row], str]:
         items, version = self.kube.list(self.path)
         rows: dict[str, Row] = {}
         for one in items:
@@ -410,7 +431,7 @@ class Mirror(Generic[Row]):
         with self._lock:
             self._rows = rows
         self._listed.set()
-        return version
+        return list(rows.values()), version
 
     def _row(self, one: JsonObject) -> Row | None:
         try:

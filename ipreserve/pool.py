@@ -12,7 +12,7 @@ from collections import Counter, defaultdict
 from collections.abc import Collection, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
-from itertools import islice
+from itertools import accumulate, islice
 from typing import NamedTuple
 
 from ipreserve.book import Book, Resting, freed_at, place_of
@@ -447,9 +447,9 @@ def _step(
     now = picture.now
     user = users.get(one)
     if record.state is State.RELEASING:
-        if user is None or record.end in (End.CANCELLED, End.RETURNED):
+        if user is None or record.end in (End.CANCELLED, End.RETURNED) or one not in picture.book.barred:
             return record
-        # A release that was cut short goes on, unless somebody got the address meanwhile.
+        # A release that was cut short goes on, unless somebody got the address before it was opened.
         record = replace(record, state=State.FREED, freed=freed_at(record), end=None)
     if not record.uid and user is not None and (user.namespace, user.name) == (record.namespace, record.pod):
         # Another tool wrote this one, without the pod's uid.
@@ -538,6 +538,25 @@ class _Unclaimed(NamedTuple):
     size: int
 
 
+@dataclass
+class _Need:
+    """What a node lacks beyond the blocks that it uses (`missing`, 0 and less where nothing), and how many blocks more
+    it may have. `first` of its own are empty and may be used before the others. `blocks` is what it takes of those that
+    no pod uses, at most."""
+
+    asker: _Asker
+    missing: int
+    more: int
+    pods: int
+    first: int
+    blocks: int
+
+
+def _blocks(sums: Sequence[int], missing: int, least: int) -> int:
+    """How many blocks make up for it whichever they are; one more than there are where none do."""
+    return max(least, bisect_left(sums, missing) if missing > 0 else 0)
+
+
 class _Asker(NamedTuple):
     """A node, and the pools from which its pods get addresses of one IP version. `name` is how people call both."""
 
@@ -557,8 +576,9 @@ def relieve(
     free in others' blocks, unless borrowing is off. With the limit reached Calico fails without trying to borrow.
 
     1. Each node, with its pods that wait. 2. All nodes together that share the same pools, since what one may borrow
-    another may as well. `waiting` are pods that have no address yet, by node and the pools they name. What is chosen
-    is opened in `barred`.
+    another may as well. 3. Blocks that nobody uses, handed out once over all nodes: whatever each of them claims, what
+    the others need must be left. `waiting` are pods that have no address yet, by node and the pools they name. What is
+    chosen is opened in `barred`.
     """
     victims: dict[Address, None] = {}
     shortage: dict[str, int] = {}
@@ -603,10 +623,22 @@ class _Valve:
         for asker, pods in asking.items():
             self._node(asker, pods)
         everywhere = tuple(one for one in self.pools if not one.by_request)
-        shared = {asker.pools for asker in asking} | {everywhere}
         # From the smallest on: what it gives up is also there for the others.
-        for pools in sorted(shared, key=lambda some: (len(some), [order(one.cidr) for one in some])):
-            self._together(pools, sum(pods for asker, pods in asking.items() if set(asker.pools) <= set(pools)))
+        shared = sorted(
+            {asker.pools for asker in asking} | {everywhere},
+            key=lambda some: (len(some), [order(one.cidr) for one in some]),
+        )
+        if self.ipam.strict:
+            for pools in shared:
+                self._keep_margins(pools, asking)
+        # What one of the two opens may be what the other must reckon with.
+        before = -1
+        while before != len(self.victims):
+            before = len(self.victims)
+            for pools in shared:
+                self._together(pools, sum(pods for asker, pods in asking.items() if set(asker.pools) <= set(pools)))
+            for pools in shared:
+                self._make_sure(pools, asking)
 
     def _asker(self, host: str, named: tuple[Named, ...]) -> _Asker | None:
         """None where no pool is meant: a pod that gets no address whatever happens here, a node that is gone."""
@@ -674,11 +706,175 @@ class _Valve:
         if missing > 0:
             self._take((one for one in self.queue if _in_any(one, spans)), missing, _called(pools))
 
+    def _keep_margins(self, pools: tuple[Range, ...], asking: Mapping[_Asker, int]) -> None:
+        """Without borrowing: where nodes would take from each other the blocks that each counts on, they use their own.
+
+        Before pods wait: the next one may come before the next sweep.
+        """
+        group = [asker for asker in asking if not set(asker.pools).isdisjoint(pools)]
+        wanted = {asker: asking[asker] for asker in group}
+        for asker in group:
+            own = self._own(asker)
+            wanted[asker] += margin(sum(_span(one.cidr).size for one in own)) if own else 0
+        needs, sizes = self._needs(pools, wanted)
+        self._use_own([one for one in needs if one.asker.pools == pools], needs, sizes, pools)
+
+    def _make_sure(self, pools: tuple[Range, ...], asking: Mapping[_Asker, int]) -> None:
+        """Pods that wait get an address whichever blocks Calico chooses; else all holds that could matter end.
+
+        First those in blocks that the nodes have, then those in blocks that no pod uses.
+        """
+        wanted: dict[_Asker, int] = {}
+        for asker, pods in asking.items():
+            if pods and not set(asker.pools).isdisjoint(pools):
+                # By whatever pools they name, pods of a node share what it has.
+                wanted[asker] = sum(
+                    more for other, more in asking.items()
+                    if other.host == asker.host and not set(other.pools).isdisjoint(asker.pools)
+                )  # fmt: skip
+        if not any(asker.pools == pools for asker in wanted):
+            return
+        step = 1
+        while True:
+            needs, sizes = self._needs(pools, wanted)
+            lacking, shared = self._lacking(pools, needs, sizes)
+            if not lacking and not shared:
+                return
+            chosen = len(self.victims)
+            for need, missing in lacking:
+                self._take(self._held_in(self._own(need.asker)), missing, need.asker.name)
+            if shared:
+                self._use_own(needs, needs, sizes, pools)
+            if chosen != len(self.victims):
+                continue
+            # Another block is no help at the limit, unless its size is another too.
+            whole = shared or len({one.block for one in pools}) > 1
+            most = max((-(-need.missing // need.more) for need, _ in lacking if need.more > 0), default=0)
+            if shared:
+                most = max(1, most, *(need.missing for need in needs))
+            place = lacking[0][0].asker.name if lacking else f"nodes of {_called(pools)}"
+            self._take(self._unused(pools, most, step, shared=shared, whole=whole), most * step, place)
+            if chosen == len(self.victims):
+                return
+            # So that many blocks do not take many rounds.
+            step *= 2
+
+    def _needs(self, pools: tuple[Range, ...], wanted: Mapping[_Asker, int]) -> tuple[list[_Need], list[int]]:
+        """For each node, what it needs beyond the blocks it uses. And what the n smallest of the others hold, for each
+        n: of these pools, claimed by nobody, or empty, since Calico takes an empty block from its node."""
+        claims = self.ipam.claims_blocks
+        sizes = [free for one in self.within(pools) if not one.allocated and (free := self.free[one.cidr])]
+        for one in map(self.unclaimed, pools):
+            sizes += one.part.values()
+            sizes += [one.size] * min(one.whole, sum(wanted.values()))
+        sums = [0, *accumulate(sorted(sizes))] if claims else [0]
+        needs: list[_Need] = []
+        for asker, pods in wanted.items():
+            own = self._own(asker)
+            # One that is empty and barred as a whole is of no use, and counts for the limit.
+            used = [one for one in own if one.allocated or not claims or not self.free[one.cidr]]
+            missing = pods - sum(self.free[one.cidr] for one in used)
+            more = max(0, self.ipam.blocks_per_host - len(used)) if claims else 0
+            # It may look in its empty ones before those that it uses.
+            empty = sorted(free for one in own if claims and not one.allocated and (free := self.free[one.cidr]))
+            first = min(len(empty), bisect_left([0, *accumulate(empty)], pods))
+            needs.append(_Need(asker, missing, more, pods, first, _blocks(sums, missing, first)))
+        return needs, sums
+
+    def _lacking(
+        self, pools: tuple[Range, ...], needs: list[_Need], sums: list[int]
+    ) -> tuple[list[tuple[_Need, int]], bool]:  # fmt: skip
+        """Nodes of just these pools that may fail, and by how many addresses; and whether others take them from it."""
+        most = len(sums) - 1
+        ours = [one for one in needs if one.asker.pools == pools]
+        alone = self.ipam.strict or not self.ipam.claims_blocks
+        # Each block that it claims serves a pod, and who cannot come to its limit so borrows, once nothing is left.
+        limited = ours if alone else [one for one in ours if one.more <= most and one.more < one.pods]
+        lacking = [(one, missing) for one in limited if (missing := one.missing - sums[min(one.more, most)]) > 0]
+        if sum(min(one.blocks, one.more) for one in needs) <= most or not self.ipam.claims_blocks:
+            return lacking, False
+        if alone:
+            return lacking, True
+        borrowed = sum(max(0, one.missing) for one in needs)
+        lacking = [
+            (one, missing) for one in limited
+            if (missing := one.missing + borrowed - max(0, one.missing) - sums[min(one.more, most)]) > 0
+        ]  # fmt: skip
+        return lacking, bool(lacking)
+
+    def _use_own(
+        self, which: Iterable[_Need], needs: Iterable[_Need], sums: Sequence[int], pools: tuple[Range, ...]
+    ) -> None:
+        """End holds in the nodes' own blocks until what all of them need of the rest is there."""
+        total, most = sum(min(one.blocks, one.more) for one in needs), len(sums) - 1
+        if total <= most:
+            return
+        by_place: dict[Address, _Need] = {}
+        for need in which:
+            if need.missing > 0:
+                by_place.update(dict.fromkeys(self._held_in(self._own(need.asker)), need))
+        chosen: list[Address] = []
+        for one in self.queue.oldest(by_place):
+            need = by_place[one]
+            if total <= most:
+                break
+            if need.missing > 0:
+                chosen.append(one)
+                need.missing -= 1
+                total -= min(need.blocks, need.more)
+                need.blocks = _blocks(sums, need.missing, need.first)
+                total += min(need.blocks, need.more)
+        if chosen:
+            self._take(chosen, len(chosen), f"nodes of {_called(pools)}")
+
+    def _own(self, asker: _Asker) -> list[Block]:
+        spans = [_span(one.cidr) for one in asker.pools]
+        return [one for one in self.by_host[asker.host] if _in_any(one.cidr, spans)]
+
+    def _held_in(self, blocks: Iterable[Block]) -> list[Address]:
+        """Holds that can end there, oldest first."""
+        useless = self.barred.others
+        found = [one for block in blocks for one in block.free if one in self.queue and one not in useless]
+        return self.queue.oldest(one for one in found if one not in self.victims)
+
+    def _unused(
+        self, pools: tuple[Range, ...], most: int, step: int, *, shared: bool, whole: bool
+    ) -> list[Address]:  # fmt: skip
+        """Holds in so many blocks (`step`) that no pod uses, so that each of these has room for `most`.
+
+        Those that are barred as a whole only if `whole`, and first where nodes share too few (`shared`).
+        """
+        empty = {one.cidr for one in self.within(pools) if not one.allocated}
+        taken = {pool: self.claimed(pool) for pool in pools}
+        emptied = {
+            (pool, _span(one).first >> _bits(self.version) - pool.block)
+            for pool in pools for one in empty if _in_any(one, (_span(pool.cidr),))
+        }  # fmt: skip
+        spans = [(pool, _span(pool.cidr)) for pool in pools]
+        blocks: dict[tuple[Range, int], list[Address]] = defaultdict(list)
+        for one in self.queue:
+            version, number, _ = order(one)
+            pool = next((pool for pool, span in spans if span.holds(version, number)), None)
+            if pool is not None and one not in self.victims and one not in self.barred.others:
+                block = pool, self._place(one, pool)
+                if block in emptied or block[1] not in taken[pool]:
+                    blocks[block].append(one)
+
+        def room(block: tuple[Range, int]) -> int:
+            pool, number = block
+            size = min(_span(pool.cidr).size, 1 << _bits(self.version) - pool.block)
+            return size - self.barred.within(_Span(self.version, number * size, size))
+
+        free = {block: room(block) for block in blocks}
+        small = [one for one in blocks if free[one] < most and (whole or free[one] > 0)]
+        small.sort(key=lambda one: ((free[one] == 0) != shared, free[one]))
+        return [one for block in small[:step] for one in blocks[block][: most - free[block]]]
+
     def _take(
         self, among: Iterable[Address], missing: int, place: str, *, within: Sequence[Block] | None = None
     ) -> None:  # fmt: skip
         """End the first of these, oldest first. `within` are the blocks in which they can be, where that is known."""
-        self.shortage[place] = missing
+        self.shortage[place] = max(missing, self.shortage.get(place, 0))
         useless = self.barred.others
         chosen = list(islice((one for one in among if one not in self.victims and one not in useless), missing))
         if chosen:
@@ -739,9 +935,25 @@ def spared(before: Ipam | None, now: Ipam | None, held: Container[Address]) -> f
     return frozenset(found)
 
 
+def _by_itself(ipam: Ipam) -> list[Range]:
+    return [one for one in ipam.pools if not one.disabled and not one.by_request]
+
+
 def advise(ipam: Ipam, *, cooldown: float | None, pods_per_node: int, rules: Rules) -> list[str]:
     """What an operator should change, in sentences; empty when all fits."""
     found: list[str] = []
+    for version, nodes in sorted({(_span(one.cidr).version, one.nodes or ALL) for one in _by_itself(ipam)}):
+        # What Calico may choose from for such a node.
+        pools = [
+            one for one in _by_itself(ipam)
+            if _span(one.cidr).version == version and (one.nodes or ALL) in (nodes, ALL)
+        ]  # fmt: skip
+        size = sum(_span(one.cidr).size for one in pools)
+        if size < pods_per_node + rules.max_count:
+            found.append(
+                f"{_called(pools)}: {size} addresses in all, and one node may need {pods_per_node} for pods and "
+                f"{rules.max_count} for holds. Add a pool or enlarge these, or lower max-count."
+            )
     for pool in ipam.pools:
         if pool.disabled:
             continue

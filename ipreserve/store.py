@@ -23,7 +23,7 @@ import orjson
 from ipreserve import errors, layout, records
 from ipreserve.kube import METADATA, METADATA_LIST, CalicoApi, JsonObject, Kube
 from ipreserve.metrics import WebhookMetrics
-from ipreserve.records import Address, Claim, Ledger, Record, State
+from ipreserve.records import Address, Claim, End, Ledger, Record, State
 
 log = logging.getLogger("ipreserve.store")
 
@@ -35,6 +35,9 @@ PART = "ipreserve.berth.io/part"
 SHARDS = "ipreserve.berth.io/shards"
 HISTORY_PER_ADDRESS = 5
 HISTORY_BYTES = 600_000
+HISTORY_ATTEMPTS = 5
+# For each request for the history of a claim: somebody's deletion waits, and does not wait for long.
+HISTORY_SECONDS = 1.0
 # Known state older than this is read again before it may answer "nothing to write". Well below cancel-after.
 FRESH_SECONDS = 10.0
 REMEMBERED_SECONDS = 20.0
@@ -296,12 +299,20 @@ class Store:
             except errors.NotFound:
                 self.kube.request("POST", collection, manifest, query=dry_run)
 
-    def add_history(self, index: int, ended: Mapping[Address, Record], *, at: float) -> None:
-        """Remember ended holds: the last few of each address, and not more than fits. Raises ApiError."""
+    def add_history(
+        self, index: int, ended: Mapping[Address, Record], *, at: float, timeout: float = 10.0
+    ) -> int:  # fmt: skip
+        """Remember ended holds: the last few of each address, and not more than fits.
+
+        Returns how many texts are in it that nobody could read. `timeout` is for each request. Raises ApiError,
+        Unreachable.
+        """
         path, name = self.configmaps, shard_name(index, HISTORY)
-        for attempt in range(5):
+        attempt = 0
+        while True:
+            attempt += 1
             try:
-                raw: JsonObject | None = self.kube.get(f"{path}/{name}")
+                raw: JsonObject | None = self.kube.get(f"{path}/{name}", timeout=timeout)
             except errors.NotFound:
                 raw = None
             data = dict((raw or {}).get("data") or {})
@@ -318,10 +329,10 @@ class Store:
                 data[records.key(one)] = _text(kept_entries)
             _trim(data)
             try:
-                self._put(path, raw, self._manifest(raw, name, "history") | self._data(raw, data))
-                return
+                self._put(path, raw, self._manifest(raw, name, "history") | self._data(raw, data), timeout=timeout)
+                return sum(1 for one in data if one.endswith(records.BAD))
             except errors.Conflict:
-                if attempt == 4:
+                if attempt == HISTORY_ATTEMPTS:
                     raise
 
     def history(self, one: Address) -> list[JsonObject]:
@@ -599,6 +610,7 @@ class Writer:
         ledger, ledger_at = recorded
         after = with_claims(ledger.ledger, claims)
         if after is not None:
+            self._remember(replaced(ledger.ledger, after), timeout=min(left, HISTORY_SECONDS))
             fresh = self._store.write_kept(ledger, after, timeout=timeout)
             self._keep(since, kept=fresh, at=now)
             self.on_kept(fresh)
@@ -610,6 +622,15 @@ class Writer:
             self.forget()
             return False
         return since == self._forgotten
+
+    def _remember(self, ended: Mapping[Address, Record], *, timeout: float) -> None:
+        """Before their records are written over. An address is barred without a history too."""
+        if not ended:
+            return
+        try:
+            self._store.add_history(self.index, ended, at=self._store.kube.clock.now(), timeout=timeout)
+        except errors.IpreserveError as error:
+            log.error("history of %s is lost: %s", sorted(ended)[:SHOWN], error)
 
     def _give_up(self, batch: list[_Waiting], claims: Sized, error: Exception) -> None:
         log.error("shard %d: %d addresses could not be recorded: %s", self.index, len(claims), error)
@@ -640,6 +661,17 @@ def with_claims(ledger: Ledger, claims: Iterable[Claim]) -> Ledger | None:
     if after == ledger.records:
         return None
     return replace(ledger, records=after)
+
+
+def replaced(before: Ledger, after: Ledger) -> dict[Address, Record]:
+    """Records of owners that another pod's claim takes the place of, as they go into the history."""
+    found: dict[Address, Record] = {}
+    for one, record in before.records.items():
+        now = after.records.get(one)
+        if now is not None and now is not record and record.uid and now.uid != record.uid:
+            again = (now.namespace, now.pod) == (record.namespace, record.pod)
+            found[one] = replace(record, end=record.end or (End.RETURNED if again else None))
+    return found
 
 
 class Reserver:

@@ -194,6 +194,9 @@ class Lease:
         if raw is not None and holder and holder != self._identity:
             version = raw["metadata"]["resourceVersion"]
             if version != self._seen[0]:
+                if self._seen[0]:
+                    # Renewed since this replica looked last.
+                    self._follow(spec.get("renewTime"))
                 self._seen = version, began
             if began - self._seen[1] < float(spec.get("leaseDurationSeconds") or LEASE_SECONDS):
                 return False
@@ -214,6 +217,13 @@ class Lease:
         # A margin, so that we stop before another may start.
         self._until = began + LEASE_SECONDS * 0.8
         return True
+
+    def _follow(self, renewed: object) -> None:
+        """Who leads renews by its own clock. A replica that starts after a jump of the server's knows of none."""
+        try:
+            self._kube.clock.follow(datetime.fromisoformat(str(renewed)).timestamp())
+        except ValueError:
+            log.info("the Lease says no time: %s", renewed)
 
     def keep(self) -> bool:
         """Whether nobody else can have led since `acquire`: renewed in time, so that a sweep may take longer than it.
@@ -279,6 +289,8 @@ class Sweeper:
         self._unrecorded: frozenset[Address] = frozenset()
         # Keys of ledgers that are no address's: told once.
         self._strange: frozenset[tuple[int, str]] = frozenset()
+        # Of each history: how many texts in it nobody could read, when it was written last.
+        self._bad_history: dict[int, int] = {}
         self._book = Book()
         # When the book was last brought up to date: it has to be made anew when the time goes back.
         self._followed = 0.0
@@ -393,10 +405,11 @@ class Sweeper:
         ipam = self._ipam(pods, found.barred.values())
         taken = self._picture(found, pods, ipam)
         plan = pool.decide(taken, rules)
-        if plan.ended and (ipam is None or self.pods.error is not None):
-            # Without Calico's word, only a fresh list of pods says that nobody has the address.
-            self.pods.relist()
-            pods = self.pods.rows()
+        cancelled = any(end is End.CANCELLED for one in plan.ended if (end := self._end_of(one, plan, found)))
+        if cancelled or (plan.ended and (ipam is None or self.pods.error is not None)):
+            # Without Calico's word, only a fresh list of pods says that nobody has the address. And that a pod lives on
+            # is no news: a watch that died without a word shows the same, and its pod may be going.
+            pods = self.pods.fresh()
             taken = self._picture(found, pods, ipam)
             plan = pool.decide(taken, rules)
         self._unrecorded = plan.unrecorded
@@ -410,6 +423,10 @@ class Sweeper:
         self._write(found, plan, changes)
         self._observe(found, plan, rules, pods, changes, taken.now)
         return plan
+
+    @staticmethod
+    def _end_of(one: Address, plan: pool.Plan, found: _Found) -> End | None:
+        return (plan.records.get(one) or found.book.records[one]).end
 
     def _read(self) -> _Found:
         kept = self.store.all_kept()
@@ -655,11 +672,8 @@ class Sweeper:
         if not sure:
             return
         self._bar(index, (), shards, drop=frozenset(sure))
-        at = self.kube.clock.now()
-        try:
-            self.store.add_history(index, sure, at=at)
-        except errors.IpreserveError as error:
-            log.warning("history of %d addresses is lost: %s", len(sure), error)
+        # Where this fails the records stay, open and in releasing, and the next sweep goes on from there.
+        self._bad_history[index] = self.store.add_history(index, sure, at=self.kube.clock.now())
         for attempt in range(ATTEMPTS):
             rest = dict(kept.ledger.records)
             again = {one for one in sure if rest.get(one) != sure[one]}
@@ -698,7 +712,8 @@ class Sweeper:
         self.metrics.limit.set(rules.max_count)
         self.metrics.oldest.set(now - min(freed, default=now))
         ledgers = [shard.ledger for shard in found.kept.values()]
-        self.metrics.quarantined.set(sum(len(one.bad) + len(one.broken) for one in ledgers))
+        bad = sum(len(one.bad) + len(one.broken) for one in ledgers)
+        self.metrics.quarantined.set(bad + sum(self._bad_history.values()))
         self.metrics.foreign.set(sum(len(one.ranges) for one in found.barred.values()))
         self.metrics.shortage.clear()
         for place, missing in plan.shortage.items():

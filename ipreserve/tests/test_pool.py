@@ -356,6 +356,49 @@ def test_what_each_of_two_nodes_could_borrow_is_not_counted_twice() -> None:
     assert set(plan.ended) == {A, B}
 
 
+def full(cidr: str, host: str, *free: int) -> Block:
+    """A block of 4 whose addresses are taken but for these."""
+    first = int(cidr.partition("/")[0].rpartition(".")[2])
+    at = [Address(f"10.0.0.{first + n}") for n in range(4)]
+    return Block(
+        cidr=cidr, host=host, allocated=frozenset(one for n, one in enumerate(at) if n not in free),
+        queue=tuple(at[n] for n in free),
+    )  # fmt: skip
+
+
+def test_last_block_is_not_promised_to_two_nodes() -> None:
+    blocks = (full("10.0.0.0/30", "n1", 1), full("10.0.0.4/30", "n2", 1))
+    ipam = Ipam(blocks=blocks, pools=(Range(cidr="10.0.0.0/28", block=30),), strict=True)
+    known = {Address("10.0.0.1"): record(at=950.0), Address("10.0.0.5"): record(at=940.0)}
+    # Two blocks are left, one for each.
+    assert ends(known, pod("new", node="n1"), ipam=ipam) == {}
+    third = replace(ipam, blocks=(*blocks, full("10.0.0.8/30", "n3", 0, 1, 2)))
+    # One is left, and each may claim it before the other does: also before anybody waits.
+    assert ends(known, ipam=third) == {Address("10.0.0.5"): End.PRESSURE}
+    both = (pod("new-1", node="n1"), pod("new-2", node="n2"))
+    assert set(ends(known, *both, ipam=third)) == set(known)
+    # None is left: each needs what it holds itself.
+    taken = replace(ipam, pools=(Range(cidr="10.0.0.0/29", block=30),))
+    assert set(ends(known, *both, ipam=taken)) == set(known)
+
+
+def test_block_that_another_node_has_empty_and_wholly_held_is_opened_for_a_pod_that_has_nowhere_else_to_go() -> None:
+    # Calico takes an empty block from its node, once something of it is free.
+    blocks = [full("10.0.0.0/30", "n1"), full("10.0.0.4/30", "n2", 0, 1, 2, 3)]
+    blocks += [full("10.0.0.8/30", "n3", 0, 1, 2), full("10.0.0.12/30", "n3", 0, 1, 2)]
+    ipam = Ipam(blocks=tuple(blocks), pools=(Range(cidr="10.0.0.0/28", block=30),), strict=True)
+    known = {Address(f"10.0.0.{n}"): record(at=950.0 - n) for n in (4, 5, 6, 7)}
+    # The oldest of them, and as many as pods wait.
+    ended = ends(known, pod("new-1", node="n1"), pod("new-2", node="n1"), ipam=ipam)
+    assert {Address("10.0.0.7"), Address("10.0.0.6")} <= set(ended)
+
+
+def test_doomed_pod_on_a_node_at_its_limit_ends_no_holds_that_are_of_no_use_to_it() -> None:
+    ipam = Ipam(blocks=(full("10.0.0.0/30", "n1"),), pools=(Range(cidr="10.0.0.0/16", block=30),), blocks_per_host=1)
+    known = {Address(f"10.0.1.{n}"): record(at=950.0 - n) for n in range(8)}
+    assert ends(known, pod("new", node="n1"), ipam=ipam) == {}
+
+
 def test_address_that_calico_passed_over_for_a_later_one_counts_as_a_prevented_swap() -> None:
     before, after = Ipam(blocks=(block((1, 2, 3)),)), Ipam(blocks=(block((1, 3)),))
     assert pool.spared(before, after, [A, C]) == {A}
@@ -370,6 +413,36 @@ def test_advice_names_the_block_limit_that_pods_and_holds_do_not_fit() -> None:
         rules=replace(RULES, max_count=300),
     )  # fmt: skip
     assert [one.partition(":")[0] for one in fits] == ["ipCooldownSeconds"]
+
+
+def test_advice_names_pools_that_are_too_small_for_one_node_s_pods_and_holds() -> None:
+    rules = replace(RULES, max_count=132)
+
+    def said(*pools: Range) -> list[str]:
+        found = pool.advise(Ipam(blocks=(), pools=pools), cooldown=30.0, pods_per_node=110, rules=rules)
+        return [one for one in found if "in all" in one]
+
+    small, large = Range(cidr="10.0.0.0/28", block=28), Range(cidr="10.1.0.0/16", block=26)
+    assert said(small) == [
+        "pools 10.0.0.0/28: 16 addresses in all, and one node may need 110 for pods and 132 for holds. "
+        "Add a pool or enlarge these, or lower max-count."
+    ]
+    # What is small beside a large one does no harm, unless it is all that a node has.
+    assert said(small, large) == []
+    assert len(said(small, replace(large, nodes="rack == 'a'"))) == 1
+    assert len(said(small, replace(large, disabled=True))) == 1
+    assert len(said(small, replace(large, by_request=True))) == 1
+    assert len(said(Range(cidr="fd00::/124", block=124), large)) == 1
+
+
+def test_release_that_was_cut_short_after_the_address_was_opened_goes_on_though_somebody_has_it() -> None:
+    # Whose it is now got it after the hold, so that it is no swap.
+    going = {A: record(State.RELEASING, end=End.EXPIRED)}
+    now_its = pod("web-0", A, uid="other", created=999.0)
+    opened = replace(picture(going, now_its), book=Book.of(going, (), at=1000.0))
+    plan = decide(opened, RULES)
+    assert (plan.ended, plan.protect, plan.swaps) == ((A,), frozenset(), ())
+    assert decide(picture(going, now_its), RULES).ended == ()
 
 
 @pytest.mark.parametrize(

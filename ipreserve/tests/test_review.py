@@ -158,6 +158,28 @@ def test_jump_that_goes_back_changes_nothing() -> None:
     assert clock.now() == 1_001_000
 
 
+def test_clock_that_starts_after_a_jump_goes_by_that_of_a_process_that_saw_it() -> None:
+    monotonic = Monotonic()
+    jumps: list[float] = []
+    clock = kube.Clock(monotonic=monotonic, on_jump=jumps.append)
+    clock.follow(5.0)
+    clock.observe(1_086_400)
+    # What is not far off is none.
+    clock.follow(1_086_390)
+    assert clock.now() == 1_086_400
+    clock.follow(1_000_000)
+    assert clock.now() == 1_000_000
+    # The server goes on saying otherwise, and is believed ten minutes later.
+    clock.observe(1_086_400)
+    assert (clock.now(), jumps) == (1_000_000, [86_400])
+    monotonic.now = 600.0
+    clock.observe(1_087_000)
+    assert clock.now() == 1_087_000
+    # By then it knows better than others.
+    clock.follow(1_000_600)
+    assert clock.now() == 1_087_000
+
+
 # --- settings -------------------------------------------------------------------------------------------------------
 
 

@@ -9,12 +9,13 @@ from typing import Any
 
 import pytest
 
-from ipreserve import errors, install, records, settings, store
+from ipreserve import errors, install, layout, records, settings, store
 from ipreserve import sweeper as sweeping
 from ipreserve.kube import JsonObject
 from ipreserve.records import Claim, State, address
 from ipreserve.sweeper import Sweeper
 from ipreserve.tests import calico
+from ipreserve.tests.paper import Paper
 from ipreserve.tests.waiting import eventually
 from ipreserve.tests.world import NAMESPACE, Service, World, insist, overwrite
 
@@ -92,6 +93,51 @@ def test_refused_eviction_is_cancelled_and_its_pod_keeps_running(world: World, s
     assert world.kube.get(world.pods("cache-0"))["metadata"].get("deletionTimestamp") is None
 
 
+def test_claim_is_not_cancelled_by_what_a_watch_shows_that_died_without_a_word(
+    quiet_world: World, sweeper_kubeconfig: Path
+) -> None:
+    world = quiet_world
+    pod = world.pod("cache-0", world.address(1), node="n1")
+    sweeper = world.sweeper(sweeper_kubeconfig, cancel_after=60.0)
+    eventually(lambda: sees(sweeper, pod), "the pod is seen")
+    sweeper.pods.stop()
+    world.delete("cache-0")
+    reserve(world, claim(world, "cache-0", 1, uid=pod["metadata"]["uid"], at=world.kube.clock.now() - 90))
+    assert sees(sweeper, pod, deleting=False)
+    assert sweeper.sweep().ended == ()
+    assert world.records()[address(world.address(1))].state is State.TERMINATING
+    assert world.barred() == {address(world.address(1))}
+
+
+def test_record_is_dropped_only_after_its_history_is_written(
+    quiet_world: World, sweeper_kubeconfig: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world, one = quiet_world, address(quiet_world.address(1))
+    reserve(world, claim(world, "cache-0", 1), state=State.FREED, freed=world.kube.clock.now() - 7200)
+    sweeper = world.sweeper(sweeper_kubeconfig)
+    request = sweeper.kube.request
+
+    def refused(method: str, path: str, *arguments: Any, **more: Any) -> JsonObject:
+        body = arguments[0] if arguments else {}
+        if method in ("POST", "PUT") and str(((body or {}).get("metadata") or {}).get("name")).startswith(
+            store.HISTORY
+        ):
+            raise errors.ApiError("no history today", 500)
+        return request(method, path, *arguments, **more)
+
+    with monkeypatch.context() as meanwhile:
+        meanwhile.setattr(sweeper.kube, "request", refused)
+        sweeper.sweep()
+        sweeper.sweep()
+    # Nobody has to wait for an address because of that.
+    assert world.barred() == frozenset()
+    assert world.records()[one].state is State.RELEASING
+    assert sweeper.metrics.registry.get_sample_value("ipreserve_sweep_item_errors_total") == 2
+    sweeper.sweep()
+    assert world.records() == {}
+    assert [entry["end"] for entry in world.store().history(one)] == ["expired"]
+
+
 def test_record_without_protection_is_barred_again(quiet_world: World, sweeper_kubeconfig: Path) -> None:
     world = quiet_world
     reserve(world, claim(world, "cache-0", 1))
@@ -165,6 +211,16 @@ def test_corrupt_records_are_kept_for_people_and_the_address_stays_barred(
     assert sweeper.metrics.registry.get_sample_value("ipreserve_quarantined_records") == 2
     assert caplog.text.count("1 keys of ledgers are no address and are left as they are") == 1
     assert caplog.text.count(f"ledger 0: unreadable records of ['{key}'], kept as .bad") == 1
+
+
+def test_history_that_nobody_can_read_is_counted_for_the_alert(quiet_world: World, sweeper_kubeconfig: Path) -> None:
+    world, one = quiet_world, quiet_world.address(1)
+    overwrite(world, world.store().configmaps, {"metadata": {"name": store.HISTORY}, "data": {one: "[half"}})
+    reserve(world, claim(world, "cache-0", 1), state=State.FREED, freed=world.kube.clock.now() - 7200)
+    sweeper = world.sweeper(sweeper_kubeconfig)
+    sweeper.sweep()
+    assert sweeper.metrics.registry.get_sample_value("ipreserve_quarantined_records") == 1
+    assert world.kube.get(f"{world.store().configmaps}/{store.HISTORY}")["data"][f"{one}.bad"] == "[half"
 
 
 def test_count_releases_the_oldest_and_leaves_the_rest(quiet_world: World, sweeper_kubeconfig: Path) -> None:
@@ -441,18 +497,30 @@ def test_one_bad_shard_does_not_keep_the_others_from_being_swept(
     quiet_world: World, sweeper_kubeconfig: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     world = quiet_world
-    reserve(world, claim(world, "cache-0", 1), claim(world, "cache-1", 200))
+    now = world.kube.clock.now()
+    reserve(world, *(claim(world, f"cache-{n}", n) for n in (1, 200)), state=State.FREED, freed=now)
     monkeypatch.setattr("ipreserve.layout.SHARD_SIZE", 1)
+    bad, good = address(world.address(1)), address(world.address(200))
+    at_fault = layout.shard_of(bad, layout.FIRST_SPLIT)
+    assert at_fault != layout.shard_of(good, layout.FIRST_SPLIT)
     sweeper = world.sweeper(sweeper_kubeconfig)
-    tried: list[object] = []
-
-    def failing(*arguments: object) -> None:
-        tried.append(arguments[2])
-        raise RuntimeError("of the test")
-
-    monkeypatch.setattr(sweeper, "_write_shard", failing)
     sweeper.sweep()
-    assert len(tried) > 1
+    sweeper.sweep()
+    for path in world.store().reservation_paths():
+        world.kube.request("DELETE", path)
+    write = sweeper._write_shard
+
+    def failing(found: Any, after: Any, index: int, mine: Any) -> None:
+        if index == at_fault:
+            raise RuntimeError("of the test")
+        write(found, after, index, mine)
+
+    with monkeypatch.context() as meanwhile:
+        meanwhile.setattr(sweeper, "_write_shard", failing)
+        sweeper.sweep()
+    assert world.barred() == {good}
+    sweeper.sweep()
+    assert world.barred() == set(world.records()) == {bad, good}
 
 
 def test_second_sweeper_waits_for_the_lease_and_takes_it_when_it_is_given_up(
@@ -465,6 +533,21 @@ def test_second_sweeper_waits_for_the_lease_and_takes_it_when_it_is_given_up(
     assert second.lease.acquire()
     assert not first.lease.acquire()
     second.lease.give_up()
+
+
+def test_sweeper_that_starts_after_a_jump_of_the_clock_goes_by_the_leader_s_time() -> None:
+    leading, fresh = Paper(), Paper()
+    fresh.objects, fresh._versions = leading.objects, leading._versions
+    leading.clock.observe(1_000_000)
+    fresh.clock.observe(1_086_400)
+    first, second = sweeping.Lease(leading, NAMESPACE, "first"), sweeping.Lease(fresh, NAMESPACE, "second")
+    assert first.acquire()
+    # Nobody knows how old this is.
+    assert not second.acquire()
+    assert fresh.clock.now() >= 1_086_400
+    assert first.acquire()
+    assert not second.acquire()
+    assert abs(fresh.clock.now() - leading.clock.now()) < 30
 
 
 def test_sweep_that_outlasts_its_lease_goes_on_unless_somebody_else_led_meanwhile(

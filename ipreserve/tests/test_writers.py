@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 import pytest
@@ -9,7 +10,7 @@ import pytest
 from ipreserve import errors, records, store
 from ipreserve.kube import CalicoApi
 from ipreserve.metrics import WebhookMetrics
-from ipreserve.records import Address, Claim, Ledger
+from ipreserve.records import Address, Claim, Ledger, State
 from ipreserve.tests.paper import CALICO, Paper
 
 A, B = Address("10.0.0.1"), Address("10.0.0.2")
@@ -60,6 +61,46 @@ def test_what_others_keep_in_a_ledger_or_its_history_stays_there_through_every_w
     assert case.paper.objects[history]["binaryData"] == mine
 
 
+def test_owner_whose_record_another_pod_s_claim_takes_the_place_of_stays_in_the_history() -> None:
+    case = Case()
+    case.reserve(A)
+    path = f"/api/v1/namespaces/ip-reserve/configmaps/{store.HISTORY}"
+
+    def freed() -> None:
+        kept = case.store.read_kept(0)
+        rests = {one: replace(record, state=State.FREED, freed=2.0) for one, record in kept.ledger.records.items()}
+        case.store.write_kept(kept, replace(kept.ledger, records=rests))
+        case.reserver.forget()
+
+    freed()
+    case.claim(replace(claim(A), uid="next", at=3.0))
+    freed()
+    case.claim(replace(claim(A), uid="other", pod="web-0", at=4.0))
+    entries = json.loads(case.paper.objects[path]["data"][A])
+    assert [(one["uid"], one["pod"], one.get("end")) for one in entries] == [
+        (f"uid-{A}", "cache-0", "returned"), ("next", "cache-0", None)
+    ]  # fmt: skip
+    # Who is claimed again is not replaced.
+    case.claim(replace(claim(A), uid="other", pod="web-0", at=60.0))
+    assert json.loads(case.paper.objects[path]["data"][A]) == entries
+
+
+def test_claim_is_written_though_the_history_of_who_was_there_before_cannot_be(
+    caplog: pytest.LogCaptureFixture
+) -> None:  # fmt: skip
+    case = Case()
+    case.reserve(A)
+
+    def full(method: str, path: str) -> None:
+        if store.HISTORY in path:
+            raise errors.ApiError("full", 422)
+
+    case.paper.before = full
+    case.claim(replace(claim(A), uid="next", at=3.0))
+    assert case.store.read_kept(0).ledger.records[A].uid == "next"
+    assert f"history of ['{A}'] is lost: full" in caplog.text
+
+
 class Hurried:
     """A clock by which each pause takes longer than anybody waits."""
 
@@ -98,7 +139,7 @@ def test_history_that_nobody_can_read_is_kept_for_people_and_told(
     case.paper.objects[path]["data"][A] = "[half"
     # Full: the oldest go, and never what waits for a person.
     monkeypatch.setattr(store, "HISTORY_BYTES", 1)
-    case.store.add_history(0, ended, at=3.0)
+    assert case.store.add_history(0, ended, at=3.0) == 1
     assert case.paper.objects[path]["data"] == {f"{A}.bad": "[half"}
     assert f"history {store.HISTORY}: what stood for {A} is unreadable, kept as {A}.bad" in caplog.text
 
@@ -112,7 +153,10 @@ class Case:
         self.reserver = store.Reserver(self.store, gather=0.0, metrics=self.metrics)
 
     def reserve(self, one: Address) -> None:
-        for future in self.reserver.reserve([claim(one)], seconds=5.0):
+        self.claim(claim(one))
+
+    def claim(self, one: Claim) -> None:
+        for future in self.reserver.reserve([one], seconds=5.0):
             future.result(10)
 
     def switch(self, to: CalicoApi, *, at: tuple[str, str]) -> None:
