@@ -35,6 +35,10 @@ MOST_EXPANDED = 4096
 REMEMBERED = 1 << 18
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)?")
 _UNITS = {"ms": 0.001, "s": 1.0, None: 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+# No client keeps an address for longer, and a number that is no number (infinity) could not be read again.
+LONGEST_DAYS = 30
+# Of a text that is quoted.
+SHOWN_TEXT = 40
 
 
 class BadRecord(ValueError):
@@ -168,11 +172,14 @@ def address_of_key(text: str) -> Address | None:
 
 
 def parse_duration(text: str) -> float:
-    """Seconds in `90`, `90s`, `30m`, `2h`, `1d`. Raises ValueError, which quotes the text."""
-    found = _DURATION.fullmatch(text.strip())
+    """Seconds in `90`, `90s`, `30m`, `2h`, `1d`; 30 days at most. Raises ValueError, which quotes the text."""
+    found, shown = _DURATION.fullmatch(text.strip()), repr(text[:SHOWN_TEXT])
     if found is None:
-        raise ValueError(f"{text!r} is not a duration such as 90s, 30m or 2h")
-    return float(found[1]) * _UNITS[found[2]]
+        raise ValueError(f"{shown} is not a duration such as 90s, 30m or 2h")
+    seconds = float(found[1]) * _UNITS[found[2]]
+    if seconds > LONGEST_DAYS * _UNITS["d"]:
+        raise ValueError(f"{shown} is longer than {LONGEST_DAYS} days. Set {LONGEST_DAYS}d or less")
+    return seconds
 
 
 def expand(cidrs: Iterable[str]) -> tuple[frozenset[Address], tuple[str, ...], tuple[str, ...]]:

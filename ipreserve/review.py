@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -23,6 +24,11 @@ POOLS = "cni.projectcalico.org/ipv{}pools"
 POLICY_NAMES = ("hold", "on-scale-down", "on-owner-delete")
 SUPPORTED = "admission.k8s.io/v1"
 OPERATORS = ("In", "NotIn", "Exists", "DoesNotExist")
+# Kubernetes' rules for labels: a selector that breaks them is refused by the API server.
+_LABEL = r"[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?"
+_PREFIX = r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*"
+LABEL_NAME = re.compile(rf"((?=[^/]{{1,253}}/){_PREFIX}/)?{_LABEL}")
+LABEL_VALUE = re.compile(rf"({_LABEL})?")
 
 
 class BadReview(ValueError):
@@ -70,8 +76,11 @@ def selector(content: object) -> Selector:
     if not isinstance(content, dict) or set(content) - {"matchLabels", "matchExpressions"}:
         raise ValueError("a label selector is an object with matchLabels and matchExpressions")
     labels = content.get("matchLabels", {})
-    if not isinstance(labels, dict) or not all(isinstance(v, str) for v in labels.values()):
+    if not isinstance(labels, dict):
         raise ValueError("matchLabels: an object of texts is needed")
+    for name, value in labels.items():
+        _check_name("matchLabels", name)
+        _check_value(f"matchLabels[{name!r}]", value)
     terms: list[tuple[str, str, tuple[str, ...]]] = []
     expressions = content.get("matchExpressions", [])
     if not isinstance(expressions, list):
@@ -80,13 +89,32 @@ def selector(content: object) -> Selector:
         place = f"matchExpressions[{number}]"
         if not isinstance(one, dict) or not isinstance(one.get("key"), str):
             raise ValueError(f"{place}.key: a text is needed")
+        _check_name(f"{place}.key", one["key"])
         operator, values = one.get("operator"), one.get("values", [])
         if operator not in OPERATORS:
             raise ValueError(f"{place}.operator: {operator!r} is none of {', '.join(OPERATORS)}")
         if not isinstance(values, list) or bool(values) != (operator in ("In", "NotIn")):
             raise ValueError(f"{place}.values: needed with In and NotIn, and only there")
-        terms.append((one["key"], operator, tuple(map(str, values))))
+        for value in values:
+            _check_value(f"{place}.values", value)
+        terms.append((one["key"], operator, tuple(values)))
     return Selector(labels, tuple(terms))
+
+
+def _check_name(place: str, name: str) -> None:
+    if LABEL_NAME.fullmatch(name) is None:
+        raise ValueError(
+            f"{place}: {name[:80]!r} is no name of a label: up to 63 letters, digits, '-', '_' and '.', a letter or "
+            f"digit first and last, after a domain and '/' if there is one"
+        )
+
+
+def _check_value(place: str, value: object) -> None:
+    if not isinstance(value, str) or LABEL_VALUE.fullmatch(value) is None:
+        raise ValueError(
+            f"{place}: {str(value)[:80]!r} is no value of a label: a text of up to 63 letters, digits, '-', '_' and "
+            f"'.', a letter or digit first and last"
+        )
 
 
 STATEFUL_PODS = Selector(expressions=((POD_NAME_LABEL, "Exists", ()),))

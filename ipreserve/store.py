@@ -75,9 +75,11 @@ class Kept:
 
     @property
     def shards(self) -> int:
-        """1 when nobody said so, or said something else than a number."""
-        said = ((self.raw or {}).get("metadata", {}).get("annotations") or {}).get(SHARDS, "1")
-        return max(1, int(said)) if str(said).isdecimal() else 1
+        """1 when nobody said so, or said something that this service never would."""
+        said = str(((self.raw or {}).get("metadata", {}).get("annotations") or {}).get(SHARDS, "1"))
+        # Python refuses to read very long numbers.
+        found = int(said) if said.isdecimal() and len(said) < 10 else 1
+        return found if layout.is_count(found) else 1
 
     @cached_property
     def size(self) -> int:
