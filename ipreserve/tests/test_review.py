@@ -59,7 +59,10 @@ def test_all_terms_of_a_selector_must_match_as_everywhere_in_kubernetes() -> Non
         ({"matchLabels": {"a" * 64: "x"}}, "is no name of a label"),
         ({"matchLabels": {"a": "x" * 64}}, "is no value of a label"),
         ({"matchExpressions": [{"key": "-a", "operator": "Exists"}]}, "matchExpressions[0].key: '-a' is no name"),
-        ({"matchExpressions": [{"key": "a", "operator": "In", "values": [1]}]}, "matchExpressions[0].values: '1' is no"),
+        (
+            {"matchExpressions": [{"key": "a", "operator": "In", "values": [1]}]},
+            "matchExpressions[0].values: '1' is no",
+        ),
     ],
 )
 def test_wrong_selector_is_refused_with_its_field(content: object, says: str) -> None:
@@ -138,7 +141,7 @@ def test_hold_of_more_than_thirty_days_is_no_duration(text: str) -> None:
     assert len(str(caught.value)) < 120
     kept = settings.reload({"hold": text}, Live(hold=60.0))
     assert (kept.live.hold, len(kept.problems)) == (60.0, 1)
-    with pytest.raises(errors.Misconfigured, match="--short-hold: .* is longer than 30 days"):
+    with pytest.raises(errors.Misconfigured, match=r"--short-hold: .* is longer than 30 days"):
         settings.from_arguments({"short_hold": text}, {})
     record = replace(records.unknown(at=0.0), policy={"hold": text})
     picture = pool.Picture(now=0.0, book=Book.of({}, ()), pods=(), ipam=None)
