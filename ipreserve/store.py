@@ -666,6 +666,10 @@ class Reserver:
             found.append(future)
         return found
 
+    def knows(self, claims: Iterable[Claim]) -> bool:
+        """Whether all of them were written a short time ago."""
+        return all(map(self._knows, claims))
+
     def failing_seconds(self, claims: Iterable[Claim]) -> float:
         """For how long the shards of those claims that are not written could not be; other shards do not count."""
         indexes = {layout.shard_of(claim.address, self.shards) for claim in claims if not self._knows(claim)}
