@@ -30,7 +30,10 @@ class Paper(kube.Kube):
         self.before(method, path)
         if method == "GET":
             if path not in self.objects:
-                raise errors.NotFound(path, 404)
+                items = [one for name, one in self.objects.items() if name.rpartition("/")[0] == path]
+                if not items:
+                    raise errors.NotFound(path, 404)
+                return {"metadata": {}, "items": copy.deepcopy(items)}
             return copy.deepcopy(self.objects[path])
         assert isinstance(body, dict)
         dry_run = bool((more.get("query") or {}).get("dryRun"))

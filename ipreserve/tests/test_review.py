@@ -78,7 +78,7 @@ written = st.builds(
     Record, namespace=names, pod=names, node=names, uid=names, owner=names, via=names, state=st.sampled_from(State),
     first=times, last=times, seq=st.integers(0, 10**9), terminating=st.none() | times, freed=times,
     hold=st.none() | times, end=st.none() | st.sampled_from(End), swapped=st.booleans(), spared=st.booleans(),
-    policy=st.dictionaries(names, names, max_size=2),
+    dual=st.booleans(), policy=st.dictionaries(names, names, max_size=2),
 )  # fmt: skip
 addresses = st.ip_addresses().map(str).map(records.address)
 
@@ -239,11 +239,15 @@ def test_flag_wins_over_environment_and_both_over_the_default() -> None:
     assert (found.hold, found.period, found.short_hold) == (600.0, 2.0, 120.0)
 
 
-def test_own_deadline_is_below_the_timeout_of_what_must_not_be_missed() -> None:
+def test_own_deadlines_are_below_the_timeouts_of_all_entries() -> None:
     entries = install.validating(namespace="ip-reserve", live=Live(), armed=True)["webhooks"]
     must = [one for one in entries if one["failurePolicy"] == "Fail"]
     assert [one["name"].partition(".")[0] for one in must] == ["delete", "delete-opted-in", "evict"]
     assert all(settings.Settings().deadline < one["timeoutSeconds"] for one in must)
+    rest = [one for one in entries if one not in must]
+    rest += install.mutating(namespace="ip-reserve", live=Live())["webhooks"]
+    assert [one["name"].partition(".")[0] for one in rest] == ["status", "status-opted-in", "give-back"]
+    assert all(one["timeoutSeconds"] > settings.SHORT_DEADLINE for one in rest)
     for allowed in ("9.9", "0.1"):
         assert settings.from_arguments({"deadline": allowed}, {}).deadline < must[0]["timeoutSeconds"]
     for late in ("10", "1m"):
