@@ -44,6 +44,8 @@ SHOWN = 10
 MOST_IN_ONE_COMMIT = 2000
 # Well below the webhook's deadline, also when a commit had to be tried again and again.
 MOST_GATHERED_SECONDS = 0.25
+# Bad request, too large, invalid: what was sent is wrong, and maybe only a part of it.
+CONTENT_STATUSES = (400, 413, 422)
 # Failures further apart than this are not one failure. Controllers wait up to 1000 s between their tries.
 APART_SECONDS = 1200.0
 
@@ -476,6 +478,7 @@ class Writer:
     2. Write the IPReservation if the set grew; the version makes a write from stale knowledge fail (Conflict).
     3. Write the ledger if a record changed.
     4. On a conflict, read both again and begin anew, until nobody waits any longer.
+    5. What is refused for its content is halved: one claim that does not fit must not take the others along.
     """
 
     def __init__(self, store: Store, index: int, *, gather: float, metrics: WebhookMetrics, shards: Callable[[], int]):
@@ -565,6 +568,11 @@ class Writer:
                 last = error
             except errors.IpreserveError as error:
                 self.forget()
+                if len(claims) > 1 and isinstance(error, errors.ApiError) and error.status in CONTENT_STATUSES:
+                    log.warning("shard %d: %s; trying fewer than %d addresses", self.index, error, len(claims))
+                    for half in (batch[: len(batch) // 2], batch[len(batch) // 2 :]):
+                        self._commit(half)
+                    return
                 if left <= pause or not error.may_pass:
                     self._give_up(batch, claims, error)
                     return

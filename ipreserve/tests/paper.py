@@ -16,12 +16,14 @@ CALICO = kube.CalicoApi("projectcalico.org", "v3", aggregated=False, kinds=froze
 
 
 class Paper(kube.Kube):
-    """Objects by their path, with versions. `before` is asked about each request and may raise."""
+    """Objects by their path, with versions. `before` is asked about each request, `written` about each body; both may
+    raise."""
 
     def __init__(self) -> None:
         super().__init__("https://127.0.0.1:1", context=ssl.create_default_context())
         self.objects: dict[str, JsonObject] = {}
         self.before: Callable[[str, str], None] = lambda method, path: None
+        self.written: Callable[[str, str, Mapping[str, Any]], None] = lambda method, path, body: None
         self._versions = itertools.count(1)
 
     def request(
@@ -39,6 +41,7 @@ class Paper(kube.Kube):
         dry_run = bool((more.get("query") or {}).get("dryRun"))
         if method == "POST":
             path = f"{path}/{body['metadata']['name']}"
+        self.written(method, path, body)
         there = self.objects.get(path)
         if (method == "POST") == (there is not None):
             raise errors.Conflict(path, 409)
