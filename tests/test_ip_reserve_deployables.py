@@ -90,15 +90,19 @@ def test_webhooks_are_rolled_out_on_two_nodes_while_both_old_ones_serve(server: 
         for node in nodes:
             node_that_is_ready(door, node)
         first = eventually(lambda: ready_on(door, nodes), "one on each node")
+        eventually(lambda: available(door) == 2, "both are counted as available")
         # As a new image does.
         template = {"metadata": {"annotations": {"again": "1"}}}
         door.request("PATCH", DEPLOYMENT, {"spec": {"template": template}}, content_type="application/merge-patch+json")
         second = eventually(lambda: ready_on(door, nodes, not_of=first), "the new ones are on both nodes")
         assert len(first) == len(second) == 2
     finally:
-        server.kubectl("delete", "--ignore-not-found", "--timeout=60s", "-k", str(overlay))
+        # Nobody is there to end the pods of nodes that are none.
+        server.kubectl("delete", "--ignore-not-found", "--wait=false", "-k", str(overlay))
+        server.kubectl("delete", "pods", "--all", "--force", "--namespace=ip-reserve")
         for node in nodes:
             door.request("DELETE", f"/api/v1/nodes/{node}")
+        eventually(lambda: "ip-reserve" not in names(door, "/api/v1/namespaces"), "its namespace is gone")
 
 
 PODS, DEPLOYMENT = (
@@ -116,6 +120,12 @@ def node_that_is_ready(door: Kube, name: str) -> None:
     door.request("PATCH", f"/api/v1/nodes/{name}/status", {"status": status}, content_type=merge)
     # The controller says "not ready" of every node that is new, and takes it back when it looks.
     door.request("PATCH", f"/api/v1/nodes/{name}", {"spec": {"taints": None}}, content_type=merge)
+
+
+def available(door: Kube) -> int:
+    """How many webhooks the Deployment says serve."""
+    found: int = door.get(DEPLOYMENT)["status"].get("availableReplicas", 0)
+    return found
 
 
 def ready_on(door: Kube, nodes: list[str], *, not_of: frozenset[str] = frozenset()) -> frozenset[str]:
@@ -137,7 +147,7 @@ def ready_on(door: Kube, nodes: list[str], *, not_of: frozenset[str] = frozenset
     serve = sorted(str(pod["spec"].get("nodeName")) for pod in found) == nodes
     if not_of:
         # At no time fewer than two answer.
-        assert door.get(DEPLOYMENT)["status"].get("availableReplicas", 0) >= 2
+        assert available(door) >= 2
     return uids if serve and not uids & not_of else frozenset()
 
 

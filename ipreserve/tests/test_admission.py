@@ -489,6 +489,7 @@ def test_request_that_somebody_else_made_up_holds_no_address_and_ends_no_hold(wo
         assert (status, json.loads(text)["response"]["allowed"]) == (200, True)
         return next(iter(outcomes(serving) - before))
 
+    gone["metadata"]["uid"] = "another"
     assert forged(gone, world.address(2)) == "gone"
     assert forged(mine, world.address(2)) == "not_there"
     assert forged(unprotected, world.address(3)) == "not_protected"
