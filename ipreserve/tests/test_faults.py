@@ -251,7 +251,8 @@ def test_sweeper_killed_while_shards_grow_converges_within_two_sweeps_and_bars_a
     world = quiet_world
     # Long enough for one ledger to be too large.
     long = {"hold": "x" * (layout.SHARD_BYTES // 50)}
-    claims = [replace(claim(world, f"cache-{n}", n), policy=long) for n in range(1, 61)]
+    # Four apart: in one shard they would make that one too large as well.
+    claims = [replace(claim(world, f"cache-{n}", 4 * n), policy=long) for n in range(1, 61)]
     wanted = {one.address for one in claims}
     reserve(world, *claims, state=State.FREED, freed=_now(world))
     killed(faults, Service("sweeper", sweeper_door, tmp_path / "log", period=0.3), moment, part, skip=skip)
