@@ -2,7 +2,7 @@
 
 What is asked for is read from the request itself, since a request of deletecollection has no name and a cache may be
 behind. Only an eviction carries no pod; its answer needs one look (`Ask`). Anybody who reaches the port can send a
-request, so what it says is compared with the pod that the API server has before it counts (webhook.py, `sketch`).
+request, so what it says is compared with the pod that the API server has before it counts (webhook.py).
 """
 
 from __future__ import annotations
@@ -302,27 +302,6 @@ def warnings(pod: Mapping[str, Any]) -> list[str]:
     """A sentence for each policy of a pod that does not count, for whoever deletes it. Raises BadReview."""
     annotations = _object(_metadata(pod), "annotations")
     return [problem for name, said in _policies(annotations) if (problem := policy_problem(name, said))]
-
-
-def sketch(pod: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Of a pod only what `claims` and `warnings` read; None where there is nothing to claim. Raises BadReview."""
-    metadata, spec, status = _metadata(pod), _object(pod, "spec"), _object(pod, "status")
-    found = addresses(pod)
-    if not found or spec.get("hostNetwork"):
-        return None
-    annotations = _object(metadata, "annotations")
-    ours = [name for name in (PREFIX + "reserve", *(PREFIX + name for name in POLICY_NAMES)) if name in annotations]
-    owners = [one for one in metadata.get("ownerReferences") or () if isinstance(one, dict) and one.get("controller")]
-    return {
-        "metadata": {
-            **{name: metadata.get(name) for name in ("uid", "name", "namespace", "labels")},
-            # One character more than counts tells as much.
-            "annotations": {name: str(annotations[name])[: LONGEST_POLICY + 1] for name in ours},
-            "ownerReferences": [{name: one.get(name) for name in ("kind", "name", "controller")} for one in owners],
-        },
-        "spec": {"nodeName": spec.get("nodeName")},
-        "status": {"phase": status.get("phase"), "podIPs": [{"ip": one} for one in found]},
-    }  # fmt: skip
 
 
 def addresses(pod: Mapping[str, Any]) -> tuple[Address, ...]:

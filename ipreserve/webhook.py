@@ -19,6 +19,7 @@ import threading
 import time
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 
 import orjson
 import uvloop
@@ -30,7 +31,7 @@ from aiohttp.web_protocol import RequestHandler
 from ipreserve import certs, errors, evictions, install, kube, records, review, settings, store
 from ipreserve.metrics import WebhookMetrics, serve
 from ipreserve.pool import Named, Range
-from ipreserve.records import Address, State
+from ipreserve.records import Address, Claim, State
 from ipreserve.review import Allow, Ask, BadReview, Reserve, Selector
 from ipreserve.selectors import ALL
 from ipreserve.settings import SHORT_DEADLINE
@@ -89,7 +90,7 @@ class Webhook:
         # Of their own: what is best effort must not keep an eviction waiting.
         self._give_backs = ThreadPoolExecutor(4, thread_name_prefix="give-back")
         # What a request says of a pod is compared with these; what is not among them is asked for.
-        self._pods = kube.Mirror(door, "/api/v1/pods", review.sketch)
+        self._pods = kube.Mirror(door, "/api/v1/pods", self._claimable)
         # By what selector a namespace was found to be protected, and when.
         self._protected: dict[str, tuple[Selector, float]] = {}
         self._runner: web.ServerRunner | None = None
@@ -276,9 +277,9 @@ class Webhook:
             return Allow("not there")
         if not await self._is_protected(namespace, until):
             return Allow("not protected")
-        if isinstance(asked, Reserve) and (seen := self._pods.row(asked.claims[0].uid)) is not None:
-            known = review.claims(seen, via=via, at=at, pods=self.live.pods)
-            if all(one in known for one in asked.claims):
+        if isinstance(asked, Reserve):
+            seen = self._pods.row(asked.claims[0].uid) or ()
+            if all(replace(one, via="", at=0.0) in seen for one in asked.claims):
                 return asked
         pod = await self._read(f"/api/v1/namespaces/{namespace}/pods/{name}", until)
         if pod is None:
@@ -289,6 +290,10 @@ class Webhook:
         wanted = {(one.uid, one.address) for one in asked.claims}
         found = tuple(one for one in found if (one.uid, one.address) in wanted)
         return review.reserve(pod, found) if found else Allow("not there")
+
+    def _claimable(self, pod: kube.JsonObject) -> tuple[Claim, ...] | None:
+        """What may be claimed of a pod, without time and path; None where there is nothing. Raises BadReview."""
+        return review.claims(pod, via="", at=0.0, pods=self.live.pods) or None
 
     async def _is_protected(self, namespace: str, until: float) -> bool:
         """Whether the namespace bears the labels that protect. Yes is remembered for a minute, no is not."""
