@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
@@ -32,6 +33,9 @@ ANNOUNCE = timedelta(minutes=5)
 SLACK = timedelta(minutes=10)
 CA, CA_KEY, TLS, TLS_KEY = "ca.crt", "ca.key", "tls.crt", "tls.key"
 NEXT, NEXT_KEY, NEXT_SINCE = "next.crt", "next.key", "next-since"
+
+# Whatever somebody may have written into the Secret.
+UNREADABLE = (KeyError, TypeError, ValueError, UnsupportedAlgorithm, x509.ExtensionNotFound, x509.InvalidVersion)
 
 
 @dataclass(frozen=True)
@@ -125,18 +129,25 @@ def _is_old(certificate: x509.Certificate, now: datetime) -> bool:
 
 
 def advance(data: Mapping[str, bytes], names: Sequence[str], now: datetime) -> dict[str, bytes] | None:
-    """What the Secret should hold now; None when it is right as it is. What cannot be read is made anew."""
+    """What the Secret should hold now; None when it is right as it is. What cannot be read is made anew.
+
+    A next authority that cannot be read has signed nothing yet: it is dropped alone, and announced anew in its turn.
+    """
     try:
         authorities = x509.load_pem_x509_certificates(data[CA])
         server = x509.load_pem_x509_certificate(data[TLS])
-        serialization.load_pem_private_key(data[TLS_KEY], None)
-        serialization.load_pem_private_key(data[CA_KEY], None)
-        announced = datetime.fromisoformat(data[NEXT_SINCE].decode()) if NEXT in data else None
+        _check_pair(authorities[0], data[CA_KEY])
+        _check_pair(server, data[TLS_KEY])
         listed = set(_subject_names(server))
-    except (KeyError, ValueError, x509.ExtensionNotFound):
+    except UNREADABLE:
         authority = make_authority(now)
         served = issue(authority, names, now)
         return {CA: authority.certificate, CA_KEY: authority.key, TLS: served.certificate, TLS_KEY: served.key}
+    try:
+        announced = _announced(data, now)
+    except UNREADABLE:
+        rest = {name: value for name, value in data.items() if name not in (NEXT, NEXT_KEY, NEXT_SINCE)}
+        return advance(rest, names, now) or rest
     signer = Pair(_pem(authorities[0]), data[CA_KEY])
     if announced is not None and now - announced >= ANNOUNCE:
         signer = Pair(data[NEXT], data[NEXT_KEY])
@@ -152,6 +163,24 @@ def advance(data: Mapping[str, bytes], names: Sequence[str], now: datetime) -> d
         served = issue(signer, sorted(set(names) | listed), now)
         return {**data, TLS: served.certificate, TLS_KEY: served.key}
     return None
+
+
+def _announced(data: Mapping[str, bytes], now: datetime) -> datetime | None:
+    """Since when the next authority is announced; None when there is none. Raises one of UNREADABLE."""
+    if not {NEXT, NEXT_KEY, NEXT_SINCE} & set(data):
+        return None
+    _check_pair(x509.load_pem_x509_certificate(data[NEXT]), data[NEXT_KEY])
+    announced = datetime.fromisoformat(data[NEXT_SINCE].decode())
+    if announced > now + SLACK:
+        raise ValueError("it would never sign")
+    return announced
+
+
+def _check_pair(certificate: x509.Certificate, key: bytes) -> None:
+    """Raises one of UNREADABLE unless the key is this certificate's, and of the kind that is made here."""
+    private = serialization.load_pem_private_key(key, None)
+    if not isinstance(private, ec.EllipticCurvePrivateKey) or private.public_key() != certificate.public_key():
+        raise ValueError("the key is another one's")
 
 
 def _pem(certificate: x509.Certificate) -> bytes:

@@ -15,7 +15,7 @@ from ipreserve import errors
 from ipreserve.certs import SECRET
 from ipreserve.kube import JsonObject, Kube
 from ipreserve.review import PREFIX, Selector
-from ipreserve.settings import TIMEOUT_SECONDS, Live
+from ipreserve.settings import SHORT_TIMEOUT_SECONDS, TIMEOUT_SECONDS, Live
 from ipreserve.store import HISTORY, MANAGED, NAME, Store
 
 log = logging.getLogger("ipreserve.install")
@@ -87,7 +87,7 @@ def validating(*, namespace: str, url: str = "", live: Live, bundle: bytes = b""
         return _entry(
             f"{name}.ipreserve.berth.io", operation, resource, objects, conditions, live=live, bundle=bundle,
             client=client_config(namespace, url, "/review"), policy="Fail" if must and armed else "Ignore",
-            seconds=TIMEOUT_SECONDS if must else 2,
+            seconds=TIMEOUT_SECONDS if must else SHORT_TIMEOUT_SECONDS,
         )  # fmt: skip
 
     pod = [REAL, ON_POD_NETWORK, HAS_ADDRESS]
@@ -109,7 +109,8 @@ def mutating(*, namespace: str, url: str = "", live: Live, bundle: bytes = b"") 
     """Giving back: always fail-open, since a pod with any address is better than none."""
     one = _entry(
         "give-back.ipreserve.berth.io", "CREATE", "pods", Selector(), [REAL, WANTS_BACK], live=live, bundle=bundle,
-        client=client_config(namespace, url, "/give-back"), policy="Ignore", seconds=2,
+        client=client_config(namespace, url, "/give-back"), policy="Ignore",
+        seconds=SHORT_TIMEOUT_SECONDS,
     ) | {"reinvocationPolicy": "Never"}  # fmt: skip
     return {
         "apiVersion": "admissionregistration.k8s.io/v1",

@@ -414,6 +414,11 @@ class Mirror(Generic[Row]):
         with self._lock:
             return list(self._rows.values())
 
+    def row(self, uid: str) -> Row | None:
+        """What is there now of the object of this uid."""
+        with self._lock:
+            return self._rows.get(uid)
+
     def relist(self) -> str:
         """Read all of it now; returns the resourceVersion. Raises ApiError or Unreachable."""
         return self._read()[1]

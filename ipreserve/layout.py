@@ -13,6 +13,8 @@ from ipreserve.records import REMEMBERED, Address, canonical, order
 SHARD_SIZE = 2000
 SHARD_BYTES = 700_000
 FIRST_SPLIT = 16
+# Two million addresses. A number above it is a slip of somebody's hand, and would be so many requests a sweep.
+MOST_SHARDS = 1024
 # From here on the list is written as ranges: Calico walks all of it for every pod that starts.
 AGGREGATE_FROM = 5000
 LARGEST_RANGE = 256
@@ -31,8 +33,13 @@ def shard_of(one: Address, shards: int) -> int:
     return int.from_bytes(hashlib.blake2b(prefix, digest_size=4).digest(), "big") % shards
 
 
+def is_count(shards: int) -> bool:
+    """Whether this service would ever choose so many: 1, 16, 32, 64 … 1024."""
+    return shards == 1 or (FIRST_SPLIT <= shards <= MOST_SHARDS and shards & (shards - 1) == 0)
+
+
 def shards_for(entries: int, now: int, *, largest: int = 0) -> int:
-    """How many shards hold so many addresses: 1, 16, 32, 64 …; never fewer than there are now.
+    """How many shards hold so many addresses: 1, 16, 32, 64 … 1024; never fewer than there are now.
 
     `largest` is the size of the largest ledger in bytes: long names fill a ConfigMap (1 MiB) before the count does.
     """
@@ -43,7 +50,7 @@ def shards_for(entries: int, now: int, *, largest: int = 0) -> int:
     wanted = 1
     while entries > SHARD_SIZE * wanted:
         wanted = more(wanted)
-    return max(wanted, more(now) if largest > SHARD_BYTES else now)
+    return min(MOST_SHARDS, max(wanted, more(now) if largest > SHARD_BYTES else now))
 
 
 def render(addresses: Iterable[Address], *, ranges: Iterable[str] = (), aggregate: bool = False) -> list[str]:

@@ -35,6 +35,10 @@ MOST_EXPANDED = 4096
 REMEMBERED = 1 << 18
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)?")
 _UNITS = {"ms": 0.001, "s": 1.0, None: 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+# No client keeps an address for longer, and a number that is no number (infinity) could not be read again.
+LONGEST_DAYS = 30
+# Of a text that is quoted.
+SHOWN_TEXT = 40
 
 
 class BadRecord(ValueError):
@@ -67,6 +71,7 @@ class Claim:
     """A pod is about to lose an address. `at` is in seconds since 1970, UTC.
 
     `ended` are pods that have failed or succeeded: they may have kept in their status what is another pod's by now.
+    `dual` pods had addresses of both IP versions.
     """
 
     address: Address
@@ -79,6 +84,7 @@ class Claim:
     at: float
     policy: Mapping[str, str] = field(default_factory=dict)
     ended: bool = False
+    dual: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,7 +92,8 @@ class Record:
     """What the ledger knows of one barred address. Times are seconds since 1970, UTC.
 
     `hold` is the length that applies, known once the address is freed. `end` is set while it is being released.
-    `swapped` and `spared` say that this hold was already counted as a swap seen, or a swap prevented.
+    `swapped` and `spared` say that this hold was already counted as a swap seen, or a swap prevented; `dual` that the
+    pod had addresses of both IP versions.
     """
 
     namespace: str
@@ -105,6 +112,7 @@ class Record:
     end: End | None = None
     swapped: bool = False
     spared: bool = False
+    dual: bool = False
     policy: Mapping[str, str] = field(default_factory=dict)
 
     @property
@@ -168,11 +176,14 @@ def address_of_key(text: str) -> Address | None:
 
 
 def parse_duration(text: str) -> float:
-    """Seconds in `90`, `90s`, `30m`, `2h`, `1d`. Raises ValueError, which quotes the text."""
-    found = _DURATION.fullmatch(text.strip())
+    """Seconds in `90`, `90s`, `30m`, `2h`, `1d`; 30 days at most. Raises ValueError, which quotes the text."""
+    found, shown = _DURATION.fullmatch(text.strip()), repr(text[:SHOWN_TEXT])
     if found is None:
-        raise ValueError(f"{text!r} is not a duration such as 90s, 30m or 2h")
-    return float(found[1]) * _UNITS[found[2]]
+        raise ValueError(f"{shown} is not a duration such as 90s, 30m or 2h")
+    seconds = float(found[1]) * _UNITS[found[2]]
+    if seconds > LONGEST_DAYS * _UNITS["d"]:
+        raise ValueError(f"{shown} is longer than {LONGEST_DAYS} days. Set {LONGEST_DAYS}d or less")
+    return seconds
 
 
 def expand(cidrs: Iterable[str]) -> tuple[frozenset[Address], tuple[str, ...], tuple[str, ...]]:
@@ -248,7 +259,8 @@ def to_json(record: Record) -> str:
         "uid": record.uid, "owner": record.owner, "via": record.via, "seq": record.seq, "first": iso(record.first),
         "last": iso(record.last), "terminating": None if record.terminating is None else iso(record.terminating),
         "freed": None if record.freed is None else iso(record.freed), "hold": record.hold, "end": record.end,
-        "swapped": record.swapped or None, "spared": record.spared or None, "policy": dict(record.policy) or None,
+        "swapped": record.swapped or None, "spared": record.spared or None, "dual": record.dual or None,
+        "policy": dict(record.policy) or None,
     }  # fmt: skip
     return orjson.dumps({name: value for name, value in found.items() if value is not None}).decode()
 
@@ -279,7 +291,8 @@ def from_json(text: str) -> Record:
             freed=_time(found["freed"]) if "freed" in found else None,
             hold=float(found["hold"]) if "hold" in found else None,
             end=End(found["end"]) if "end" in found else None,
-            swapped=bool(found.get("swapped")), spared=bool(found.get("spared")), policy=policy,
+            swapped=bool(found.get("swapped")), spared=bool(found.get("spared")), dual=bool(found.get("dual")),
+            policy=policy,
         )  # fmt: skip
     except KeyError as error:
         raise BadRecord(f"{error.args[0]}: missing") from error
@@ -374,7 +387,7 @@ def claimed(claim: Claim, *, before: Record | None, seq: int) -> Record:
         return replace(before, last=max(before.last, claim.at), policy=claim.policy or before.policy)
     return Record(
         namespace=claim.namespace, pod=claim.pod, node=claim.node, uid=claim.uid, owner=claim.owner, via=claim.via,
-        state=State.CLAIMED, first=claim.at, last=claim.at, seq=seq, policy=claim.policy,
+        state=State.CLAIMED, first=claim.at, last=claim.at, seq=seq, policy=claim.policy, dual=claim.dual,
     )  # fmt: skip
 
 

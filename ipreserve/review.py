@@ -1,28 +1,38 @@
 """From an AdmissionReview to what must be reserved, and back to an answer. Pure.
 
-Everything is read from the request itself, since a request of deletecollection has no name and a cache may be behind.
-Only an eviction carries no pod; its answer needs one look (`Ask`).
+What is asked for is read from the request itself, since a request of deletecollection has no name and a cache may be
+behind. Only an eviction carries no pod; its answer needs one look (`Ask`). Anybody who reaches the port can send a
+request, so what it says is compared with the pod that the API server has before it counts (webhook.py).
 """
 
 from __future__ import annotations
 
 import base64
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import orjson
 
-from ipreserve.records import Address, Claim, address
+from ipreserve.records import Address, Claim, address, parse_duration
 
 PREFIX = "ipreserve.berth.io/"
 POD_NAME_LABEL = "statefulset.kubernetes.io/pod-name"
 IP_ADDRS = "cni.projectcalico.org/ipAddrs"
 POOLS = "cni.projectcalico.org/ipv{}pools"
 POLICY_NAMES = ("hold", "on-scale-down", "on-owner-delete")
+POLICIES = ("reserve", "short", "skip")
+# Characters of a policy: it is kept in the ledger, which all pods share.
+LONGEST_POLICY = 64
 SUPPORTED = "admission.k8s.io/v1"
 OPERATORS = ("In", "NotIn", "Exists", "DoesNotExist")
+# Kubernetes' rules for labels: a selector that breaks them is refused by the API server.
+_LABEL = r"[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?"
+_PREFIX = r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*"
+LABEL_NAME = re.compile(rf"((?=[^/]{{1,253}}/){_PREFIX}/)?{_LABEL}")
+LABEL_VALUE = re.compile(rf"({_LABEL})?")
 
 
 class BadReview(ValueError):
@@ -70,8 +80,11 @@ def selector(content: object) -> Selector:
     if not isinstance(content, dict) or set(content) - {"matchLabels", "matchExpressions"}:
         raise ValueError("a label selector is an object with matchLabels and matchExpressions")
     labels = content.get("matchLabels", {})
-    if not isinstance(labels, dict) or not all(isinstance(v, str) for v in labels.values()):
+    if not isinstance(labels, dict):
         raise ValueError("matchLabels: an object of texts is needed")
+    for name, value in labels.items():
+        _check_name("matchLabels", name)
+        _check_value(f"matchLabels[{name!r}]", value)
     terms: list[tuple[str, str, tuple[str, ...]]] = []
     expressions = content.get("matchExpressions", [])
     if not isinstance(expressions, list):
@@ -80,13 +93,32 @@ def selector(content: object) -> Selector:
         place = f"matchExpressions[{number}]"
         if not isinstance(one, dict) or not isinstance(one.get("key"), str):
             raise ValueError(f"{place}.key: a text is needed")
+        _check_name(f"{place}.key", one["key"])
         operator, values = one.get("operator"), one.get("values", [])
         if operator not in OPERATORS:
             raise ValueError(f"{place}.operator: {operator!r} is none of {', '.join(OPERATORS)}")
         if not isinstance(values, list) or bool(values) != (operator in ("In", "NotIn")):
             raise ValueError(f"{place}.values: needed with In and NotIn, and only there")
-        terms.append((one["key"], operator, tuple(map(str, values))))
+        for value in values:
+            _check_value(f"{place}.values", value)
+        terms.append((one["key"], operator, tuple(values)))
     return Selector(labels, tuple(terms))
+
+
+def _check_name(place: str, name: str) -> None:
+    if LABEL_NAME.fullmatch(name) is None:
+        raise ValueError(
+            f"{place}: {name[:80]!r} is no name of a label: up to 63 letters, digits, '-', '_' and '.', a letter or "
+            f"digit first and last, after a domain and '/' if there is one"
+        )
+
+
+def _check_value(place: str, value: object) -> None:
+    if not isinstance(value, str) or LABEL_VALUE.fullmatch(value) is None:
+        raise ValueError(
+            f"{place}: {str(value)[:80]!r} is no value of a label: a text of up to 63 letters, digits, '-', '_' and "
+            f"'.', a letter or digit first and last"
+        )
 
 
 STATEFUL_PODS = Selector(expressions=((POD_NAME_LABEL, "Exists", ()),))
@@ -106,6 +138,17 @@ class Request:
     object: Mapping[str, Any] | None
     old: Mapping[str, Any] | None
 
+    @property
+    def path(self) -> str:
+        """One of WATCHED, or `other`: the caller chooses the words, and there must not be a metric for each."""
+        found = f"{self.operation.lower()} {self.resource}{'/' if self.subresource else ''}{self.subresource}"
+        return found if found in WATCHED else "other"
+
+    @property
+    def must(self) -> bool:
+        """Whether what cannot be recorded may be refused. What kubelet reports has happened, and is never refused."""
+        return self.subresource != "status"
+
 
 @dataclass(frozen=True)
 class Allow:
@@ -116,9 +159,10 @@ class Allow:
 
 @dataclass(frozen=True)
 class Reserve:
-    """These addresses must be barred before the answer is yes."""
+    """These addresses must be barred before the answer is yes; `warnings` are for whoever asked."""
 
     claims: tuple[Claim, ...]
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -130,6 +174,7 @@ class Ask:
 
 
 Decision = Allow | Reserve | Ask
+WATCHED = ("delete pods", "create pods/eviction", "update pods/status")
 
 
 def parse(body: bytes) -> Request:
@@ -183,7 +228,7 @@ def decide(request: Request, *, at: float, pods: Selector = STATEFUL_PODS) -> De
         case "DELETE", "":
             if request.old is None:
                 raise BadReview("request.oldObject: missing in a DELETE")
-            return _reserve(claims(request.old, via="delete", at=at, pods=pods))
+            return reserve(request.old, claims(request.old, via="delete", at=at, pods=pods))
         case "CREATE", "eviction":
             name = request.name or str(_metadata(request.object or {}).get("name", ""))
             if not name:
@@ -196,12 +241,13 @@ def decide(request: Request, *, at: float, pods: Selector = STATEFUL_PODS) -> De
             if not _has_ended(request.object) or _has_ended(request.old):
                 kept = set(addresses(request.object))
                 lost = tuple(one for one in lost if one.address not in kept)
-            return _reserve(lost)
+            return reserve(request.old, lost)
     return Allow("not watched")
 
 
-def _reserve(found: tuple[Claim, ...]) -> Decision:
-    return Reserve(found) if found else Allow("no address")
+def reserve(pod: Mapping[str, Any], found: tuple[Claim, ...]) -> Allow | Reserve:
+    """The decision for these claims of a pod. Raises BadReview."""
+    return Reserve(found, tuple(warnings(pod))) if found else Allow("no address")
 
 
 def claims(pod: Mapping[str, Any], *, via: str, at: float, pods: Selector = STATEFUL_PODS) -> tuple[Claim, ...]:
@@ -220,14 +266,42 @@ def claims(pod: Mapping[str, Any], *, via: str, at: float, pods: Selector = STAT
         if not isinstance(metadata.get(name), str) or not metadata[name]:
             raise BadReview(f"metadata.{name}: a text is needed")
     node = str(spec.get("nodeName") or "none")
-    policy = {name: annotations[PREFIX + name] for name in POLICY_NAMES if PREFIX + name in annotations}
+    policy = {name: said for name, said in _policies(annotations) if not policy_problem(name, said)}
+    found = addresses(pod)
+    dual = len({":" in one for one in found}) > 1
     return tuple(
         Claim(
             address=one, namespace=metadata["namespace"], pod=metadata["name"], node=node, uid=metadata["uid"],
-            owner=owner(pod), via=via, at=at, policy=policy, ended=_has_ended(pod),
+            owner=owner(pod), via=via, at=at, policy=policy, ended=_has_ended(pod), dual=dual,
         )
-        for one in addresses(pod)
+        for one in found
     )  # fmt: skip
+
+
+def _policies(annotations: Mapping[str, Any]) -> list[tuple[str, str]]:
+    return [(name, str(annotations[PREFIX + name])) for name in POLICY_NAMES if PREFIX + name in annotations]
+
+
+def policy_problem(name: str, said: str) -> str:
+    """Why a policy does not count, in a sentence that names the annotation; empty when it does."""
+    if len(said) > LONGEST_POLICY:
+        return f"{PREFIX}{name}: longer than {LONGEST_POLICY} characters, so it does not count"
+    if name != "hold":
+        choices = ", ".join(POLICIES)
+        return "" if said in POLICIES else f"{PREFIX}{name}: {said!r} is none of {choices}, so it does not count"
+    if said == "skip":
+        return ""
+    try:
+        parse_duration(said)
+    except ValueError as error:
+        return f"{PREFIX}{name}: {error}. It does not count"
+    return ""
+
+
+def warnings(pod: Mapping[str, Any]) -> list[str]:
+    """A sentence for each policy of a pod that does not count, for whoever deletes it. Raises BadReview."""
+    annotations = _object(_metadata(pod), "annotations")
+    return [problem for name, said in _policies(annotations) if (problem := policy_problem(name, said))]
 
 
 def addresses(pod: Mapping[str, Any]) -> tuple[Address, ...]:

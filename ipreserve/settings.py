@@ -24,6 +24,10 @@ CALICO_APIS = ("auto", "v3", "v1", "aggregated")
 # Of the webhooks for what must not be missed: Kubernetes' own default. On a busy cluster waiting is better than a
 # refusal, which only comes back as a retry.
 TIMEOUT_SECONDS = 10
+# Of the webhooks for what is best effort, and the own deadline for those: a late yes is a failed call, and nothing is
+# told of what it did.
+SHORT_TIMEOUT_SECONDS = 2
+SHORT_DEADLINE = 1.5
 # Repeats of a claim are answered from memory for 20 s (store.REMEMBERED_SECONDS): one that were dropped before would be
 # believed to be there still, and the pod would go without a hold.
 LEAST_CANCEL_AFTER = 30.0

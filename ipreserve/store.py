@@ -47,6 +47,8 @@ SHOWN = 10
 MOST_IN_ONE_COMMIT = 2000
 # Well below the webhook's deadline, also when a commit had to be tried again and again.
 MOST_GATHERED_SECONDS = 0.25
+# Bad request, too large, invalid: what was sent is wrong, and maybe only a part of it.
+CONTENT_STATUSES = (400, 413, 422)
 # Failures further apart than this are not one failure. Controllers wait up to 1000 s between their tries.
 APART_SECONDS = 1200.0
 
@@ -78,9 +80,11 @@ class Kept:
 
     @property
     def shards(self) -> int:
-        """1 when nobody said so, or said something else than a number."""
-        said = ((self.raw or {}).get("metadata", {}).get("annotations") or {}).get(SHARDS, "1")
-        return max(1, int(said)) if str(said).isdecimal() else 1
+        """1 when nobody said so, or said something that this service never would."""
+        said = str(((self.raw or {}).get("metadata", {}).get("annotations") or {}).get(SHARDS, "1"))
+        # Python refuses to read very long numbers.
+        found = int(said) if said.isdecimal() and len(said) < 10 else 1
+        return found if layout.is_count(found) else 1
 
     @cached_property
     def size(self) -> int:
@@ -485,6 +489,7 @@ class Writer:
     2. Write the IPReservation if the set grew; the version makes a write from stale knowledge fail (Conflict).
     3. Write the ledger if a record changed.
     4. On a conflict, read both again and begin anew, until nobody waits any longer.
+    5. What is refused for its content is halved: one claim that does not fit must not take the others along.
     """
 
     def __init__(self, store: Store, index: int, *, gather: float, metrics: WebhookMetrics, shards: Callable[[], int]):
@@ -574,6 +579,11 @@ class Writer:
                 last = error
             except errors.IpreserveError as error:
                 self.forget()
+                if len(claims) > 1 and isinstance(error, errors.ApiError) and error.status in CONTENT_STATUSES:
+                    log.warning("shard %d: %s; trying fewer than %d addresses", self.index, error, len(claims))
+                    for half in (batch[: len(batch) // 2], batch[len(batch) // 2 :]):
+                        self._commit(half)
+                    return
                 if left <= pause or not error.may_pass:
                     self._give_up(batch, claims, error)
                     return
@@ -695,6 +705,10 @@ class Reserver:
             future.add_done_callback(lambda done, known=known: self._remember(known, done))  # type: ignore[misc]
             found.append(future)
         return found
+
+    def knows(self, claims: Iterable[Claim]) -> bool:
+        """Whether all of them were written a short time ago."""
+        return all(map(self._knows, claims))
 
     def failing_seconds(self, claims: Iterable[Claim]) -> float:
         """For how long the shards of those claims that are not written could not be; other shards do not count."""

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ipaddress
 import logging
+import re
 import signal
 import ssl
 import sys
@@ -17,6 +19,7 @@ import threading
 import time
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 
 import orjson
 import uvloop
@@ -27,8 +30,12 @@ from aiohttp.web_protocol import RequestHandler
 
 from ipreserve import certs, errors, evictions, install, kube, records, review, settings, store
 from ipreserve.metrics import WebhookMetrics, serve
+from ipreserve.pool import Named, Range
 from ipreserve.records import Address, Claim, State
-from ipreserve.review import Allow, Ask, BadReview, Reserve
+from ipreserve.review import Allow, Ask, BadReview, Reserve, Selector
+from ipreserve.selectors import ALL
+from ipreserve.settings import SHORT_DEADLINE
+from ipreserve.sweeper import ranges
 
 log = logging.getLogger("ipreserve.webhook")
 
@@ -42,6 +49,10 @@ USE_SECONDS = 5.0
 RETRY_HINT_SECONDS = 5
 SWITCH_SECONDS = 0.0005
 LATE = "no answer from the API server in time"
+# Of objects whose paths are asked for: whoever sends a request must not choose another path.
+NAME = re.compile(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?")
+# For how long a namespace that was protected is taken to be so still.
+PROTECTED_SECONDS = 60.0
 MOST_BODY = 4 << 20
 # Longer than Go's 90 s, so that it is never us who closes a connection that the API server is about to use.
 KEEP_ALIVE_SECONDS = 120.0
@@ -76,6 +87,12 @@ class Webhook:
         self._could_write = False
         self._stop = threading.Event()
         self._looks = ThreadPoolExecutor(16, thread_name_prefix="look")
+        # Of their own: what is best effort must not keep an eviction waiting.
+        self._give_backs = ThreadPoolExecutor(4, thread_name_prefix="give-back")
+        # What a request says of a pod is compared with these; what is not among them is asked for.
+        self._pods = kube.Mirror(door, "/api/v1/pods", self._claimable)
+        # By what selector a namespace was found to be protected, and when.
+        self._protected: dict[str, tuple[Selector, float]] = {}
         self._runner: web.ServerRunner | None = None
         self._armed = False
         self._evictions = evictions.Evictions(
@@ -96,12 +113,18 @@ class Webhook:
         for part in (self._detect, self._reload, self._certificates, self._probe, self._arm):
             try:
                 part()
+                continue
             except errors.IpreserveError as error:
                 log.warning("%s: %s", part.__name__.strip("_"), error)
-                if part == self._probe:  # a bound method is another object each time
-                    self._told(str(error), alone=isinstance(error, errors.Unreachable))
-                    # Calico's API may have been migrated: what is written goes to a group that is gone.
-                    self._detected = -DETECT_SECONDS
+                problem, alone = str(error), isinstance(error, errors.Unreachable)
+            except Exception as error:
+                # A defect in one part must not end the others: readiness and certificates hang on them.
+                log.exception("%s failed", part.__name__.strip("_"))
+                problem, alone = f"{type(error).__name__}, see the log", True
+            if part == self._probe:  # a bound method is another object each time
+                self._told(problem, alone=alone)
+                # Calico's API may have been migrated: what is written goes to a group that is gone.
+                self._detected = -DETECT_SECONDS
 
     def _detect(self) -> None:
         if time.monotonic() - self._detected < DETECT_SECONDS and self._calico is not None:
@@ -148,19 +171,14 @@ class Webhook:
         self._use(pair)
 
     def _probe(self) -> None:
-        """Whether all can be written that may have to be, by dry runs. Makes the first objects when they are missing.
+        """Whether all can be written that may have to be, by dry runs. It makes nothing: the first claim does.
 
         Each time one address more in the first reservation; from time to time both objects of one shard after the
         other, as large as they are; at once, and until it works, of one that could not be written when it was needed.
         """
         first = self.store.read_barred(0)
         try:
-            if first.raw is None:
-                first = self.store.write_barred(first, ())
-            shards = self.store.shards()
-            if shards is None:
-                self.store.write_kept(store.Kept(0), records.Ledger())
-            self.reserver.shards = shards or 1
+            self.reserver.shards = self.store.shards() or 1
             self.store.write_barred(first, first.addresses | {PROBE}, dry_run=True)
         except errors.Conflict:
             # Somebody else writes it this moment: so it can be written.
@@ -217,7 +235,7 @@ class Webhook:
         path = "malformed"
         try:
             asked = review.parse(await request.read())
-            path = f"{asked.operation.lower()} {asked.resource}{'/' if asked.subresource else ''}{asked.subresource}"
+            path = asked.path
             answer, outcome = await self._answer(asked)
         except BadReview as error:
             log.error("an AdmissionReview was refused: %s", error)
@@ -229,52 +247,102 @@ class Webhook:
 
     async def _answer(self, asked: review.Request) -> tuple[dict[str, object], str]:
         decision = review.decide(asked, at=self.kube.clock.now(), pods=self.live.pods)
-        until = time.monotonic() + self.options.deadline
-        if isinstance(decision, Ask):
+        until = time.monotonic() + (self.options.deadline if asked.must else min(self.options.deadline, SHORT_DEADLINE))
+        if isinstance(decision, Reserve) and self.reserver.knows(decision.claims):
+            return review.allowed(asked.uid), "known"
+        if not isinstance(decision, Allow):
             try:
-                decision = await self._look(decision, until)
+                decision = await self._verified(decision, until)
             except errors.IpreserveError as error:
                 self._looking.failed()
-                return self._cannot(asked, str(error), 1, failing=self._looking.seconds())
-            self._looking.worked()
+                addresses = len(decision.claims) if isinstance(decision, Reserve) else 1
+                return self._cannot(asked, str(error), addresses, failing=self._looking.seconds())
         if isinstance(decision, Allow):
             return review.allowed(asked.uid), decision.reason.replace(" ", "_")
-        return await self._reserve(asked, decision.claims, until)
+        return await self._reserve(asked, decision, until)
 
-    async def _look(self, ask: Ask, until: float) -> Allow | Reserve:
-        path = f"/api/v1/namespaces/{ask.namespace}/pods/{ask.name}"
+    async def _verified(self, asked: Ask | Reserve, until: float) -> Allow | Reserve:
+        """What the API server itself has of what a request says: nobody knows who sent it.
+
+        Claims are those of the pod as the API server has it, its policies included. What has been seen of the pod
+        suffices if it says the same; else the pod is read, since what was seen may be old. What it does not have, or
+        is not protected, is allowed without a claim. Raises IpreserveError.
+        """
+        if isinstance(asked, Ask):
+            namespace, name, via, at = asked.namespace, asked.name, "evict", self.kube.clock.now()
+        else:
+            first = asked.claims[0]
+            namespace, name, via, at = first.namespace, first.pod, first.via, first.at
+        if NAME.fullmatch(namespace) is None or NAME.fullmatch(name) is None:
+            return Allow("not there")
+        if not await self._is_protected(namespace, until):
+            return Allow("not protected")
+        if isinstance(asked, Reserve):
+            seen = self._pods.row(asked.claims[0].uid) or ()
+            if all(replace(one, via="", at=0.0) in seen for one in asked.claims):
+                return asked
+        pod = await self._read(f"/api/v1/namespaces/{namespace}/pods/{name}", until)
+        if pod is None:
+            return Allow("gone")
+        found = review.claims(pod, via=via, at=at, pods=self.live.pods)
+        if isinstance(asked, Ask):
+            return review.reserve(pod, found)
+        wanted = {(one.uid, one.address) for one in asked.claims}
+        found = tuple(one for one in found if (one.uid, one.address) in wanted)
+        return review.reserve(pod, found) if found else Allow("not there")
+
+    def _claimable(self, pod: kube.JsonObject) -> tuple[Claim, ...] | None:
+        """What may be claimed of a pod, without time and path; None where there is nothing. Raises BadReview."""
+        return review.claims(pod, via="", at=0.0, pods=self.live.pods) or None
+
+    async def _is_protected(self, namespace: str, until: float) -> bool:
+        """Whether the namespace bears the labels that protect. Yes is remembered for a minute, no is not."""
+        selector, now = self.live.namespaces, time.monotonic()
+        by, at = self._protected.get(namespace, (None, 0.0))
+        if by == selector and now - at < PROTECTED_SECONDS:
+            return True
+        space = await self._read(f"/api/v1/namespaces/{namespace}", until)
+        found = space is not None and selector.matches(space["metadata"].get("labels") or {})
+        if found:
+            self._protected[namespace] = selector, now
+        return found
+
+    async def _read(self, path: str, until: float) -> kube.JsonObject | None:
+        """An object as the API server has it; None when it is not there. Raises ApiError, Unreachable."""
         loop = asyncio.get_running_loop()
         try:
             # All threads may be waiting for an API server that says nothing.
             async with asyncio.timeout(max(0.05, until - time.monotonic())):
-                pod = await loop.run_in_executor(self._looks, lambda: self.kube.get(path, timeout=LOOK_SECONDS))
+                found = await loop.run_in_executor(self._looks, lambda: self.kube.get(path, timeout=LOOK_SECONDS))
         except errors.NotFound:
-            return Allow("gone")
+            found = None
         except TimeoutError as error:
             raise errors.Unreachable(LATE) from error
-        claims = review.claims(pod, via="evict", at=self.kube.clock.now(), pods=self.live.pods)
-        return Reserve(claims) if claims else Allow("no address")
+        self._looking.worked()
+        return found
 
-    async def _reserve(
-        self, asked: review.Request, claims: Sequence[Claim], until: float
-    ) -> tuple[dict[str, object], str]:
+    async def _reserve(self, asked: review.Request, decision: Reserve, until: float) -> tuple[dict[str, object], str]:
+        claims, warnings = decision.claims, decision.warnings
         left = max(0.05, until - time.monotonic())
         futures = self.reserver.reserve(claims, seconds=left)
         if not futures:
-            return review.allowed(asked.uid), "known"
-        problem = await _outcome(futures, left)
-        if problem is None:
-            return review.allowed(asked.uid), "reserved"
-        return self._cannot(asked, problem, len(claims), failing=self.reserver.failing_seconds(claims))
+            return review.allowed(asked.uid, warnings=warnings), "known"
+        for problem in warnings:
+            log.warning("%s/%s: %s", claims[0].namespace, claims[0].pod, problem)
+        failed = await _outcome(futures, left)
+        if failed is None:
+            return review.allowed(asked.uid, warnings=warnings), "reserved"
+        return self._cannot(asked, failed, len(claims), failing=self.reserver.failing_seconds(claims))
 
     def _cannot(
         self, asked: review.Request, problem: str, addresses: int, *, failing: float
     ) -> tuple[dict[str, object], str]:
         """The stated policy for "cannot record": refuse for some time, with a hint to try again; then let go.
 
+        What kubelet and the controllers report of a pod is never refused: they would say the same again and again.
         `failing` is for how many seconds what this pod needs has failed.
         """
-        if failing < self.options.deny:
+        if asked.must and failing < self.options.deny:
             message = f"ipreserve could not reserve the pod's address yet ({problem}). Try again."
             return review.try_later(asked.uid, message, seconds=RETRY_HINT_SECONDS), "refused"
         log.error("%s/%s goes without a hold: %s", asked.namespace, asked.name, problem)
@@ -293,29 +361,42 @@ class Webhook:
             return web.Response(status=400, text=f"{error}\n")
         found: tuple[Address, ...] = ()
         if wanted is not None and self.options.give_back and not asked.dry_run:
+            named = review.pools_asked_for(asked.object or {})
             loop = asyncio.get_running_loop()
             try:
-                found = await loop.run_in_executor(self._looks, self._held_by, *wanted)
+                async with asyncio.timeout(SHORT_DEADLINE):
+                    found = await loop.run_in_executor(self._give_backs, self._held_by, *wanted, named)
             except errors.IpreserveError as error:
                 log.warning("give-back: %s", error)
+            except TimeoutError:
+                log.warning("give-back: %s", LATE)
         self.metrics.decisions.labels("give-back", "given" if found else "nothing").inc()
         return _json(review.allowed(asked.uid, patch=review.patch_for(found) if found else None))
 
-    def _held_by(self, namespace: str, pod: str) -> tuple[Address, ...]:
-        """Free addresses that rest for this pod; none while Calico would refuse them.
+    def _held_by(self, namespace: str, pod: str, named: Sequence[Named]) -> tuple[Address, ...]:
+        """Free addresses that rest for this pod, one of each IP version that it had; none where Calico would refuse
+        one of them, or would have given another: a pod that cannot start is worse than one with a new address.
 
         Borrowing must be allowed, since the node is not known yet; and Calico's own cooldown bars its owner as well.
         """
-        strict, cooldown = kube.ipam_settings(self.kube, self.calico())
-        if strict or cooldown:
+        calico = self.calico()
+        strict, cooldown = kube.ipam_settings(self.kube, calico)
+        path = kube.ipam_path(self.kube, calico, "ippools")
+        if strict or cooldown or path is None:
             return ()
-        held = [
-            (record.freed or 0.0, one)
+        held = sorted(
+            (record.freed or 0.0, one, record)
             for shard in self.store.all_kept().values()
             for one, record in shard.ledger.records.items()
             if (record.namespace, record.pod, record.state) == (namespace, pod, State.FREED)
-        ]
-        newest: dict[bool, Address] = {":" in one: one for _, one in sorted(held)}
+        )
+        last = [(one, record) for _, one, record in held if record.uid == held[-1][2].uid]
+        newest: dict[bool, Address] = {":" in one: one for one, _ in last}
+        if not newest or (len(newest) == 1 and any(record.dual for _, record in last)):
+            return ()
+        pools = ranges(self.kube.list(path)[0])
+        if not all(is_given(one, pools, named) for one in newest.values()):
+            return ()
         return tuple(newest[family] for family in sorted(newest))
 
     async def _dispatch(self, request: web.BaseRequest) -> web.StreamResponse:
@@ -368,6 +449,7 @@ class Webhook:
         log.info("serving on %s:%d", host, port)
         threading.Thread(target=self._keep_on, name="keep", daemon=True).start()
         self._evictions.start()
+        self._pods.start()
 
     def _keep_on(self) -> None:
         while not self._stop.is_set():
@@ -384,6 +466,20 @@ class Webhook:
         self._evictions.stop()
         if self._runner is not None:
             await self._runner.cleanup()
+        await asyncio.get_running_loop().run_in_executor(None, self._pods.stop)
+
+
+def is_given(one: Address, pools: Sequence[Range], named: Sequence[Named]) -> bool:
+    """Whether Calico may give a pod this address on any node: of a pool that is there and in use, that is one of those
+    the pod names, if it names some, and else for all pods and all nodes."""
+    wanted = {text for version, text in named if version == (6 if ":" in one else 4)}
+    number = ipaddress.ip_address(one)
+    of = next((pool for pool in pools if not pool.disabled and number in records.network(pool.cidr)), None)
+    if of is None:
+        return False
+    if wanted:
+        return of.name in wanted or of.cidr in wanted
+    return not of.by_request and of.nodes.strip() in ("", ALL)
 
 
 def _json(answer: dict[str, object]) -> web.Response:

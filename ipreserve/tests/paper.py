@@ -16,12 +16,14 @@ CALICO = kube.CalicoApi("projectcalico.org", "v3", aggregated=False, kinds=froze
 
 
 class Paper(kube.Kube):
-    """Objects by their path, with versions. `before` is asked about each request and may raise."""
+    """Objects by their path, with versions. `before` is asked about each request, `written` about each body; both may
+    raise."""
 
     def __init__(self) -> None:
         super().__init__("https://127.0.0.1:1", context=ssl.create_default_context())
         self.objects: dict[str, JsonObject] = {}
         self.before: Callable[[str, str], None] = lambda method, path: None
+        self.written: Callable[[str, str, Mapping[str, Any]], None] = lambda method, path, body: None
         self._versions = itertools.count(1)
 
     def request(
@@ -30,12 +32,16 @@ class Paper(kube.Kube):
         self.before(method, path)
         if method == "GET":
             if path not in self.objects:
-                raise errors.NotFound(path, 404)
+                items = [one for name, one in self.objects.items() if name.rpartition("/")[0] == path]
+                if not items:
+                    raise errors.NotFound(path, 404)
+                return {"metadata": {}, "items": copy.deepcopy(items)}
             return copy.deepcopy(self.objects[path])
         assert isinstance(body, dict)
         dry_run = bool((more.get("query") or {}).get("dryRun"))
         if method == "POST":
             path = f"{path}/{body['metadata']['name']}"
+        self.written(method, path, body)
         there = self.objects.get(path)
         if (method == "POST") == (there is not None):
             raise errors.Conflict(path, 409)

@@ -7,10 +7,12 @@ import contextlib
 import http.client
 import itertools
 import json
+import re
 import ssl
 import threading
 import urllib.error
 import urllib.request
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler
@@ -312,7 +314,8 @@ def test_a_burst_is_written_in_few_commits_and_none_is_lost(world: World, servin
         before = serving.value('ipreserve_commits_total{outcome="written"}')
         list(pool.map(world.delete, names))
     assert len(world.barred()) == len(world.records()) == 60
-    assert serving.value('ipreserve_commits_total{outcome="written"}') - before < 50
+    # Sixteen are asked for at a time. One commit for each would be 60.
+    assert serving.value('ipreserve_commits_total{outcome="written"}') - before <= 30
 
 
 def test_reservations_deleted_by_hand_while_the_webhook_runs_do_not_stop_it(world: World) -> None:
@@ -464,6 +467,43 @@ def test_review_of_the_largest_pod_the_api_server_stores_is_answered(serving: Se
     body = {"kind": "AdmissionReview", "apiVersion": "admission.k8s.io/v1", "request": request}
     status, text = sent(serving, "POST", "/review", json.dumps(body).encode())
     assert (status, json.loads(text)["response"]) == (200, {"uid": "1", "allowed": True})
+
+
+def test_request_that_somebody_else_made_up_holds_no_address_and_ends_no_hold(world: World, serving: Service) -> None:
+    mine = world.pod("cache-0", world.address(1), annotations={"ipreserve.berth.io/hold": "2h"})
+    gone = world.pod("cache-1", world.address(2))
+    world.delete("cache-1")
+    hold = world.records()[address(world.address(2))]
+    other = World(world.kube, namespace=f"{world.namespace}-x", protected=False)
+    unprotected = other.pod("cache-0", other.address(3))
+
+    def forged(pod: JsonObject, *addresses: str) -> str:
+        """Says of a pod what its owner would like, and returns the outcome that is counted for it."""
+        pod = json.loads(json.dumps(pod))
+        pod["metadata"]["annotations"] = {"ipreserve.berth.io/hold": "skip"}
+        pod["status"]["podIPs"] = [{"ip": one} for one in addresses]
+        request = {"uid": "1", "operation": "DELETE", "resource": {"resource": "pods"}, "oldObject": pod}
+        body = {"kind": "AdmissionReview", "apiVersion": "admission.k8s.io/v1", "request": request}
+        before = outcomes(serving)
+        status, text = sent(serving, "POST", "/review", json.dumps(body).encode())
+        assert (status, json.loads(text)["response"]["allowed"]) == (200, True)
+        return next(iter(outcomes(serving) - before))
+
+    gone["metadata"]["uid"] = "another"
+    assert forged(gone, world.address(2)) == "gone"
+    assert forged(mine, world.address(2)) == "not_there"
+    assert forged(unprotected, world.address(3)) == "not_protected"
+    assert world.records() == {address(world.address(2)): hold}
+    # What is true of it may be said by anybody, and the claim ends as the pod lives on.
+    assert forged(mine, world.address(1)) == "reserved"
+    assert world.records()[address(world.address(1))].policy == {"hold": "2h"}
+    assert world.barred() == {address(world.address(1)), address(world.address(2))}
+
+
+def outcomes(serving: Service) -> Counter[str]:
+    """How often each outcome was counted for DELETE."""
+    found = re.findall(r'decisions_total\{outcome="(\w+)",path="delete pods"\} ([0-9.]+)', serving.metrics())
+    return Counter({outcome: int(float(count)) for outcome, count in found})
 
 
 @pytest.mark.parametrize(

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from ipreserve import __main__ as commands
 from ipreserve import errors, kube, store
 from ipreserve.kube import Kube
-from ipreserve.records import State, address
+from ipreserve.records import Address, State, address
 from ipreserve.tests import calico
 from ipreserve.tests.aggregated import aggregated
 from ipreserve.tests.conftest import followed
@@ -143,7 +147,22 @@ def test_without_calico_the_message_says_what_was_looked_for(quiet_world: World)
         kube.detect(quiet_world.kube, "v3")
 
 
-def test_same_ordinal_gets_its_held_address_and_another_pod_does_not(world: World, serving: Service) -> None:
+@contextlib.contextmanager
+def pools(world: World, *specs: dict[str, Any]) -> Iterator[None]:
+    """With these pools of Calico and no others."""
+    collection, api = "/apis/crd.projectcalico.org/v1/ippools", {"apiVersion": "crd.projectcalico.org/v1"}
+    names = [f"{world.namespace}-{number}" for number in range(len(specs))]
+    for name, spec in zip(names, specs, strict=True):
+        world.kube.request("POST", collection, {**api, "kind": "IPPool", "metadata": {"name": name}, "spec": spec})
+    try:
+        yield
+    finally:
+        for name in names:
+            world.kube.request("DELETE", f"{collection}/{name}")
+
+
+def asked_for(world: World) -> dict[str, list[str]]:
+    """What the pods of a new StatefulSet of two, which want their addresses back, ask Calico for."""
     wish = {"ipreserve.berth.io/give-back": "true"}
     body = {
         "apiVersion": "apps/v1", "kind": "StatefulSet", "metadata": {"name": "cache"},
@@ -156,14 +175,61 @@ def test_same_ordinal_gets_its_held_address_and_another_pod_does_not(world: Worl
             },
         },
     }  # fmt: skip
-    reserve(world, claim(world, "cache-0", 1), state=State.FREED, freed=world.kube.clock.now())
     world.kube.request("POST", f"/apis/apps/v1/namespaces/{world.namespace}/statefulsets", body)
     eventually(lambda: len(world.kube.get(world.pods())["items"]) == 2, "both pods are made")
-    asked = {
-        one["metadata"]["name"]: one["metadata"]["annotations"].get("cni.projectcalico.org/ipAddrs")
+    return {
+        one["metadata"]["name"]: json.loads(one["metadata"]["annotations"].get("cni.projectcalico.org/ipAddrs", "[]"))
         for one in world.kube.get(world.pods())["items"]
     }
-    assert asked == {"cache-0": f'["{world.address(1)}"]', "cache-1": None}
+
+
+WIDE: dict[str, Any] = {"cidr": "10.96.0.0/11", "blockSize": 26}
+
+
+def test_same_ordinal_gets_its_held_address_and_another_pod_does_not(world: World, serving: Service) -> None:
+    reserve(world, claim(world, "cache-0", 1), state=State.FREED, freed=world.kube.clock.now())
+    with pools(world, WIDE):
+        assert asked_for(world) == {"cache-0": [world.address(1)], "cache-1": []}
+
+
+@pytest.mark.parametrize(
+    "specs",
+    [
+        [],
+        [WIDE | {"cidr": "10.64.0.0/11"}],
+        [WIDE | {"disabled": True}],
+        [WIDE | {"allowedUses": ["Tunnel"]}],
+        [WIDE | {"nodeSelector": "rack == 'a'"}],
+    ],
+    ids=["none", "another", "disabled", "not-for-pods", "not-for-all-nodes"],
+)
+def test_address_of_a_pool_that_calico_would_not_choose_now_is_not_given_back(
+    world: World, serving: Service, specs: list[dict[str, Any]]
+) -> None:
+    reserve(world, claim(world, "cache-0", 1), state=State.FREED, freed=world.kube.clock.now())
+    with pools(world, *specs):
+        assert asked_for(world) == {"cache-0": [], "cache-1": []}
+
+
+@pytest.mark.parametrize("left", [["10.99.0.1"], ["fd00::9"], ["10.99.0.1", "fd00::9"]])
+def test_pod_of_both_ip_versions_gets_both_addresses_back_or_none(
+    world: World, serving: Service, left: list[str]
+) -> None:
+    first = replace(claim(world, "cache-0", 1), dual=True)
+    held = [replace(first, address=Address(one)) for one in left]
+    reserve(world, *held, state=State.FREED, freed=world.kube.clock.now())
+    with pools(world, WIDE, {"cidr": "fd00::/64", "blockSize": 122}):
+        assert asked_for(world) == {"cache-0": left if len(left) == 2 else [], "cache-1": []}
+
+
+def test_addresses_of_a_deleted_pod_remember_that_it_had_both_ip_versions(world: World, serving: Service) -> None:
+    world.pod("cache-0", world.address(1), "fd00::17")
+    world.pod("cache-1", world.address(2))
+    for name in ("cache-0", "cache-1"):
+        world.delete(name)
+    assert {str(one): record.dual for one, record in world.records().items()} == {
+        world.address(1): True, "fd00::17": True, world.address(2): False
+    }  # fmt: skip
 
 
 def test_history_names_every_owner_an_address_had(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import re
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,8 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from ipreserve import certs, errors, install, kube, records, review, settings, store
+from ipreserve import certs, errors, install, kube, layout, pool, records, review, settings, store
+from ipreserve.book import Book
 from ipreserve.records import Address, End, Ledger, Record, State
 from ipreserve.settings import Live
 from ipreserve.tests import wire
@@ -49,6 +51,18 @@ def test_all_terms_of_a_selector_must_match_as_everywhere_in_kubernetes() -> Non
         ({"matchExpressions": [{"key": "a", "operator": "Is"}]}, "matchExpressions[0].operator: 'Is' is none of"),
         ({"matchExpressions": [{"key": "a", "operator": "In"}]}, "matchExpressions[0].values: needed with In"),
         ({"matchExpressions": [{"operator": "Exists"}]}, "matchExpressions[0].key"),
+        ({"matchLabels": {"a b!": "x"}}, "matchLabels: 'a b!' is no name of a label"),
+        ({"matchLabels": {"a": "x y"}}, "matchLabels['a']: 'x y' is no value of a label"),
+        ({"matchLabels": {"a": 1}}, "matchLabels['a']: '1' is no value of a label"),
+        ({"matchLabels": {"A.b/a": "x"}}, "matchLabels: 'A.b/a' is no name of a label"),
+        ({"matchLabels": {"/a": "x"}}, "matchLabels: '/a' is no name of a label"),
+        ({"matchLabels": {"a" * 64: "x"}}, "is no name of a label"),
+        ({"matchLabels": {"a": "x" * 64}}, "is no value of a label"),
+        ({"matchExpressions": [{"key": "-a", "operator": "Exists"}]}, "matchExpressions[0].key: '-a' is no name"),
+        (
+            {"matchExpressions": [{"key": "a", "operator": "In", "values": [1]}]},
+            "matchExpressions[0].values: '1' is no",
+        ),
     ],
 )
 def test_wrong_selector_is_refused_with_its_field(content: object, says: str) -> None:
@@ -64,7 +78,7 @@ written = st.builds(
     Record, namespace=names, pod=names, node=names, uid=names, owner=names, via=names, state=st.sampled_from(State),
     first=times, last=times, seq=st.integers(0, 10**9), terminating=st.none() | times, freed=times,
     hold=st.none() | times, end=st.none() | st.sampled_from(End), swapped=st.booleans(), spared=st.booleans(),
-    policy=st.dictionaries(names, names, max_size=2),
+    dual=st.booleans(), policy=st.dictionaries(names, names, max_size=2),
 )  # fmt: skip
 addresses = st.ip_addresses().map(str).map(records.address)
 
@@ -118,6 +132,33 @@ def test_records_are_written_as_the_example_that_their_readers_test_against() ->
 def test_large_hand_written_range_is_left_as_it_is() -> None:
     found = records.expand(["10.0.0.0/8", "10.0.0.0/31", "oops", "fd00::1"])
     assert found == (frozenset({"10.0.0.0", "10.0.0.1", "fd00::1"}), ("10.0.0.0/8",), ("oops",))
+
+
+@pytest.mark.parametrize("text", ["9" * 400, "31d", "2592001", "721h"])
+def test_hold_of_more_than_thirty_days_is_no_duration(text: str) -> None:
+    with pytest.raises(ValueError, match=r"is longer than 30 days. Set 30d or less") as caught:
+        records.parse_duration(text)
+    assert len(str(caught.value)) < 120
+    kept = settings.reload({"hold": text}, Live(hold=60.0))
+    assert (kept.live.hold, len(kept.problems)) == (60.0, 1)
+    with pytest.raises(errors.Misconfigured, match=r"--short-hold: .* is longer than 30 days"):
+        settings.from_arguments({"short_hold": text}, {})
+    record = replace(records.unknown(at=0.0), policy={"hold": text})
+    picture = pool.Picture(now=0.0, book=Book.of({}, ()), pods=(), ipam=None)
+    assert pool.hold_for(record, picture, pool.Rules(hold=60.0)) == 60.0
+    assert records.parse_duration("30d") == 30 * 86_400
+
+
+@pytest.mark.parametrize("said", ["500000", "17", "2", "-1", "2048", "9" * 5000, "sixteen"])
+def test_number_of_shards_that_this_service_never_chooses_is_not_believed(said: str) -> None:
+    def shards(text: str) -> int:
+        return store.Kept(0, raw={"metadata": {"annotations": {store.SHARDS: text}}}).shards
+
+    assert shards(said) == 1
+    grown = [1]
+    while (more := layout.shards_for(10, grown[-1], largest=layout.SHARD_BYTES + 1)) != grown[-1]:
+        grown.append(more)
+    assert [shards(str(one)) for one in grown] == grown == [1, 16, 32, 64, 128, 256, 512, 1024]
 
 
 # --- the clock ------------------------------------------------------------------------------------------------------
@@ -220,11 +261,15 @@ def test_flag_wins_over_environment_and_both_over_the_default() -> None:
     assert (found.hold, found.period, found.short_hold) == (600.0, 2.0, 120.0)
 
 
-def test_own_deadline_is_below_the_timeout_of_what_must_not_be_missed() -> None:
+def test_own_deadlines_are_below_the_timeouts_of_all_entries() -> None:
     entries = install.validating(namespace="ip-reserve", live=Live(), armed=True)["webhooks"]
     must = [one for one in entries if one["failurePolicy"] == "Fail"]
     assert [one["name"].partition(".")[0] for one in must] == ["delete", "delete-opted-in", "evict"]
     assert all(settings.Settings().deadline < one["timeoutSeconds"] for one in must)
+    rest = [one for one in entries if one not in must]
+    rest += install.mutating(namespace="ip-reserve", live=Live())["webhooks"]
+    assert [one["name"].partition(".")[0] for one in rest] == ["status", "status-opted-in", "give-back"]
+    assert all(one["timeoutSeconds"] > settings.SHORT_DEADLINE for one in rest)
     for allowed in ("9.9", "0.1"):
         assert settings.from_arguments({"deadline": allowed}, {}).deadline < must[0]["timeoutSeconds"]
     for late in ("10", "1m"):
@@ -274,6 +319,64 @@ def test_secret_that_cannot_be_read_is_made_anew_and_a_good_one_is_left_alone() 
     more = certs.advance(data, [*NAMES, "other.example"], START)
     assert more is not None
     assert more[certs.CA] == data[certs.CA]
+
+
+def broken(data: dict[str, bytes], change: dict[str, bytes | None]) -> dict[str, bytes]:
+    """With these entries written over, or gone."""
+    return {name: value for name, value in {**data, **change}.items() if value is not None}
+
+
+STRANGER = certs.make_authority(START)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {certs.NEXT: STRANGER.certificate},
+        {certs.NEXT_KEY: b"junk"},
+        {certs.NEXT_KEY: STRANGER.key},
+        {certs.NEXT_KEY: None},
+        {certs.NEXT: None},
+        {certs.NEXT_SINCE: None},
+        {certs.NEXT_SINCE: b"2026-01-01T00:00:00"},
+        {certs.NEXT_SINCE: b"\xff"},
+        {certs.NEXT_SINCE: b"2999-01-01T00:00:00+00:00"},
+    ],
+)
+def test_next_authority_that_cannot_be_read_is_dropped_and_announced_anew(change: dict[str, bytes | None]) -> None:
+    first = certs.advance({}, NAMES, START)
+    assert first is not None
+    old = START + certs.AUTHORITY_LIFE * 0.7
+    announced = certs.advance({**first, **_fresh(first, old)}, NAMES, old)
+    assert announced is not None
+    later = old + certs.ANNOUNCE * 2
+    after = certs.advance(broken(announced, change), NAMES, later)
+    assert after is not None
+    # The authority in use stays, and so does what it signed; the next one is another.
+    assert after[certs.CA].startswith(first[certs.CA])
+    assert after[certs.TLS] == announced[certs.TLS]
+    assert after[certs.NEXT] not in (announced[certs.NEXT], STRANGER.certificate)
+    assert certs.advance(after, NAMES, later) is None
+    signed = certs.advance(after, NAMES, later + certs.ANNOUNCE)
+    assert signed is not None
+    trusts(after[certs.CA], signed[certs.TLS], later + certs.ANNOUNCE)
+
+
+def _fresh(data: dict[str, bytes], now: datetime) -> dict[str, bytes]:
+    """A server's certificate that need not be renewed then."""
+    pair = certs.issue(certs.Pair(data[certs.CA], data[certs.CA_KEY]), NAMES, now)
+    return {certs.TLS: pair.certificate, certs.TLS_KEY: pair.key}
+
+
+@pytest.mark.parametrize("change", [{certs.TLS_KEY: STRANGER.key}, {certs.CA_KEY: STRANGER.key}, {certs.CA_KEY: b"x"}])
+def test_key_of_another_certificate_makes_all_anew(change: dict[str, bytes | None]) -> None:
+    first = certs.advance({}, NAMES, START)
+    assert first is not None
+    after = certs.advance(broken(first, change), NAMES, START)
+    assert after is not None
+    assert after[certs.CA] != first[certs.CA]
+    trusts(after[certs.CA], after[certs.TLS], START)
+    assert certs.advance(after, NAMES, START) is None
 
 
 # --- deployables ----------------------------------------------------------------------------------------------------

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import threading
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -101,6 +103,32 @@ def test_claim_is_written_though_the_history_of_who_was_there_before_cannot_be(
     assert f"history of ['{A}'] is lost: full" in caplog.text
 
 
+def test_claim_that_the_api_server_refuses_does_not_take_the_others_of_its_commit_along() -> None:
+    case = Case()
+    case.reserve(A)
+    claims = [claim(Address(f"10.0.1.{number}")) for number in range(20)]
+    bad = {claims[3].address, claims[17].address}
+
+    def refuse(method: str, path: str, body: Any) -> None:
+        if method in ("PUT", "POST") and path.endswith(LEDGER) and bad & set(body["data"]):
+            raise errors.ApiError("data: Too long", 422)
+
+    case.paper.written = refuse
+    answers = case.together(claims)
+    failed = {one.address for one, error in zip(claims, answers, strict=True) if error is not None}
+    assert failed == bad
+    assert set(case.store.read_kept(0).ledger.records) == {A, B, *(one.address for one in claims)} - bad
+
+
+def test_claims_that_come_while_one_is_written_are_written_by_one_commit_together() -> None:
+    case = Case()
+    claims = [claim(Address(f"10.0.1.{number}")) for number in range(60)]
+    assert case.together(claims) == [None] * 60
+    # The one that they waited for, and theirs.
+    assert case.metrics.registry.get_sample_value("ipreserve_commits_total", {"outcome": "written"}) == 2
+    assert case.barred(CALICO) >= {one.address for one in claims}
+
+
 class Hurried:
     """A clock by which each pause takes longer than anybody waits."""
 
@@ -158,6 +186,24 @@ class Case:
     def claim(self, one: Claim) -> None:
         for future in self.reserver.reserve([one], seconds=5.0):
             future.result(10)
+
+    def together(self, claims: list[Claim]) -> list[BaseException | None]:
+        """Why each of these failed, which all wait while the write of another one is under way."""
+        begun, go = threading.Event(), threading.Event()
+
+        def before(method: str, path: str) -> None:
+            begun.set()
+            go.wait(10)
+
+        self.paper.before = before
+        first = self.reserver.reserve([claim(B)], seconds=20.0)
+        assert begun.wait(10)
+        futures = self.reserver.reserve(claims, seconds=20.0)
+        self.paper.before = lambda method, path: None
+        go.set()
+        for future in first:
+            future.result(10)
+        return [future.exception(20) for future in futures]
 
     def switch(self, to: CalicoApi, *, at: tuple[str, str]) -> None:
         """Calico's API changes while the next such request is under way."""
