@@ -181,7 +181,7 @@ def _shards_too_small(sight: Sight) -> Blocked | None:
 
 def _read(node: Node, wish: Mapping[str, str]) -> dict[str, str]:
     """What is in force, and of INFO what bears on it."""
-    replies = node.connection.pipeline([["CONFIG", "GET", *wish], ["INFO", "persistence"], ["INFO", "memory"]])
+    replies = node.connection.pipeline([["CONFIG", "GET", *wish], ["INFO", "persistence", "memory", "keyspace"]])
     for reply in replies:
         if isinstance(reply, RedisError):
             raise LinkError(f"{node.pod.name} answers {reply}")
@@ -189,18 +189,21 @@ def _read(node: Node, wish: Mapping[str, str]) -> dict[str, str]:
     told = [str(word) for word in words]
     return {
         **parse_info(str(replies[1])),
-        **parse_info(str(replies[2])),
         **dict(zip(told[::2], told[1::2], strict=True)),
     }
 
 
 def _data_beyond(node: Node, said: Mapping[str, str], most: int, policy: str) -> str:
-    """Why a lower maxmemory would make a node refuse writes at once; "" when it would not, or keys may be dropped."""
-    used = int(said.get("used_memory", 0))
+    """Why a lower maxmemory would make a node refuse writes at once; "" when it would not: what may be dropped by
+    `policy` takes no room.
+    """
+    used = int(said["used_memory"])
+    spare = moves.droppable(policy, said)
     lowers = most < int(said["maxmemory"]) or said["maxmemory"] == "0"
-    if not lowers or used <= most or policy != "noeviction":
+    if not lowers or used - spare <= most:
         return ""
-    return f"{used // MIB} MiB are in use, and {most // MIB} MiB are wished"
+    may = f", of which {policy} may drop {spare // MIB} MiB (only keys that expire)" if policy != "noeviction" else ""
+    return f"{used // MIB} MiB are in use{may}, and {most // MIB} MiB are wished"
 
 
 def _writes_first_file(said: Mapping[str, str]) -> bool:

@@ -437,3 +437,16 @@ def test_memory_that_the_data_does_not_fit_into_is_foreseen(start: Start) -> Non
     assert foreseen is not None
     assert "are in use" in foreseen.message
     assert ENGINE.foresee(fleet.cluster, fleet.world(), fleet) is None
+
+
+@pytest.mark.parametrize(("expires", "fits"), [(None, False), (3600, True)])
+def test_only_keys_that_expire_make_room_for_less_memory_where_only_those_may_be_dropped(
+    start: Start, expires: int | None, fits: bool
+) -> None:
+    fleet = start(view(replicasPerShard=0, shards=4, evictionPolicy="volatile-lru"))
+    fleet.settle()
+    fill(fleet, 0, 60, expires=expires)
+    smaller = replace(fleet.cluster, spec={**fleet.cluster.spec, "memoryGiB": 0.05})
+    foreseen = ENGINE.foresee(smaller, fleet.world(), fleet)
+    assert (foreseen is None) is fits
+    assert foreseen is None or "of which volatile-lru may drop 0 MiB (only keys that expire)" in foreseen.message
