@@ -15,7 +15,7 @@ from provisioning.engines.base import Link
 from provisioning.engines.redis.admin import RedisError, Reply, parse_info
 from provisioning.engines.redis.manifests import PORT
 from provisioning.engines.redis.placement import SLOTS
-from provisioning.engines.redis.settings import MIB, memory_mib
+from provisioning.engines.redis.settings import MIB, maxmemory_mib
 from provisioning.engines.redis.sight import Node, Sight
 
 # Slots that are on the move together: fewer round trips, and the more redirections for clients.
@@ -188,7 +188,7 @@ def too_much(sight: Sight) -> str:
     policy = spec["evictionPolicy"]
     if policy.startswith("allkeys-"):
         return ""
-    most = memory_mib(spec) * spec["maxmemoryPercent"] // 100 * MIB
+    most = maxmemory_mib(spec) * MIB
     owned = _owned(sight)
     leaving: dict[int, int] = {}
     room: dict[int, int] = {}
