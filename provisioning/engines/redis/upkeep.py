@@ -15,7 +15,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from provisioning.engines.base import (
     HEIR_GATE,
@@ -103,7 +103,10 @@ def settle_settings(sight: Sight, world: World, link: Link, care: Care) -> str:
     wish = settings.wanted(spec) | encryption.settings(spec, PORT)
     old = {pod.name for pod in outdated_pods(world)}
     have = {node.pod.name: _read(node, wish) for node in sight.nodes}
-    care.blocked = _memory_too_small(sight, have, int(wish["maxmemory"]))
+    care.blocked = _late(
+        _memory_too_small(sight, have, int(wish["maxmemory"])),
+        "Or go back to more memory: no node was told yet, and a pod that restarts gets the smaller one.",
+    )
     if care.blocked is not None:
         return care.blocked.message
     complaint = ""
@@ -158,13 +161,18 @@ def too_small(sight: Sight) -> Blocked | None:
     return _memory_too_small(sight, have, int(wish["maxmemory"])) or _shards_too_small(sight)
 
 
+def _late(blocked: Blocked | None, remedy: str) -> Blocked | None:
+    """Of a change that is applied already: what may have been foreseen was not, since a member was away."""
+    return None if blocked is None else replace(blocked, remedy=f"{blocked.remedy} {remedy}")
+
+
 def _memory_too_small(sight: Sight, have: Mapping[str, Mapping[str, str]], most: int) -> Blocked | None:
     for node in sight.nodes:
         why = _data_beyond(node, have[node.pod.name], most, sight.cluster.spec["evictionPolicy"])
         if why:
             return Blocked(
                 "data_does_not_fit", f"{node.pod.name}: {why}",
-                "Delete keys, add shards, or go back to more memory: nothing was changed.",
+                "Delete keys, or add shards, before nodes get so little memory.",
             )  # fmt: skip
     return None
 
@@ -175,7 +183,7 @@ def _shards_too_small(sight: Sight) -> Blocked | None:
     why = moves.too_much(sight)
     return Blocked(
         "data_does_not_fit", f"The shards that stay are too small: {why}.",
-        "Delete keys, or go back to more shards and give nodes more memory. What has moved stays moved.",
+        "Delete keys, or give nodes more memory, before shards leave.",
     ) if why else None  # fmt: skip
 
 
@@ -240,7 +248,9 @@ def _move(sight: Sight, link: Link, until: float, care: Care) -> str:
         if not left and not moves.is_open(sight):
             return ""
         if leaving_slots:
-            care.blocked = _shards_too_small(sight)
+            care.blocked = _late(
+                _shards_too_small(sight), "Or go back to more shards; what has moved stays moved until then."
+            )
             if care.blocked is not None:
                 return care.blocked.message
         moved = moves.work(sight, link, until)
