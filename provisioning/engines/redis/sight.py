@@ -44,6 +44,7 @@ class Node:
     replication: Mapping[str, str] = field(default_factory=dict)
     # During this call; the next one may ask again.
     failover_asked: bool = False
+    snapshot_asked: bool = False
     # The certificate it serves.
     shown: Shown | None = None
 

@@ -45,6 +45,8 @@ FORMING_TIMEOUT_MS, FORMING_TIMEOUT_TLS_MS = 500, 1900
 FROZEN_SECONDS = 60
 # A demoted master is linked to its heir again within a second or two; after this long it is not going to be.
 STRAY_SECONDS = 10
+# How old a snapshot may be for which the append-only file is given up: a look comes within seconds of its end.
+SNAPSHOT_SECONDS = 60
 # Pods whose settings are told; all of them would mostly say the same.
 MOST_TOLD = 3
 
@@ -119,6 +121,12 @@ def settle_settings(sight: Sight, world: World, link: Link, care: Care) -> str:
             if node.info.get("cluster_state") == "ok":
                 node.connection.pipeline([["CONFIG", "SET", "cluster-node-timeout", wish["cluster-node-timeout"]]])
                 care.acted = True
+        if different.get("appendonly") == "no" and wish["save"] and not _has_snapshot(said):
+            # The append-only file is all there is on disk; and a node with save rules whose first snapshot fails
+            # (a full disk) refuses writes.
+            waits = _take_snapshot(node, said, link, care)
+            different = {key: value for key, value in different.items() if key not in ("appendonly", "save")}
+            complaint = complaint or waits
         if different:
             complaint = _set(node, said, different, link, drifted=not sight.cluster.changing) or complaint
             care.acted = True
@@ -189,7 +197,9 @@ def _shards_too_small(sight: Sight) -> Blocked | None:
 
 def _read(node: Node, wish: Mapping[str, str]) -> dict[str, str]:
     """What is in force, and of INFO what bears on it."""
-    replies = node.connection.pipeline([["CONFIG", "GET", *wish], ["INFO", "persistence", "memory", "keyspace"]])
+    replies = node.connection.pipeline(
+        [["CONFIG", "GET", *wish], ["INFO", "persistence", "memory", "keyspace", "server"]]
+    )
     for reply in replies:
         if isinstance(reply, RedisError):
             raise LinkError(f"{node.pod.name} answers {reply}")
@@ -220,6 +230,21 @@ def _writes_first_file(said: Mapping[str, str]) -> bool:
         or said.get("aof_rewrite_scheduled") == "1"
         or said.get("aof_last_bgrewrite_status") != "ok"
     )
+
+
+def _has_snapshot(said: Mapping[str, str]) -> bool:
+    """Whether it has written a snapshot just now, by its own clock. Its last save counts from its start if none was."""
+    age = int(said["server_time_usec"]) // 1_000_000 - int(said["rdb_last_save_time"])
+    return int(said["rdb_saves"]) > 0 and said["rdb_last_bgsave_status"] == "ok" and age <= SNAPSHOT_SECONDS
+
+
+def _take_snapshot(node: Node, said: Mapping[str, str], link: Link, care: Care) -> str:
+    """Have a node write a snapshot, unless it does; returns what is waited for."""
+    if said["rdb_bgsave_in_progress"] != "1" and not node.snapshot_asked:
+        node.snapshot_asked = True
+        care.acted |= send(node, link, "Snapshot", "BGSAVE", "SCHEDULE")
+    failed = "; the last one failed, see its log and its disk" if said["rdb_last_bgsave_status"] != "ok" else ""
+    return f"{node.pod.name} is writing its first snapshot{failed}"
 
 
 def _set(

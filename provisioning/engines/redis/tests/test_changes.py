@@ -450,3 +450,37 @@ def test_only_keys_that_expire_make_room_for_less_memory_where_only_those_may_be
     foreseen = ENGINE.foresee(smaller, fleet.world(), fleet)
     assert (foreseen is None) is fits
     assert foreseen is None or "of which volatile-lru may drop 0 MiB (only keys that expire)" in foreseen.message
+
+
+@pytest.mark.parametrize("disk", ["well", "full"])
+def test_snapshots_in_place_of_an_append_only_file_begin_with_one_that_is_on_disk(start: Start, disk: str) -> None:
+    fleet = start(view())
+    fleet.settle()
+    client = client_of(fleet)
+    for number in range(300):
+        client.set(f"key-{number}", number)
+    hindered = fleet.servers[0].folder / "dump.rdb"
+    if disk == "full":
+        # A snapshot is renamed into place, which a folder of that name does not let happen.
+        (hindered / "in-the-way").mkdir(parents=True)
+    fleet.wish(persistence="rdb")
+    if disk == "full":
+        deadline = time.monotonic() + 20
+        while "the last one failed" not in (outcome := ENGINE.advance(fleet.cluster, fleet.world(), fleet)).reason:
+            assert time.monotonic() < deadline, outcome.reason
+        assert config(fleet, "appendonly") == {"yes", "no"}, "the file is kept, where it is all there is"
+        for number in range(300):
+            client.set(f"key-{number}", number)
+        (hindered / "in-the-way").rmdir()
+        hindered.rmdir()
+    fleet.settle()
+    assert (config(fleet, "appendonly"), config(fleet, "save")) == ({"no"}, {"3600 1 300 100 60 10000"})
+    assert all((server.folder / "dump.rdb").is_file() for server in fleet.servers)
+    # Whoever is killed now has its keys back from there.
+    for server in fleet.servers:
+        fleet.kill(server)
+    for server in fleet.servers:
+        fleet.launch(server)
+    fleet.settle(60)
+    assert [number for number in range(300) if client.get(f"key-{number}") != str(number).encode()] == []
+    client.close()
