@@ -343,6 +343,28 @@ def test_a_worker_killed_while_members_leave_is_followed_by_one_that_finishes(
     assert ENGINE.prove(fleet.cluster, fleet.world(), fleet).ok
 
 
+def test_a_replica_that_leaves_and_answers_with_an_error_for_a_moment_stays_until_its_shard_is_drained(
+    start: Start,
+) -> None:
+    fleet = start(view(shards=4))
+    fleet.settle()
+    leader = masters(fleet)["3"]
+    pod = next(pod for pod in fleet.world().pods if "-s3-" in pod.name and pod.name != leader)
+    fleet.wish(shards=3)
+    with Connection(fleet.connect(pod, PORT), ("", PASSWORD)) as connection:
+        connection.call("CONFIG", "SET", "maxclients", 1)
+        outcome = ENGINE.advance(fleet.cluster, fleet.world(), fleet)
+        assert (outcome.healthy, outcome.retired, "foreign-node" in {one.code for one in outcome.causes}) == (
+            False, (), False,
+        )  # fmt: skip
+        assert {reason for reason, _ in fleet.events} & {"Forget", "ForgetStranger", "SlotsMoved"} == set()
+        connection.call("CONFIG", "SET", "maxclients", 10000)
+    fleet.settle(60)
+    told = [reason for reason, _ in fleet.events]
+    assert told.index("SlotsMoved") < told.index("Forget")
+    assert "ForgetStranger" not in told
+
+
 def test_what_moves_is_the_least_and_can_be_planned_anew_at_any_moment() -> None:
     owned = {shard: list(range(slot_range(shard, 3)[0], slot_range(shard, 3)[1] + 1)) for shard in range(3)}
     moves = plan_moves(owned, 5)
