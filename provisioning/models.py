@@ -280,8 +280,9 @@ class Operation(models.Model):
     kind = models.CharField(max_length=30)  # create, update, upgrade, restart, rebalance-masters, change-users, delete
     state = models.CharField(max_length=16, choices=OperationState.choices, default=OperationState.QUEUED)
     generation = models.PositiveIntegerField()
-    # {"pods": 6, "estimate": {"seconds", "based_on"} or null}; of a change also {"changes": [effects]}, of rebalancing
-    # {"hand_overs": 2}, of a deletion {"volumes": "keep"}; {"overridden": [{"gate", "by", "reason", "at"}]}.
+    # {"pods": 6, "estimate": {"seconds", "based_on"} or null}; of a change also {"changes": [effects]}, of one of the
+    # spec {"before": the spec as it was}, of rebalancing {"hand_overs": 2},
+    # of a deletion {"volumes": "keep"}; {"overridden": [{"gate", "by", "reason", "at"}]}.
     params = models.JSONField(default=dict)
     steps = models.JSONField(default=list)
     percent = models.PositiveSmallIntegerField(default=0)

@@ -299,6 +299,8 @@ def test_a_change_that_changes_nothing_is_no_operation(alice: APIClient, world: 
         ({"shards": 4, "replicasPerShard": 0, "memoryGiB": 3}, "/spec/replicasPerShard", "not_changeable", "growth"),
         ({"shards": 6, "replicasPerShard": 0}, "/spec/replicasPerShard", "not_changeable", "growth (shards)"),
         ({"memoryGiB": 4}, "/spec/memoryGiB", "storage_too_small", "Choose storageGiB 6 or more (it is 5)"),
+        ({"config": {"min-replicas-to-write": 2}}, "/spec/config/min-replicas-to-write", "refuses_writes",
+         "Choose at most 1, or replicasPerShard 2"),
         ({"config": {"maxmemory": "1gb"}}, "/spec/config/maxmemory", "not_allowed", "memoryGiB"),
         ({"config": {"cluster-port": 1}}, "/spec/config/cluster-port", "not_allowed", "Berth shapes"),
         ({"config": {"hzz": 1}}, "/spec/config/hzz", "unknown_field", "Did you mean hz?"),
@@ -306,7 +308,7 @@ def test_a_change_that_changes_nothing_is_no_operation(alice: APIClient, world: 
         ({"config": {"hz": "fast"}}, "/spec/config/hz", "wrong_type", "whole number"),
         ({"config": ["hz"]}, "/spec/config", "wrong_type", "an object"),
     ],
-)
+)  # fmt: skip
 def test_a_change_that_is_refused_names_field_rule_and_remedy(
     alice: APIClient, world: World, spec: dict[str, Any], pointer: str, code: str, words: str
 ) -> None:
@@ -324,6 +326,22 @@ def test_a_cluster_whose_storage_is_too_small_by_a_newer_rule_keeps_it_until_its
     (error,) = change(alice, {"memoryGiB": 5}).json()["errors"]
     assert (error["pointer"], error["code"]) == ("/spec/memoryGiB", "storage_too_small")
     assert change(alice, {"config": {"hz": 20}}).status_code == 202
+
+
+def test_settings_that_refuse_writes_by_a_newer_rule_stay_and_may_be_lowered_and_no_replica_leaves_below_them(
+    alice: APIClient, world: World
+) -> None:
+    pointer = "/spec/config/min-replicas-to-write"
+    Cluster.objects.filter(pk=world.orders.pk).update(
+        spec={"shards": 3, "memoryGiB": 2, "replicasPerShard": 2, "config": {"min-replicas-to-write": 2}}
+    )
+    (error,) = change(alice, {"replicasPerShard": 1}).json()["errors"]
+    assert (error["pointer"], error["code"]) == (pointer, "refuses_writes")
+    Cluster.objects.filter(pk=world.orders.pk).update(
+        spec={"shards": 3, "memoryGiB": 2, "replicasPerShard": 1, "config": {"min-replicas-to-write": 3}}
+    )
+    answer = change(alice, {"config": {"min-replicas-to-write": 2, "hz": 20}})
+    assert answer.status_code == 202, answer.content
 
 
 def test_an_order_without_replicas_or_persistence_wants_the_name_typed_unless_its_plan_says_so(

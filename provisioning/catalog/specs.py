@@ -88,10 +88,16 @@ def _new(
     def stood(one: Problem) -> bool:
         if (one.pointer, one.code) not in had:
             return False
-        was, will = before[one.pointer[1:]], spec[one.pointer[1:]]
+        was, will = (_at(values, one.pointer) for values in (before, spec))
         return bool(was == will or (isinstance(will, int | float) and will < was))
 
     return [one for one in found if not stood(one)]
+
+
+def _at(spec: Mapping[str, Any], pointer: str) -> Any:
+    """The value of a field, or of an entry of a map; None for an entry that is not set."""
+    key, _, entry = pointer[1:].partition("/")
+    return spec[key].get(entry) if entry else spec[key]
 
 
 def _unknown(key: str, engine: Engine) -> Problem:

@@ -126,6 +126,11 @@ def to_retry(cluster: Cluster, operation: Operation, last: str | None) -> Confli
             "not_retryable", "Another operation of the cluster came after it.",
             suggestion=f"Retry the last one: GET /api/v1/tenants/{cluster.tenant.slug}/operations lists them.",
         )  # fmt: skip
+    if operation.generation != cluster.generation:
+        return Conflict(
+            "not_retryable", "The operation's change was taken back: the cluster is as before it.",
+            suggestion="Do what its error says, and change the cluster again.",
+        )  # fmt: skip
     return None if operation.kind == "delete" else while_paused(cluster)
 
 

@@ -27,7 +27,7 @@ from provisioning.apply.link import KubeLink
 from provisioning.clusters import accounts, quota, rebalance
 from provisioning.clusters.diagnosis import causes
 from provisioning.clusters.views import client_for, cluster_view, overridden_gates, pause_told
-from provisioning.engines.base import READY_GATE, Advance, ClusterView, LinkError, Manifest, World
+from provisioning.engines.base import READY_GATE, Advance, Blocked, ClusterView, LinkError, Manifest, World
 from provisioning.engines.base import Cause as Why
 from provisioning.engines.registry import ENGINES
 from provisioning.models import TERMINAL_STATES, Cluster, ClusterEvent, Operation, OperationState, Phase, Principal
@@ -306,6 +306,11 @@ def _deliver(claimed: Claimed, operation: Operation | None, client: KubeClient) 
     begins = operation is not None and progress is not None and progress.changed
     if cluster.observed_generation < cluster.generation:
         there = door.observe(client, view) if cluster.observed_generation else None
+        if operation is not None and progress is not None and there is not None:
+            blocked = _foreseen(claimed, operation, client, view, there)
+            if blocked is not None:
+                _take_back(claimed, operation, progress, blocked, there)
+                return STEADY
         _apply(claimed, view, client, operation if begins else None, progress, there=there)
         if operation is not None and progress is not None:
             progress.step("schedule", "running", "waiting for the pods to be placed")
@@ -354,6 +359,47 @@ def _deliver(claimed: Claimed, operation: Operation | None, client: KubeClient) 
         claimed.write(reason=reason)
         return Next(advance.retry_after, BUSY_LOOK_SECONDS)
     return _prove(claimed, operation, progress, view, world, link)
+
+
+def _foreseen(
+    claimed: Claimed, operation: Operation, client: KubeClient, view: ClusterView, there: World
+) -> Blocked | None:  # fmt: skip
+    """Why the members that run could not become what a change of the spec wishes; None also where none can be asked.
+
+    Asked before any of it is applied: a pod that comes back would be given the smaller memory, whatever it holds.
+    """
+    if operation.kind != "update" or "before" not in operation.params:
+        return None
+    link = KubeLink(client, view.namespace, claimed.cluster.target.reach)  # type: ignore[arg-type]
+    try:
+        return ENGINES[view.engine].foresee(view, there, link)
+    except LinkError:
+        return None
+
+
+def _take_back(
+    claimed: Claimed, operation: Operation, progress: Progress, blocked: Blocked, there: World
+) -> None:  # fmt: skip
+    """Fail a change of which nothing was applied, and wish again what was wished before it."""
+    cluster = claimed.cluster
+    # A retried one, or one whose worker was killed, may have been applied: then everything is, once more.
+    untouched = cluster.phase in (Phase.READY, Phase.DEGRADED)
+    remedy = f"{blocked.remedy} The change was taken back: the cluster is to be as before it.".strip()
+    message = f"{blocked.message} {remedy}"
+    with transaction.atomic():
+        # A generation of its own: the operation's is not to be brought about any more.
+        wish = {"spec": operation.params["before"], "generation": cluster.generation + 1}
+        claimed.write(**wish, **({"observed_generation": cluster.generation + 1} if untouched else
+                                 {"phase": Phase.FAILED, "reason": message}))  # fmt: skip
+        Cluster.objects.filter(pk=cluster.pk).update(revision=F("revision") + 1)
+        error = {"code": blocked.code, "message": blocked.message, "remedy": remedy}
+        progress.finish(OperationState.FAILED, error)
+        claimed.save(operation)
+        if untouched:
+            quota.settle_as_wished(cluster, there.volumes, operation)
+        else:
+            quota.commit(cluster, operation)
+        claimed.event("ChangeTakenBack", message, warning=True, operation=operation)
 
 
 def _no_later(following: Next, moment: datetime | None) -> Next:

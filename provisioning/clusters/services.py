@@ -361,9 +361,9 @@ def change_cluster(
                 locked.revision += 1
                 locked.save(update_fields=["revision", *edited])
             return None
-        locked.spec = after
+        before, locked.spec = locked.spec, after
         edited.append("spec")
-        operation = _begin_change(locked, "update", changes, edited, by, confirm, request_id)
+        operation = _begin_change(locked, "update", changes, edited, by, confirm, request_id, before=before)
     hint(cluster.id)
     return operation
 
@@ -452,7 +452,7 @@ def _require_confirmed(changes: Sequence[Change], name: str, confirm: str | None
 
 def _begin_change(
     cluster: Cluster, kind: str, changes: Sequence[Change], edited: list[str], by: User, confirm: str | None,
-    request_id: str,
+    request_id: str, **params: Any,
 ) -> Operation:  # fmt: skip
     """Write the changed cluster, open its operation and reserve the growth."""
     _require_confirmed(changes, cluster.name, confirm)
@@ -467,8 +467,9 @@ def _begin_change(
     cluster.save(update_fields=["generation", "revision", "next_look", *edited])
     titles = [*steps.DELIVER_BEFORE, *engine.change_steps(changes), *steps.DELIVER_AFTER]
     operation = open_operation(
-        cluster, kind, steps.fresh(titles), by, request_id, longer=longer, changes=[as_shown(one) for one in changes]
-    )
+        cluster, kind, steps.fresh(titles), by, request_id, longer=longer,
+        changes=[as_shown(one) for one in changes], **params,
+    )  # fmt: skip
     # Last, since it takes the tenant's lock.
     quota.reserve(cluster, operation, by)
     return operation

@@ -7,6 +7,7 @@ import secrets
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -14,16 +15,23 @@ from typing import Any
 import pytest
 import yaml
 from django.utils import timezone
+from redis.cluster import RedisCluster
 
 from provisioning.apply import door
 from provisioning.apply.client import KubeClient
+from provisioning.clusters.interventions import retry_operation
 from provisioning.clusters.reconcile import Lost, _obey, claim, look, reconcile
 from provisioning.clusters.services import change_cluster, create_cluster, delete_cluster
 from provisioning.clusters.views import client_for, cluster_view
 from provisioning.engines.base import Advance
+from provisioning.engines.base import User as Principal
+from provisioning.engines.redis.manifests import PORT
+from provisioning.engines.redis.tests.servers import Fleet
 from provisioning.models import Cluster, Operation, OperationState, Phase, Target
 from sandbox import Sandbox
 from tenants.models import Tenant, User
+from tenants.quota import standings
+from tenants.refusals import Conflict
 
 pytestmark = [pytest.mark.control_plane]
 
@@ -332,6 +340,70 @@ def test_a_worker_that_read_the_cluster_before_a_change_does_not_judge_the_chang
     cluster.refresh_from_db()
     operation.refresh_from_db()
     assert (cluster.observed_generation, operation.steps[0]["state"]) == (2, "done")
+
+
+def bring_to_life(control_plane: Sandbox, cluster: Cluster, fleet: Fleet) -> None:
+    """Servers for the cluster's pods: there is no kubelet here that would start them and say so."""
+    found = door.read_secret(client_for(cluster.target), namespace(cluster), f"{cluster.name}-auth")
+    fleet.stored = dict(found)
+    fleet.start()
+    fleet.settle()
+    for server in fleet.servers:
+        running = {"state": {"running": {}}, "ready": True, "restartCount": 0, "image": "", "imageID": ""}
+        status = {
+            "phase": "Running", "podIP": server.address, "podIPs": [{"ip": server.address}],
+            "containerStatuses": [{"name": "redis", **running}],
+        }  # fmt: skip
+        words = ["patch", "pod", server.pod, "--subresource=status", "--type=merge", "-p"]
+        deadline = time.monotonic() + 30
+        while (
+            patched := control_plane.kubectl("-n", namespace(cluster), *words, json.dumps({"status": status}))
+        ).returncode:
+            assert time.monotonic() < deadline, patched.stderr
+            time.sleep(0.1)
+
+
+@pytest.mark.usefixtures("live")
+def test_a_change_that_the_data_does_not_fit_into_is_taken_back_before_anything_of_it_is_applied(
+    acme: Tenant, alice: User, control_plane: Sandbox, tmp_path: Path
+) -> None:
+    name = f"c-{secrets.token_hex(4)}"
+    spec = {"memoryGiB": 0.25, "replicasPerShard": 0, "exporter": False, "storageGiB": 1}
+    cluster, _ = create_cluster(
+        tenant=acme, by=alice, name=name, engine="redis", plan="redis-dev", spec=spec, confirm=name
+    )
+    delivered(cluster)
+    fleet = Fleet(replace(cluster_view(cluster), users=(Principal("default", (1,)),)), tmp_path, 200)
+    try:
+        bring_to_life(control_plane, cluster, fleet)
+        with RedisCluster(host=fleet.servers[0].address, port=PORT, password=fleet.stored["password"]) as client:
+            client.setrange("large", 120 * 2**20, "x")
+        Cluster.objects.filter(pk=cluster.pk).update(phase=Phase.READY)
+        objects = applied(control_plane, cluster)
+        operation = change_cluster(cluster=cluster, by=alice, spec={"memoryGiB": 0.125, "storageGiB": 2})
+        assert operation is not None
+        reconcile(cluster.pk)
+    finally:
+        fleet.stop()
+    operation.refresh_from_db()
+    assert operation.error is not None
+    assert (operation.state, operation.error["code"]) == (OperationState.FAILED, "data_does_not_fit")
+    assert "taken back" in operation.error["remedy"]
+    before = cluster.spec
+    cluster.refresh_from_db()
+    assert (cluster.spec, cluster.phase, cluster.observed_generation) == (before, Phase.READY, cluster.generation)
+    assert applied(control_plane, cluster) == objects
+    amounts = {one.resource: (one.used, one.reserved) for one in standings(acme.pk) if one.place == cluster.target_id}
+    assert (amounts["memory"], amounts["storage"]) == ((3 * 256, 0), (3 * 1024, 0)), "nothing is held for it"
+    with pytest.raises(Conflict, match="taken back"):
+        retry_operation(operation=operation, by=alice)
+
+
+def applied(control_plane: Sandbox, cluster: Cluster) -> dict[str, Any]:
+    """What pods are made from: name to specs of StatefulSets and contents of ConfigMaps."""
+    selector = f"berth.io/cluster-id={cluster.pk}"
+    found = control_plane.kubectl("-n", namespace(cluster), "get", "statefulset,cm", "-l", selector, "-o", "json")
+    return {item["metadata"]["name"]: item.get("spec", item.get("data")) for item in json.loads(found.stdout)["items"]}
 
 
 GROWS = {

@@ -15,7 +15,7 @@ from provisioning.engines.base import Link
 from provisioning.engines.redis.admin import RedisError, Reply, parse_info
 from provisioning.engines.redis.manifests import PORT
 from provisioning.engines.redis.placement import SLOTS
-from provisioning.engines.redis.settings import MIB, memory_mib
+from provisioning.engines.redis.settings import MIB, maxmemory_mib
 from provisioning.engines.redis.sight import Node, Sight
 
 # Slots that are on the move together: fewer round trips, and the more redirections for clients.
@@ -243,7 +243,7 @@ def too_much(sight: Sight) -> str:
     policy = spec["evictionPolicy"]
     if policy.startswith("allkeys-"):
         return ""
-    most = memory_mib(spec) * spec["maxmemoryPercent"] // 100 * MIB
+    most = maxmemory_mib(spec) * MIB
     owned = _owned(sight)
     leaving: dict[int, int] = {}
     room: dict[int, int] = {}
@@ -251,15 +251,13 @@ def too_much(sight: Sight) -> str:
         if not (node.is_master and node.me.slots):
             continue
         replies = node.connection.pipeline([["INFO", "memory"], ["INFO", "keyspace"]])
-        said, keys = (parse_info(str(reply)) for reply in replies)
-        used = int(said["used_memory"])
-        # An empty node's own needs stay behind; so does what grew by fragmentation.
-        data = max(0, used - int(said.get("used_memory_overhead", 0)))
+        said = {key: value for reply in replies for key, value in parse_info(str(reply)).items()}
         if node.shard >= spec["shards"]:
-            leaving[node.shard] = data
+            leaving[node.shard] = _data(said)
         else:
-            spare = data * _expiring(keys.get("db0", "")) if policy != "noeviction" else 0
-            room[node.shard] = max(0, int(most * SAFE_PERCENT / 100 - used + spare))
+            room[node.shard] = max(
+                0, int(most * SAFE_PERCENT / 100) - int(said["used_memory"]) + droppable(policy, said)
+            )
     coming: dict[int, float] = defaultdict(float)
     for _, source, to in plan_moves(owned, spec["shards"]):
         # Of keys nobody knows here how large they are: each slot counts the same.
@@ -269,6 +267,22 @@ def too_much(sight: Sight) -> str:
             there = room.get(shard, 0) // MIB
             return f"{amount / MIB:.0f} MiB are to come to shard {shard}, which has room for {there} MiB"
     return ""
+
+
+def droppable(policy: str, said: Mapping[str, str]) -> int:
+    """How many bytes of a node's memory eviction may free, of what its INFO memory and keyspace said: all of it, none,
+    or (`volatile-*`) as large a part of the data as keys have an expiry.
+    """
+    if policy == "noeviction":
+        return 0
+    if policy.startswith("allkeys-"):
+        return int(said["used_memory"])
+    return int(_data(said) * _expiring(said.get("db0", "")))
+
+
+def _data(said: Mapping[str, str]) -> int:
+    """Bytes of keys and values: an empty node's own needs stay behind; so does what grew by fragmentation."""
+    return max(0, int(said["used_memory"]) - int(said.get("used_memory_overhead", 0)))
 
 
 def _expiring(keyspace: str) -> float:

@@ -128,6 +128,11 @@ def memory_mib(spec: Spec) -> int:
     return int(spec["memoryGiB"] * 1024)
 
 
+def maxmemory_mib(spec: Spec) -> int:
+    """What Redis may hold of it."""
+    return int(memory_mib(spec) * spec["maxmemoryPercent"] // 100)
+
+
 def _text(value: Any) -> str:
     """A value as CONFIG GET writes it."""
     if isinstance(value, bool):
@@ -147,7 +152,9 @@ def wanted(spec: Spec) -> dict[str, str]:
         # The default waits 5 s for more replicas to come; ours are told one by one.
         "repl-diskless-sync-delay": "0",
         "repl-diskless-load": "on-empty-db",
-        "maxmemory": str(memory_mib(spec) * spec["maxmemoryPercent"] // 100 * MIB),
+        # A master that has nothing to send is silent for as long: its replicas must not give it up for that.
+        "repl-ping-replica-period": str(min(10, config.get("repl-timeout", BY_KEY["repl-timeout"].default) // 3)),
+        "maxmemory": str(maxmemory_mib(spec) * MIB),
         "maxmemory-policy": spec["evictionPolicy"],
         "appendonly": "yes" if "aof" in persistence else "no",
         "save": "3600 1 300 100 60 10000" if "rdb" in persistence else "",

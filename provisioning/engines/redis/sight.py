@@ -44,6 +44,7 @@ class Node:
     replication: Mapping[str, str] = field(default_factory=dict)
     # During this call; the next one may ask again.
     failover_asked: bool = False
+    snapshot_asked: bool = False
     # The certificate it serves.
     shown: Shown | None = None
 
@@ -117,6 +118,8 @@ class Sight:
     excused: dict[str, str] = field(default_factory=dict)
     # By which new connections are made, with TLS.
     channel: Channel | None = None
+    # Of all the cluster's pods, those included that do not answer or answer with an error, and those that leave.
+    addresses: frozenset[str] = frozenset()
 
     @property
     def ids(self) -> set[str]:
@@ -178,17 +181,16 @@ class Sight:
         return found
 
     def foreign(self) -> list[tuple[Node, Peer]]:
-        """Living nodes that ours know and that are not ours. Alive in the eyes of all of ours that know them: what a
-        lost disk leaves behind is still linked for a moment, here or there.
+        """Living nodes that ours know and that are at no address of ours. Alive in the eyes of all of ours that know
+        them: what a lost disk leaves behind is still linked for a moment, here or there.
         """
-        addresses = {*(node.pod.ip for node in self.everyone), *self.excused.values()}
         ours = {node.id for node in self.everyone}
         dead = {peer.id for node in self.nodes for peer in node.peers.values() if not peer.alive}
         return [
             (node, peer)
             for node in self.nodes
             for peer in node.peers.values()
-            if peer.id not in ours | dead and peer.ip not in addresses
+            if peer.id not in ours | dead and peer.ip not in self.addresses
         ]
 
 
@@ -242,6 +244,7 @@ def connected(cluster: ClusterView, world: World, link: Link) -> Iterator[Sight]
     with ThreadPoolExecutor(PARALLEL) as pool:
         found = list(zip(running, pool.map(connect, running), strict=True))
     sight = Sight(cluster, accounts[0], [], missing, unheard=unheard, channel=channel if is_on(cluster.spec) else None)
+    sight.addresses = frozenset(pod.ip for pod in pods if pod.ip)
     known = {pod.name: pod.ip for pod in stay}
     may_be_away = {key.removeprefix(READY_GATE) for key in cluster.overridden if key.startswith(READY_GATE)}
     sight.excused = {name: known.get(name, "") for name in may_be_away}

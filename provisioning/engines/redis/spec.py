@@ -116,6 +116,35 @@ def check(spec: Spec) -> list[Problem]:
                 f"Choose storageGiB {least} or more (it is {spec['storageGiB']}), or less memory.",
             )
         )
+    return [*problems, *_refuses_writes(spec)]
+
+
+def _refuses_writes(spec: Spec) -> list[Problem]:
+    """Settings with which, beside other fields, the cluster would take no writes."""
+    config, replicas = spec.get("config", {}), spec["replicasPerShard"]
+    problems = []
+    least = config.get("min-replicas-to-write", 0)
+    if least > replicas:
+        has = "none" if replicas == 0 else f"{replicas}"
+        problems.append(
+            Problem(
+                "/config/min-replicas-to-write",
+                "refuses_writes",
+                f"min-replicas-to-write {least} refuses every write with fewer replicas, and a shard has {has}. "
+                f"Choose at most {replicas}, or replicasPerShard {least}.",
+            )
+        )
+    backlog, most = config.get("repl-backlog-size", 0), settings.maxmemory_mib(spec)
+    if backlog > most * settings.MIB // 2:
+        # Measured: it counts as data as it fills, so every write is refused at last, or every key is dropped.
+        problems.append(
+            Problem(
+                "/config/repl-backlog-size",
+                "refuses_writes",
+                f"repl-backlog-size {backlog} counts as data while it fills, and would leave less than half of the "
+                f"{most} MiB for keys. Choose at most {most * settings.MIB // 2}, or more memory.",
+            )
+        )
     return problems
 
 

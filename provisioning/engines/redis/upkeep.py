@@ -15,7 +15,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from provisioning.engines.base import (
     HEIR_GATE,
@@ -45,6 +45,8 @@ FORMING_TIMEOUT_MS, FORMING_TIMEOUT_TLS_MS = 500, 1900
 FROZEN_SECONDS = 60
 # A demoted master is linked to its heir again within a second or two; after this long it is not going to be.
 STRAY_SECONDS = 10
+# How old a snapshot may be for which the append-only file is given up: a look comes within seconds of its end.
+SNAPSHOT_SECONDS = 60
 # Pods whose settings are told; all of them would mostly say the same.
 MOST_TOLD = 3
 
@@ -103,7 +105,10 @@ def settle_settings(sight: Sight, world: World, link: Link, care: Care) -> str:
     wish = settings.wanted(spec) | encryption.settings(spec, PORT)
     old = {pod.name for pod in outdated_pods(world)}
     have = {node.pod.name: _read(node, wish) for node in sight.nodes}
-    care.blocked = _memory_too_small(sight, have, int(wish["maxmemory"]))
+    care.blocked = _late(
+        _memory_too_small(sight, have, int(wish["maxmemory"])),
+        "Or go back to more memory: no node was told yet, and a pod that restarts gets the smaller one.",
+    )
     if care.blocked is not None:
         return care.blocked.message
     complaint = ""
@@ -116,6 +121,12 @@ def settle_settings(sight: Sight, world: World, link: Link, care: Care) -> str:
             if node.info.get("cluster_state") == "ok":
                 node.connection.pipeline([["CONFIG", "SET", "cluster-node-timeout", wish["cluster-node-timeout"]]])
                 care.acted = True
+        if different.get("appendonly") == "no" and wish["save"] and not _has_snapshot(said):
+            # The append-only file is all there is on disk; and a node with save rules whose first snapshot fails
+            # (a full disk) refuses writes.
+            waits = _take_snapshot(node, said, link, care)
+            different = {key: value for key, value in different.items() if key not in ("appendonly", "save")}
+            complaint = complaint or waits
         if different:
             complaint = _set(node, said, different, link, drifted=not sight.cluster.changing) or complaint
             care.acted = True
@@ -158,13 +169,18 @@ def too_small(sight: Sight) -> Blocked | None:
     return _memory_too_small(sight, have, int(wish["maxmemory"])) or _shards_too_small(sight)
 
 
+def _late(blocked: Blocked | None, remedy: str) -> Blocked | None:
+    """Of a change that is applied already: what may have been foreseen was not, since a member was away."""
+    return None if blocked is None else replace(blocked, remedy=f"{blocked.remedy} {remedy}")
+
+
 def _memory_too_small(sight: Sight, have: Mapping[str, Mapping[str, str]], most: int) -> Blocked | None:
     for node in sight.nodes:
         why = _data_beyond(node, have[node.pod.name], most, sight.cluster.spec["evictionPolicy"])
         if why:
             return Blocked(
                 "data_does_not_fit", f"{node.pod.name}: {why}",
-                "Delete keys, add shards, or go back to more memory: nothing was changed.",
+                "Delete keys, or add shards, before nodes get so little memory.",
             )  # fmt: skip
     return None
 
@@ -175,13 +191,15 @@ def _shards_too_small(sight: Sight) -> Blocked | None:
     why = moves.too_much(sight)
     return Blocked(
         "data_does_not_fit", f"The shards that stay are too small: {why}.",
-        "Delete keys, or go back to more shards and give nodes more memory. What has moved stays moved.",
+        "Delete keys, or give nodes more memory, before shards leave.",
     ) if why else None  # fmt: skip
 
 
 def _read(node: Node, wish: Mapping[str, str]) -> dict[str, str]:
     """What is in force, and of INFO what bears on it."""
-    replies = node.connection.pipeline([["CONFIG", "GET", *wish], ["INFO", "persistence"], ["INFO", "memory"]])
+    replies = node.connection.pipeline(
+        [["CONFIG", "GET", *wish], ["INFO", "persistence", "memory", "keyspace", "server"]]
+    )
     for reply in replies:
         if isinstance(reply, RedisError):
             raise LinkError(f"{node.pod.name} answers {reply}")
@@ -189,18 +207,21 @@ def _read(node: Node, wish: Mapping[str, str]) -> dict[str, str]:
     told = [str(word) for word in words]
     return {
         **parse_info(str(replies[1])),
-        **parse_info(str(replies[2])),
         **dict(zip(told[::2], told[1::2], strict=True)),
     }
 
 
 def _data_beyond(node: Node, said: Mapping[str, str], most: int, policy: str) -> str:
-    """Why a lower maxmemory would make a node refuse writes at once; "" when it would not, or keys may be dropped."""
-    used = int(said.get("used_memory", 0))
+    """Why a lower maxmemory would make a node refuse writes at once; "" when it would not: what may be dropped by
+    `policy` takes no room.
+    """
+    used = int(said["used_memory"])
+    spare = moves.droppable(policy, said)
     lowers = most < int(said["maxmemory"]) or said["maxmemory"] == "0"
-    if not lowers or used <= most or policy != "noeviction":
+    if not lowers or used - spare <= most:
         return ""
-    return f"{used // MIB} MiB are in use, and {most // MIB} MiB are wished"
+    may = f", of which {policy} may drop {spare // MIB} MiB (only keys that expire)" if policy != "noeviction" else ""
+    return f"{used // MIB} MiB are in use{may}, and {most // MIB} MiB are wished"
 
 
 def _writes_first_file(said: Mapping[str, str]) -> bool:
@@ -209,6 +230,21 @@ def _writes_first_file(said: Mapping[str, str]) -> bool:
         or said.get("aof_rewrite_scheduled") == "1"
         or said.get("aof_last_bgrewrite_status") != "ok"
     )
+
+
+def _has_snapshot(said: Mapping[str, str]) -> bool:
+    """Whether it has written a snapshot just now, by its own clock. Its last save counts from its start if none was."""
+    age = int(said["server_time_usec"]) // 1_000_000 - int(said["rdb_last_save_time"])
+    return int(said["rdb_saves"]) > 0 and said["rdb_last_bgsave_status"] == "ok" and age <= SNAPSHOT_SECONDS
+
+
+def _take_snapshot(node: Node, said: Mapping[str, str], link: Link, care: Care) -> str:
+    """Have a node write a snapshot, unless it does; returns what is waited for."""
+    if said["rdb_bgsave_in_progress"] != "1" and not node.snapshot_asked:
+        node.snapshot_asked = True
+        care.acted |= send(node, link, "Snapshot", "BGSAVE", "SCHEDULE")
+    failed = "; the last one failed, see its log and its disk" if said["rdb_last_bgsave_status"] != "ok" else ""
+    return f"{node.pod.name} is writing its first snapshot{failed}"
 
 
 def _set(
@@ -237,7 +273,9 @@ def _move(sight: Sight, link: Link, until: float, care: Care) -> str:
         if not left and not moves.is_open(sight):
             return ""
         if leaving_slots:
-            care.blocked = _shards_too_small(sight)
+            care.blocked = _late(
+                _shards_too_small(sight), "Or go back to more shards; what has moved stays moved until then."
+            )
             if care.blocked is not None:
                 return care.blocked.message
         moved = moves.work(sight, link, until)

@@ -435,6 +435,28 @@ def test_a_worker_killed_while_members_leave_is_followed_by_one_that_finishes(
     assert ENGINE.prove(fleet.cluster, fleet.world(), fleet).ok
 
 
+def test_a_replica_that_leaves_and_answers_with_an_error_for_a_moment_stays_until_its_shard_is_drained(
+    start: Start,
+) -> None:
+    fleet = start(view(shards=4))
+    fleet.settle()
+    leader = masters(fleet)["3"]
+    pod = next(pod for pod in fleet.world().pods if "-s3-" in pod.name and pod.name != leader)
+    fleet.wish(shards=3)
+    with Connection(fleet.connect(pod, PORT), ("", PASSWORD)) as connection:
+        connection.call("CONFIG", "SET", "maxclients", 1)
+        outcome = ENGINE.advance(fleet.cluster, fleet.world(), fleet)
+        assert (outcome.healthy, outcome.retired, "foreign-node" in {one.code for one in outcome.causes}) == (
+            False, (), False,
+        )  # fmt: skip
+        assert {reason for reason, _ in fleet.events} & {"Forget", "ForgetStranger", "SlotsMoved"} == set()
+        connection.call("CONFIG", "SET", "maxclients", 10000)
+    fleet.settle(60)
+    told = [reason for reason, _ in fleet.events]
+    assert told.index("SlotsMoved") < told.index("Forget")
+    assert "ForgetStranger" not in told
+
+
 def test_what_moves_is_the_least_and_can_be_planned_anew_at_any_moment() -> None:
     owned = {shard: list(range(slot_range(shard, 3)[0], slot_range(shard, 3)[1] + 1)) for shard in range(3)}
     moves = plan_moves(owned, 5)
@@ -529,3 +551,50 @@ def test_memory_that_the_data_does_not_fit_into_is_foreseen(start: Start) -> Non
     assert foreseen is not None
     assert "are in use" in foreseen.message
     assert ENGINE.foresee(fleet.cluster, fleet.world(), fleet) is None
+
+
+@pytest.mark.parametrize(("expires", "fits"), [(None, False), (3600, True)])
+def test_only_keys_that_expire_make_room_for_less_memory_where_only_those_may_be_dropped(
+    start: Start, expires: int | None, fits: bool
+) -> None:
+    fleet = start(view(replicasPerShard=0, shards=4, evictionPolicy="volatile-lru"))
+    fleet.settle()
+    fill(fleet, 0, 60, expires=expires)
+    smaller = replace(fleet.cluster, spec={**fleet.cluster.spec, "memoryGiB": 0.05})
+    foreseen = ENGINE.foresee(smaller, fleet.world(), fleet)
+    assert (foreseen is None) is fits
+    assert foreseen is None or "of which volatile-lru may drop 0 MiB (only keys that expire)" in foreseen.message
+
+
+@pytest.mark.parametrize("disk", ["well", "full"])
+def test_snapshots_in_place_of_an_append_only_file_begin_with_one_that_is_on_disk(start: Start, disk: str) -> None:
+    fleet = start(view())
+    fleet.settle()
+    client = client_of(fleet)
+    for number in range(300):
+        client.set(f"key-{number}", number)
+    hindered = fleet.servers[0].folder / "dump.rdb"
+    if disk == "full":
+        # A snapshot is renamed into place, which a folder of that name does not let happen.
+        (hindered / "in-the-way").mkdir(parents=True)
+    fleet.wish(persistence="rdb")
+    if disk == "full":
+        deadline = time.monotonic() + 20
+        while "the last one failed" not in (outcome := ENGINE.advance(fleet.cluster, fleet.world(), fleet)).reason:
+            assert time.monotonic() < deadline, outcome.reason
+        assert config(fleet, "appendonly") == {"yes", "no"}, "the file is kept, where it is all there is"
+        for number in range(300):
+            client.set(f"key-{number}", number)
+        (hindered / "in-the-way").rmdir()
+        hindered.rmdir()
+    fleet.settle()
+    assert (config(fleet, "appendonly"), config(fleet, "save")) == ({"no"}, {"3600 1 300 100 60 10000"})
+    assert all((server.folder / "dump.rdb").is_file() for server in fleet.servers)
+    # Whoever is killed now has its keys back from there.
+    for server in fleet.servers:
+        fleet.kill(server)
+    for server in fleet.servers:
+        fleet.launch(server)
+    fleet.settle(60)
+    assert [number for number in range(300) if client.get(f"key-{number}") != str(number).encode()] == []
+    client.close()

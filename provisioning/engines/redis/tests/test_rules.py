@@ -46,6 +46,31 @@ def test_storage_takes_twice_the_data_memory_may_hold(spec: dict[str, Any], leas
 
 
 @pytest.mark.parametrize(
+    ("spec", "pointer", "remedy"),
+    [
+        ({"config": {"min-replicas-to-write": 2}}, "min-replicas-to-write", "at most 1, or replicasPerShard 2."),
+        ({"config": {"min-replicas-to-write": 1}, "replicasPerShard": 0}, "min-replicas-to-write", "at most 0, or"),
+        ({"config": {"min-replicas-to-write": 1}}, None, ""),
+        ({"config": {"repl-backlog-size": 49 * 2**20}}, "repl-backlog-size", f"at most {48 * 2**20}, or more memory."),
+        ({"config": {"repl-backlog-size": 48 * 2**20}}, None, ""),
+    ],
+)
+def test_settings_with_which_every_write_would_be_refused_at_once_or_at_last_are_refused(
+    spec: dict[str, Any], pointer: str | None, remedy: str
+) -> None:
+    found = rules.check(view(**spec).spec)
+    assert [(one.pointer, one.code) for one in found] == ([(f"/config/{pointer}", "refuses_writes")] if pointer else [])
+    assert all(remedy in one.message for one in found)
+
+
+def test_a_quiet_master_pings_its_replicas_before_any_repl_timeout_that_may_be_set() -> None:
+    for seconds in (5, 29, 30, 60, 3600):
+        period = int(wanted(view(config={"repl-timeout": seconds}).spec)["repl-ping-replica-period"])
+        assert 1 <= period <= seconds / 3
+    assert wanted(view().spec)["repl-ping-replica-period"] == "10", "Redis' default"
+
+
+@pytest.mark.parametrize(
     ("spec", "risks"),
     [
         ({}, []),

@@ -18,12 +18,13 @@ from __future__ import annotations
 import time
 
 import pytest
+from redis.exceptions import OutOfMemoryError
 
 from provisioning.engines.redis.admin import Connection, parse_info, parse_nodes
 from provisioning.engines.redis.manifests import PORT
 from provisioning.engines.redis.tests.conftest import Start
 from provisioning.engines.redis.tests.servers import PASSWORD, Fleet, Server, view
-from provisioning.engines.redis.tests.test_changes import masters, slots, writing
+from provisioning.engines.redis.tests.test_changes import client_of, masters, slots, writing
 
 
 def connection(fleet: Fleet, server: Server) -> Connection:
@@ -145,3 +146,18 @@ def await_link(fleet: Fleet, server: Server, status: str) -> None:
     while link_of(fleet, [server])[server.pod] != status:
         assert time.monotonic() < deadline, f"{server.pod}'s link is {status}"
         time.sleep(0.05)
+
+
+def test_a_replication_backlog_counts_as_data_and_one_as_large_as_the_memory_ends_all_writes(start: Start) -> None:
+    """One key, written over and over; so such a size is refused: test_rules, `refuses_writes`."""
+    fleet = start(view(config={"repl-backlog-size": 256 * 2**20}))
+    fleet.settle()
+    client = client_of(fleet)
+
+    def write() -> None:
+        for _ in range(200):
+            client.set("one", "x" * 2**20)
+
+    with pytest.raises(OutOfMemoryError):
+        write()
+    client.close()
