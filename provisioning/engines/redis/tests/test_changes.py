@@ -52,6 +52,11 @@ class Writer:
             except (RedisError, OSError):
                 self.refused += 1
                 continue
+            except AttributeError:
+                # redis-py, sent by an ASK to a node that it has not met: that node is None to it.
+                self.refused += 1
+                self.client.nodes_manager.initialize()
+                continue
             self.acknowledged.append(number)
             self.longest_gap = max(self.longest_gap, time.monotonic() - last)
             last = time.monotonic()
