@@ -467,6 +467,7 @@ FIELD_CODES: Mapping[str, str] = {
     "bad_kubeconfig": "The kubeconfig cannot be accepted; the message says why.",
     "another_cluster": "It leads to another Kubernetes cluster.",
     "bad_name": "The name breaks the rule for names.",
+    "refuses_writes": "With this value the cluster would take no writes.",
     "bad_password": "The password is too short, too common or too much like the name.",
     "wrong_password": "It is not the password in use.",
     "reserved": "The name is Berth's own.",

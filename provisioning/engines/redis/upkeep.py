@@ -233,9 +233,13 @@ def _writes_first_file(said: Mapping[str, str]) -> bool:
 
 
 def _has_snapshot(said: Mapping[str, str]) -> bool:
-    """Whether it has written a snapshot just now, by its own clock. Its last save counts from its start if none was."""
-    age = int(said["server_time_usec"]) // 1_000_000 - int(said["rdb_last_save_time"])
-    return int(said["rdb_saves"]) > 0 and said["rdb_last_bgsave_status"] == "ok" and age <= SNAPSHOT_SECONDS
+    """Whether it has written a snapshot to its disk just now, by its own clock.
+
+    The last save is the start of the process while there was none; `rdb_saves` counts copies sent to replicas, too.
+    """
+    now, saved = int(said["server_time_usec"]) // 1_000_000, int(said["rdb_last_save_time"])
+    since_start = saved > now - int(said["uptime_in_seconds"])
+    return since_start and said["rdb_last_bgsave_status"] == "ok" and now - saved <= SNAPSHOT_SECONDS
 
 
 def _take_snapshot(node: Node, said: Mapping[str, str], link: Link, care: Care) -> str:

@@ -125,7 +125,7 @@ def test_cluster_failover_of_a_replica_that_is_resyncing_answers_ok_and_is_not_r
         fleet.settle(90)
         writer.await_writes(100)
         assert writer.stop() == []
-    assert len(links) >= 3
+    assert links
     assert all("down" not in link.values() for link in links if isinstance(link, dict))
     # Its role was seen: the old master restarted only after somebody else led.
     assert [pod for pod in fleet.restarted if "-s0-" in pod][-1] in {leader.pod, heir.pod}
