@@ -31,11 +31,12 @@ def told_first(fleet: Fleet) -> Cause:
 
 
 def known(fleet: Fleet) -> set[int]:
-    """How many nodes each node lists: one number when they agree."""
+    """How many nodes each node lists, those it is shaking hands with aside: one number when they agree."""
     found = set()
     for pod in fleet.world().pods:
         with Connection(fleet.connect(pod, PORT), ("", PASSWORD)) as connection:
-            found.add(len(parse_nodes(connection.text("CLUSTER", "NODES"))))
+            listed = parse_nodes(connection.text("CLUSTER", "NODES"))
+            found.add(sum("handshake" not in peer.flags for peer in listed))
     return found
 
 
