@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from django.core.exceptions import PermissionDenied as DjangoPermissionDenied
-from django.db import InterfaceError, OperationalError
+from django.db import IntegrityError, InterfaceError, OperationalError
 from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
 from rest_framework import exceptions
 from rest_framework.request import Request
@@ -20,7 +20,7 @@ from rest_framework.response import Response
 from portal import logs
 from portal.problem_codes import CODES, FIELD_CODES
 from tenants.quota import QuotaExceeded, Violation, unit_of
-from tenants.refusals import FieldError, Invalid, Missing, Refusal, Stale, Unavailable
+from tenants.refusals import Conflict, FieldError, Invalid, Missing, Refusal, Stale, Unavailable
 
 MEDIA_TYPE = "application/problem+json"
 
@@ -134,6 +134,10 @@ def _translate(error: Exception) -> tuple[Refusal, dict[str, str]] | None:
         return _refusal("not_acceptable", "The Accept header leaves no room for JSON."), headers
     if isinstance(error, exceptions.UnsupportedMediaType):
         return _refusal("unsupported_media_type", str(error.detail)), headers
+    if isinstance(error, IntegrityError) and getattr(error.__cause__, "sqlstate", "") == "23503":
+        # References are looked at when the transaction ends: a plan or a target was removed after it had been read.
+        detail = "Something this refers to, such as a plan or a target, was removed in this very moment."
+        return Conflict("removed_meanwhile", detail), headers
     if isinstance(error, OperationalError | InterfaceError):
         log.error("The database did not answer", exc_info=error)
         return Unavailable("database_unavailable", "The database does not answer right now."), headers

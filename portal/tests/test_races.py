@@ -81,7 +81,7 @@ def test_an_order_on_a_target_that_is_removed_meanwhile_is_refused_with_the_reas
                 f"{EMPTY}/clusters", {"engine": "redis", "name": "fresh"}, format="json",
                 headers={"Idempotency-Key": "k"},
             ),
-            409,
+            404,
         ),
     ],
     ids=["delete", "rename", "suspend", "add-member", "set-limits", "order"],

@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from django.conf import settings
 from django.core.exceptions import ValidationError
-from django.db import IntegrityError, connection, transaction
+from django.db import IntegrityError, transaction
 from django.db.models import Exists, F, OuterRef
 from django.utils import timezone
 
@@ -229,16 +229,9 @@ def create_cluster(
                 if one.principal
             ]
             insert(cluster, operation, *principals)
-            # References are otherwise looked at when the request's transaction ends, where nobody could tell.
-            connection.check_constraints()
             # Last, since it takes the tenant's lock: orders of one tenant wait for each other from here to the commit.
             quota.reserve(cluster, operation, by)
     except IntegrityError as error:
-        if getattr(error.__cause__, "sqlstate", "") == "23503":  # foreign_key_violation
-            raise Conflict(
-                "removed_meanwhile", "The tenant, plan or target of this order was removed while it was being written.",
-                suggestion="See which there are (GET /api/v1/plans, /api/v1/targets), and order again.",
-            ) from error  # fmt: skip
         raise Conflict(
             "name_taken",
             f"{tenant.slug} already has a cluster {name}.",
@@ -528,11 +521,6 @@ def delete_kept_volumes(*, cluster: Cluster, by: User, confirm: str, request_id:
                 phase=Phase.DELETING, reason="", next_look=timezone.now(), revision=F("revision") + 1
             )
     except IntegrityError as error:
-        if getattr(error.__cause__, "sqlstate", "") == "23503":  # foreign_key_violation
-            raise Conflict(
-                "removed_meanwhile", "The tenant, plan or target of this order was removed while it was being written.",
-                suggestion="See which there are (GET /api/v1/plans, /api/v1/targets), and order again.",
-            ) from error  # fmt: skip
         raise Conflict(
             "name_taken",
             f"Another cluster of {cluster.tenant.slug} is called {cluster.name} now.",
