@@ -59,19 +59,12 @@ class Facts:
     user: User
 
 
-@dataclass(frozen=True)
-class TenantFacts:
-    """What the state of a tenant is judged by."""
-
-    tenant: Tenant
-
-
 F = TypeVar("F")
 Judge = Callable[[Facts], Refusal | None]
 
 
-def _delete_tenant(facts: TenantFacts) -> Refusal | None:
-    return not_empty(facts.tenant) if Cluster.objects.filter(tenant=facts.tenant).exists() else None
+def _delete_tenant(tenant: Tenant) -> Refusal | None:
+    return not_empty(tenant) if Cluster.objects.filter(tenant=tenant).exists() else None
 
 
 def _change(facts: Facts) -> Refusal | None:
@@ -152,7 +145,7 @@ ACTIONS: Mapping[str, Action[Facts]] = {
     "overrideGate": Action(OverrideView, "POST", _last(_override)),
 }
 # The same for all there is below a tenant, but for what is below a cluster.
-TENANT_ACTIONS: Mapping[str, Action[TenantFacts]] = {
+TENANT_ACTIONS: Mapping[str, Action[Tenant]] = {
     "getTenant": Action(TenantView, "GET"),
     "renameTenant": Action(TenantView, "PATCH"),
     "deleteTenant": Action(TenantView, "DELETE", _delete_tenant),
@@ -244,7 +237,7 @@ class TenantCapabilitiesView(Judging):
                about="By your role and token, and whether the tenant is suspended or empty. What can be done to a "
                "cluster, its own capabilities say.")  # fmt: skip
     def get(self, request: Request, tenant: str) -> Response:
-        return Response({"actions": self.judged(TENANT_ACTIONS, TenantFacts(self.tenant))})
+        return Response({"actions": self.judged(TENANT_ACTIONS, self.tenant)})
 
 
 class CapabilitiesView(Judging):

@@ -50,10 +50,16 @@ def is_worth_going_on(attempts: int, seconds: float) -> bool:
 
 
 def keep_at_it(
-    running: subprocess.Popen[str], tenant: Tenant, counts: Path, capsys: pytest.CaptureFixture[str],
+    moves: type[Crowd], tenant: Tenant, user: User, folder: Path, capsys: pytest.CaptureFixture[str],
     goes_on: Callable[[int, float], bool],
 ) -> int:  # fmt: skip
-    """Look at the standings all the time while `goes_on` says so of attempts and seconds; returns the attempts made."""
+    """Let a crowd loose on small limits, and look at the standings while `goes_on` says so of attempts and seconds;
+    returns the attempts made.
+    """
+    quota.replace_limits(tenant_id=tenant.pk, limits={(OVERALL, name): most for name, most in LIMITS.items()})
+    counts = folder / "counts"
+    counts.touch()
+    running = crowd(moves, tenant, user, counts)
     looks, began = 0, time.monotonic()
     try:
         while goes_on(counts.stat().st_size, time.monotonic() - began):
@@ -79,11 +85,7 @@ def keep_at_it(
 def test_ten_thousand_attempts_on_the_ledger_by_killed_processes_neither_overspend_nor_leak(
     acme: Tenant, alice: User, target: Target, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    quota.replace_limits(tenant_id=acme.pk, limits={(OVERALL, name): most for name, most in LIMITS.items()})
-    counts = tmp_path / "counts"
-    counts.touch()
-    running = crowd(LedgerMoves, acme, alice, counts)
-    attempts = keep_at_it(running, acme, counts, capsys, lambda attempts, seconds: attempts < ATTEMPTS)
+    attempts = keep_at_it(LedgerMoves, acme, alice, tmp_path, capsys, lambda attempts, seconds: attempts < ATTEMPTS)
     assert attempts >= ATTEMPTS
     for holder in QuotaHold.objects.values_list("holder", flat=True).distinct():
         quota.settle(tenant_id=acme.pk, holder=holder, cause="end", kept={})
@@ -100,10 +102,7 @@ def over(tenant: Tenant) -> list[quota.Standing]:
 def test_killed_processes_neither_overspend_nor_leak(
     acme: Tenant, alice: User, target: Target, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    quota.replace_limits(tenant_id=acme.pk, limits={(OVERALL, name): most for name, most in LIMITS.items()})
-    counts = tmp_path / "counts"
-    counts.touch()
-    attempts = keep_at_it(crowd(Moves, acme, alice, counts), acme, counts, capsys, is_worth_going_on)
+    attempts = keep_at_it(Moves, acme, alice, tmp_path, capsys, is_worth_going_on)
     assert attempts >= (ATTEMPTS if ALL else LEAST_ATTEMPTS)
     nothing_is_held_for_nobody(acme)
     # Whoever comes after the killed ends what they left open; then everything is deleted, and nothing may stay.
