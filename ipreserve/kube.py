@@ -54,12 +54,18 @@ class Clock:
 
     All replicas then agree, and setting the local clock changes nothing. A jump of the server's clock is believed only
     after it has lasted for ten minutes: until then holds are measured as if nothing had happened.
+
+    Whoever ends holds sets `local`, this machine's own clock in seconds since 1970: where the server is ahead of it
+    when this process starts, it may have jumped a moment ago. The earlier of both then counts for as long.
     """
 
     def __init__(
         self, *, monotonic: Callable[[], float] = time.monotonic, on_jump: Callable[[float], None] = lambda _: None
     ) -> None:
         self._monotonic = monotonic
+        self.local: Callable[[], float] | None = None
+        # Whether what is doubted is the first time that the server said, which another process may know to be right.
+        self._unsure = False
         self._offset: float | None = None
         self._jumped: tuple[float, float] | None = None
         self._since = 0.0
@@ -72,11 +78,20 @@ class Clock:
         offset = server - now
         with self._lock:
             if self._offset is None:
-                self._offset, self._since = offset, now
+                self._since = now
+                ahead = 0.0 if self.local is None else server - self.local()
+                self._offset = offset - ahead if ahead >= CLOCK_JUMP_SECONDS else offset
+                if self._offset != offset:
+                    self._jumped, self._unsure = (offset, now), True
+                    log.warning(
+                        "the API server's clock is %.0f s ahead of this machine's: holds go by the earlier for 10 min",
+                        ahead,
+                    )
+                    self.on_jump(ahead)
                 return
             off = offset - self._offset
             if abs(off) < CLOCK_JUMP_SECONDS:
-                self._jumped = None
+                self._jumped, self._unsure = None, False
                 if off > 0:
                     # The header has whole seconds and takes time to come: the largest one seen is the nearest.
                     self._offset = offset
@@ -84,12 +99,12 @@ class Clock:
                     self._offset += 0.1 * off
                 return
             if self._jumped is None or abs(offset - self._jumped[0]) >= CLOCK_JUMP_SECONDS:
-                self._jumped = (offset, now)
+                self._jumped, self._unsure = (offset, now), False
                 log.warning("the API server's clock jumped by %.0f s; holds go on by the time it had before", off)
                 self.on_jump(off)
             elif now - self._jumped[1] >= CLOCK_PATIENCE_SECONDS:
                 log.warning("the API server's clock has been %.0f s off for ten minutes: taken as right", off)
-                self._offset, self._jumped = offset, None
+                self._offset, self._jumped, self._unsure = offset, None, False
 
     def follow(self, other: float) -> None:
         """Another process keeps this time now. Where it is far off, the server's clock jumped before this one started.
@@ -99,10 +114,18 @@ class Clock:
         """
         now = self._monotonic()
         with self._lock:
-            if self._offset is None or self._jumped is not None or now - self._since >= CLOCK_PATIENCE_SECONDS:
+            if self._offset is None or now - self._since >= CLOCK_PATIENCE_SECONDS:
+                return
+            if self._jumped is not None and not self._unsure:
                 return
             if abs(other - now - self._offset) >= CLOCK_JUMP_SECONDS:
                 self._offset = other - now
+
+    @property
+    def doubts(self) -> bool:
+        """Whether the server says a time that is not believed, or not yet."""
+        with self._lock:
+            return self._jumped is not None
 
     def now(self) -> float:
         """Seconds since 1970, UTC. This machine's own clock before the first answer."""

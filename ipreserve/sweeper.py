@@ -274,6 +274,7 @@ class Sweeper:
         self.options, self.kube = options, door
         self.metrics = metrics.SweeperMetrics()
         door.clock.on_jump = lambda _: self.metrics.clock_jumps.inc()
+        door.clock.local = time.time
         self.live = settings.Live()
         self._problems: tuple[str, ...] = ()
         self._calico: kube.CalicoApi | None = None
@@ -714,6 +715,7 @@ class Sweeper:
         ledgers = [shard.ledger for shard in found.kept.values()]
         bad = sum(len(one.bad) + len(one.broken) for one in ledgers)
         self.metrics.quarantined.set(bad + sum(self._bad_history.values()))
+        self.metrics.clock_doubted.set(self.kube.clock.doubts)
         self.metrics.foreign.set(sum(len(one.ranges) for one in found.barred.values()))
         self.metrics.shortage.clear()
         for place, missing in plan.shortage.items():

@@ -221,6 +221,48 @@ def test_clock_that_starts_after_a_jump_goes_by_that_of_a_process_that_saw_it() 
     assert clock.now() == 1_087_000
 
 
+def test_clock_that_starts_ahead_of_its_own_machine_s_goes_by_the_earlier_of_both_for_ten_minutes(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monotonic, jumps = Monotonic(), list[float]()
+    clock = kube.Clock(monotonic=monotonic, on_jump=jumps.append)
+    clock.local = lambda: 1_000_000 + monotonic.now
+    clock.observe(1_086_400)
+    assert (clock.now(), jumps, clock.doubts) == (1_000_000, [86_400], True)
+    assert caplog.text.count("the API server's clock is 86400 s ahead of this machine's") == 1
+    monotonic.now = 599.0
+    clock.observe(1_086_999)
+    assert clock.now() == 1_000_599
+    # This machine was behind, and the server right.
+    monotonic.now = 600.0
+    clock.observe(1_087_000)
+    assert (clock.now(), jumps, clock.doubts) == (1_087_000, [86_400], False)
+
+
+def test_clock_that_starts_behind_its_own_machine_s_or_near_it_goes_by_the_server_s() -> None:
+    for server in (900_000, 1_000_020):
+        clock = kube.Clock(monotonic=Monotonic())
+        clock.local = lambda: 1_000_000.0
+        clock.observe(server)
+        assert (clock.now(), clock.doubts) == (server, False)
+
+
+def test_leader_s_time_ends_the_doubt_of_a_process_that_started_ahead_of_its_machine() -> None:
+    monotonic = Monotonic()
+    clock = kube.Clock(monotonic=monotonic)
+    clock.local = lambda: 1_000_000.0
+    clock.observe(1_086_400)
+    # Who leads has gone by the server's time for longer, so it is this machine that is behind.
+    clock.follow(1_086_400)
+    clock.observe(1_086_400)
+    assert (clock.now(), clock.doubts) == (1_086_400, False)
+    # A later jump is one that this process saw itself.
+    monotonic.now = 10.0
+    clock.observe(1_172_810)
+    clock.follow(1_172_810)
+    assert (clock.now(), clock.doubts) == (1_086_410, True)
+
+
 # --- settings -------------------------------------------------------------------------------------------------------
 
 

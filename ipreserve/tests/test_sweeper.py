@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import threading
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from ipreserve import errors, install, layout, records, settings, store
+from ipreserve import errors, install, kube, layout, records, settings, store
 from ipreserve import sweeper as sweeping
 from ipreserve.kube import JsonObject
 from ipreserve.records import Claim, State, address
@@ -53,7 +54,7 @@ def reserve(world: World, *claims: Claim, state: State = State.CLAIMED, freed: f
             after[one.address] = replace(found, state=state, freed=freed, hold=3600.0 if freed is not None else None)
         held.write_kept(ledger, replace(ledger.ledger, records=after))
 
-    # The webhook of other tests makes sure every few seconds that both objects are there.
+    # The webhook of other tests writes them too.
     insist(bar)
     insist(record)
 
@@ -548,6 +549,21 @@ def test_sweeper_that_starts_after_a_jump_of_the_clock_goes_by_the_leader_s_time
     assert first.acquire()
     assert not second.acquire()
     assert abs(fresh.clock.now() - leading.clock.now()) < 30
+
+
+def test_sweeper_that_starts_and_leads_right_after_a_jump_of_the_clock_ends_no_hold_for_it(
+    quiet_world: World, sweeper_kubeconfig: Path
+) -> None:
+    world = quiet_world
+    reserve(world, claim(world, "cache-0", 1), state=State.FREED, freed=world.kube.clock.now() - 7200)
+    sweeper = world.sweeper(sweeper_kubeconfig)
+    assert sweeper.kube.clock.local is time.time
+    # To the machine on which it starts the server is four hours ahead, and the hold begins two hours from now.
+    sweeper.kube.clock = kube.Clock()
+    sweeper.kube.clock.local = lambda: time.time() - 4 * 3600
+    assert sweeper.sweep().ended == ()
+    assert world.barred() == {address(world.address(1))}
+    assert sweeper.metrics.registry.get_sample_value("ipreserve_clock_doubted") == 1
 
 
 def test_sweep_that_outlasts_its_lease_goes_on_unless_somebody_else_led_meanwhile(

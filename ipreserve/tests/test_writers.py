@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from ipreserve import errors, records, store
+from ipreserve import errors, layout, records, store
 from ipreserve.kube import CalicoApi
 from ipreserve.metrics import WebhookMetrics
 from ipreserve.records import Address, Claim, Ledger, State
@@ -127,6 +127,60 @@ def test_claims_that_come_while_one_is_written_are_written_by_one_commit_togethe
     # The one that they waited for, and theirs.
     assert case.metrics.registry.get_sample_value("ipreserve_commits_total", {"outcome": "written"}) == 2
     assert case.barred(CALICO) >= {one.address for one in claims}
+
+
+def limit(case: Case, most: int) -> None:
+    """Refuse ConfigMaps of more than so many bytes, as the API server does at 1 MiB."""
+
+    def refuse(method: str, path: str, body: Any) -> None:
+        if "/configmaps/" in path and sum(map(len, (body.get("data") or {}).values())) > most:
+            raise errors.ApiError("data: Too long", 422)
+
+    case.paper.written = refuse
+
+
+def ledgers(case: Case) -> dict[int, set[Address]]:
+    return {index: set(kept.ledger.records) for index, kept in case.store.all_kept().items()}
+
+
+def test_ledger_that_fills_up_while_nobody_sweeps_says_that_there_are_sixteen_and_no_claim_is_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    case = Case()
+    case.reserve(A)
+    each = case.store.read_kept(0).size
+    monkeypatch.setattr(layout, "SHARD_BYTES", 20 * each)
+    limit(case, 40 * each)
+    addresses = [Address(f"10.1.{number}.1") for number in range(200)]
+    for one in addresses:
+        case.reserve(one)
+    assert case.store.read_kept(0).shards == layout.FIRST_SPLIT
+    found = ledgers(case)
+    assert set().union(*found.values()) == {A, *addresses}
+    barred = set().union(*(one.addresses for one in case.store.all_barred().values()))
+    assert barred == {A, *addresses}
+    # What was there before is moved by a sweep; all that came later is where it belongs.
+    old = found[0] - {one for one in addresses if layout.shard_of(one, layout.FIRST_SPLIT) == 0}
+    assert {A} < old <= {A, *addresses[:22]}
+    for index, there in found.items():
+        if index:
+            assert {layout.shard_of(one, layout.FIRST_SPLIT) for one in there} == {index}
+
+
+def test_claims_that_wait_for_a_ledger_that_has_become_full_go_on_to_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    case = Case()
+    case.reserve(A)
+    each = case.store.read_kept(0).size
+    monkeypatch.setattr(layout, "SHARD_BYTES", 20 * each)
+    limit(case, 40 * each)
+    claims = [claim(Address(f"10.1.{number}.1")) for number in range(100)]
+    answers = case.together(claims)
+    # One commit of a hundred does not fit, whoever looks; its halves do until the ledger says that there are others.
+    refused = {one.address for one, error in zip(claims, answers, strict=True) if error is not None}
+    assert {layout.shard_of(one, layout.FIRST_SPLIT) for one in refused} <= {0}
+    assert len(refused) < 10
+    found = ledgers(case)
+    assert set().union(*found.values()) == {A, B, *(one.address for one in claims)} - refused
 
 
 class Hurried:
