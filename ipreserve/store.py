@@ -309,7 +309,7 @@ class Store:
         """Remember ended holds: the last few of each address, and not more than fits.
 
         Returns how many texts are in it that nobody could read. `timeout` is for each request. Raises ApiError,
-        Unreachable.
+        Unreachable, NotStored.
         """
         path, name = self.configmaps, shard_name(index, HISTORY)
         attempt = 0
@@ -333,7 +333,9 @@ class Store:
                 data[records.key(one)] = _text(kept_entries)
             _trim(data)
             try:
-                self._put(path, raw, self._manifest(raw, name, "history") | self._data(raw, data), timeout=timeout)
+                manifest = self._manifest(raw, name, "history") | self._data(raw, data)
+                if dict(self._put(path, raw, manifest, timeout=timeout).get("data") or {}) != data:
+                    raise errors.NotStored(f"ConfigMap {name}: the API server stored something else")
                 return sum(1 for one in data if one.endswith(records.BAD))
             except errors.Conflict:
                 if attempt == HISTORY_ATTEMPTS:
@@ -690,6 +692,10 @@ def with_claims(ledger: Ledger, claims: Iterable[Claim]) -> Ledger | None:
             if claim.ended and before.uid not in ("", claim.uid):
                 # Whoever has the address was claimed already, and would not be claimed again for a while.
                 continue
+        if before is not None and before.state is State.FREED and claim.ended:
+            # It rests already. A pod that has ended may have kept in its status what became another's since, and its
+            # own hold runs from when the address was free, not from when the pod is cleared away.
+            continue
         seq += 1
         after[claim.address] = records.claimed(claim, before=before, seq=seq)
     if after == ledger.records:
@@ -702,8 +708,11 @@ def replaced(before: Ledger, after: Ledger) -> dict[Address, Record]:
     found: dict[Address, Record] = {}
     for one, record in before.records.items():
         now = after.records.get(one)
-        if now is not None and now is not record and record.uid and now.uid != record.uid:
-            again = (now.namespace, now.pod) == (record.namespace, record.pod)
+        if now is None or now is record or record.is_unknown:
+            continue
+        again = (now.namespace, now.pod) == (record.namespace, record.pod)
+        # What another tool wrote has no uid.
+        if now.uid != record.uid if record.uid else not again:
             found[one] = replace(record, end=record.end or (End.RETURNED if again else None))
     return found
 

@@ -91,8 +91,8 @@ class Webhook:
         self._give_backs = ThreadPoolExecutor(4, thread_name_prefix="give-back")
         # What a request says of a pod is compared with these; what is not among them is asked for.
         self._pods = kube.Mirror(door, "/api/v1/pods", self._claimable)
-        # By what selector a namespace was found to be protected, and when.
-        self._protected: dict[str, tuple[Selector, float]] = {}
+        # By what selector a namespace was found to be protected, and when; and its policies.
+        self._protected: dict[str, tuple[Selector, float, dict[str, str]]] = {}
         self._runner: web.ServerRunner | None = None
         self._armed = False
         self._evictions = evictions.Evictions(
@@ -275,16 +275,17 @@ class Webhook:
             namespace, name, via, at = first.namespace, first.pod, first.via, first.at
         if NAME.fullmatch(namespace) is None or NAME.fullmatch(name) is None:
             return Allow("not there")
-        if not await self._is_protected(namespace, until):
+        space = await self._policies_of(namespace, until)
+        if space is None:
             return Allow("not protected")
         if isinstance(asked, Reserve):
             seen = self._pods.row(asked.claims[0].uid) or ()
             if all(replace(one, via="", at=0.0) in seen for one in asked.claims):
-                return asked
+                return replace(asked, claims=tuple(replace(one, space=space) for one in asked.claims))
         pod = await self._read(f"/api/v1/namespaces/{namespace}/pods/{name}", until)
         if pod is None:
             return Allow("gone")
-        found = review.claims(pod, via=via, at=at, pods=self.live.pods)
+        found = tuple(replace(one, space=space) for one in review.claims(pod, via=via, at=at, pods=self.live.pods))
         if isinstance(asked, Ask):
             return review.reserve(pod, found)
         wanted = {(one.uid, one.address) for one in asked.claims}
@@ -295,17 +296,21 @@ class Webhook:
         """What may be claimed of a pod, without time and path; None where there is nothing. Raises BadReview."""
         return review.claims(pod, via="", at=0.0, pods=self.live.pods) or None
 
-    async def _is_protected(self, namespace: str, until: float) -> bool:
-        """Whether the namespace bears the labels that protect. Yes is remembered for a minute, no is not."""
+    async def _policies_of(self, namespace: str, until: float) -> dict[str, str] | None:
+        """The policies of a namespace that bears the labels that protect; None of one that does not.
+
+        What is found is remembered for a minute, that it is not protected is not.
+        """
         selector, now = self.live.namespaces, time.monotonic()
-        by, at = self._protected.get(namespace, (None, 0.0))
+        by, at, policies = self._protected.get(namespace, (None, 0.0, {}))
         if by == selector and now - at < PROTECTED_SECONDS:
-            return True
+            return policies
         space = await self._read(f"/api/v1/namespaces/{namespace}", until)
-        found = space is not None and selector.matches(space["metadata"].get("labels") or {})
-        if found:
-            self._protected[namespace] = selector, now
-        return found
+        if space is None or not selector.matches(space["metadata"].get("labels") or {}):
+            return None
+        policies = review.policies(space["metadata"])
+        self._protected[namespace] = selector, now, policies
+        return policies
 
     async def _read(self, path: str, until: float) -> kube.JsonObject | None:
         """An object as the API server has it; None when it is not there. Raises ApiError, Unreachable."""

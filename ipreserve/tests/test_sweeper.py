@@ -192,6 +192,7 @@ def test_what_the_article_s_service_left_is_taken_over(quiet_world: World, sweep
     assert world.listed() == [f"{one}/32"]
     record = world.records()[address(one)]
     assert (record.pod, record.state) == ("cache-0", State.FREED)
+    assert sweeper.metrics.registry.get_sample_value("ipreserve_repaired_total", {"kind": "rewritten"}) == 1
 
 
 def test_corrupt_records_are_kept_for_people_and_the_address_stays_barred(
@@ -475,6 +476,48 @@ def test_swap_in_a_namespace_without_the_label_is_seen_and_counted(
     sweeper.sweep()
     assert counted() == before + 1
     assert (world.barred(), world.records()) == (frozenset(), {})
+
+
+def test_hold_does_not_begin_while_calico_s_blocks_cannot_be_read_for_a_moment(
+    quiet_world: World, sweeper_kubeconfig: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world, one = quiet_world, address(quiet_world.address(1))
+    reserve(world, claim(world, "cache-0", 1), state=State.TERMINATING)
+    sweeper = world.sweeper(sweeper_kubeconfig)
+    sweeper._detect()
+    assert sweeper._blocks is not None
+    sweeper._ipam([])
+    readable = sweeper._ipam
+    monkeypatch.setattr(sweeper, "_ipam", lambda *_: None)
+    sweeper.sweep()
+    assert world.records()[one].state is State.TERMINATING
+    # Where they stay unreadable the pods are all there is to go by.
+    monkeypatch.setattr(sweeping, "BLIND_SECONDS", 0.0)
+    sweeper.sweep()
+    assert world.records()[one].state is State.FREED
+    assert readable([]) is not None
+
+
+def test_swap_of_an_address_that_was_held_is_counted_by_a_sweeper_that_never_saw_its_owner(
+    quiet_world: World, sweeper_kubeconfig: Path
+) -> None:
+    world, at = quiet_world, quiet_world.kube.clock.now()
+    # Its own hold is longer than everybody's.
+    reserve(world, claim(world, "cache-0", 1, at=at - 9000), state=State.FREED, freed=at - 9000)
+    held = world.store()
+    ledger = held.read_kept(0)
+    longer = {one: replace(record, hold=86400.0) for one, record in ledger.ledger.records.items()}
+    insist(lambda: held.write_kept(held.read_kept(0), replace(ledger.ledger, records=longer)))
+    sweeper = world.sweeper(sweeper_kubeconfig)
+    other = world.pod("web-0", world.address(1), stateful=False)
+    eventually(lambda: sees(sweeper, other), "the second owner is seen")
+
+    def counted(word: str) -> float | None:
+        return sweeper.metrics.registry.get_sample_value("ipreserve_swaps_observed_total", {"protected": word})
+
+    sweeper.sweep()
+    sweeper.sweep()
+    assert (counted("yes"), counted("no")) == (1, 0)
 
 
 def test_shards_grow_and_every_address_stays_barred_throughout(

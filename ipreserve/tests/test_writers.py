@@ -42,6 +42,41 @@ def test_claim_of_a_pod_that_has_ended_does_not_replace_that_of_the_pod_that_has
     assert again.records[A].uid == now_its.uid
 
 
+def test_pod_that_ended_long_ago_and_is_cleared_away_changes_nothing_of_an_address_that_rests() -> None:
+    rests = replace(records.claimed(claim(A), before=None, seq=1), state=State.FREED, freed=5.0, hold=7200.0)
+    late = replace(claim(A), uid="stale", pod="old-0", policy={"hold": "skip"}, ended=True, at=9.0)
+    assert store.with_claims(Ledger(records={A: rests}), [late]) is None
+    # Nor does the pod that it rests for, whose hold runs since it was freed.
+    assert store.with_claims(Ledger(records={A: rests}), [replace(claim(A), ended=True, at=9.0)]) is None
+    # Who runs has got the address, and is claimed.
+    anew = store.with_claims(Ledger(records={A: rests}), [replace(late, ended=False)])
+    assert anew is not None
+    assert anew.records[A].state is State.CLAIMED
+
+
+def test_owner_that_another_tool_wrote_without_a_uid_stays_in_the_history() -> None:
+    old = records.from_legacy("team_cache-0_n1_2022-12-24-10:00:00")
+    # The same pod's claim is the one that tool wrote down, with more in it.
+    for by, kept in ((claim(A), set[Address]()), (replace(claim(A), pod="web-0"), {A})):
+        after = store.with_claims(Ledger(records={A: old}), [by])
+        assert after is not None
+        assert set(store.replaced(Ledger(records={A: old}), after)) == kept
+
+
+def test_history_that_came_back_without_what_was_sent_is_not_believed() -> None:
+    case = Case()
+    answer = case.paper.request
+
+    def forgetful(method: str, path: str, *arguments: Any, **more: Any) -> Any:
+        found = answer(method, path, *arguments, **more)
+        return {**found, "data": {}} if method == "POST" else found
+
+    with pytest.MonkeyPatch.context() as meanwhile:
+        meanwhile.setattr(case.paper, "request", forgetful)
+        with pytest.raises(errors.NotStored, match=f"ConfigMap {store.HISTORY}: the API server stored something else"):
+            case.store.add_history(0, {A: records.unknown(at=1.0)}, at=2.0)
+
+
 def test_what_others_keep_in_a_ledger_or_its_history_stays_there_through_every_write() -> None:
     case = Case()
     case.reserve(A)
