@@ -36,6 +36,18 @@ class Conflict(ApiError):
     """409: somebody wrote in between, or the object is there already."""
 
 
+class StillRunning(IpreserveError):
+    """Something cannot be removed beside a service that runs; what blocks is gone already."""
+
+    may_pass = False
+
+    def __init__(self, message: str) -> None:
+        super().__init__(
+            f"{message}. The webhook configurations are removed, so nothing is blocked; the rest is still there. End "
+            f"it, then uninstall again."
+        )
+
+
 class Expired(ApiError):
     """410: a watch's position is too old."""
 

@@ -33,9 +33,10 @@ class Evictions:
     """Watches in a thread of its own from `start` to `stop`."""
 
     def __init__(
-        self, door: Kube, reserver: Reserver, *, live: Callable[[], Live], metrics: WebhookMetrics, deadline: float
-    ) -> None:
-        self._kube, self._reserver, self._live = door, reserver, live
+        self, door: Kube, reserver: Reserver, *, live: Callable[[], Live], metrics: WebhookMetrics, deadline: float,
+        wanted: Callable[[], bool],
+    ) -> None:  # fmt: skip
+        self._kube, self._reserver, self._live, self._wanted = door, reserver, live, wanted
         self._metrics, self._deadline = metrics, deadline
         self._stop = threading.Event()
         self._end_watch: Callable[[], None] = lambda: None
@@ -92,6 +93,8 @@ class Evictions:
         self._metrics.decisions.labels(METRIC, outcome).inc()
 
     def _claim(self, namespace: str, name: str, uid: str) -> str:
+        if not self._wanted():
+            return "not_installed"
         pod = self._kube.get(f"/api/v1/namespaces/{namespace}/pods/{name}", timeout=LOOK_SECONDS)
         if uid and pod["metadata"]["uid"] != uid:
             return "gone"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import logging
+import time
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -25,6 +26,13 @@ MUTATING = "/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations"
 CONFIGURATION, GIVE_BACK = "ipreserve", "ipreserve-give-back"
 SERVICE = "ipreserve-webhook"
 LEASE = "ipreserve-sweeper"
+DEPLOYMENTS = (SERVICE, "ipreserve-sweeper")
+# Until the pods of the services are gone, which may take their grace period; between two looks.
+GONE_SECONDS = 120.0
+LOOK_SECONDS = 0.5
+# For which nobody else sweeps while all is removed; and how often what came late is removed too.
+PURGE_SECONDS = 120
+ROUNDS = 5
 
 REAL = {"name": "not-a-dry-run", "expression": "!has(request.dryRun) || !request.dryRun"}
 ON_POD_NETWORK = {
@@ -211,30 +219,103 @@ def _url(configuration: JsonObject) -> str:
     return url.rpartition("/")[0]
 
 
+def is_installed(kube: Kube) -> bool:
+    """Whether the API server asks about deletions at all. Raises ApiError, Unreachable."""
+    try:
+        kube.get(f"{VALIDATING}/{CONFIGURATION}")
+    except errors.NotFound:
+        return False
+    return True
+
+
 def uninstall(kube: Kube, store: Store | None, *, namespace: str, purge: bool) -> list[str]:
-    """Remove the configurations first, so that nothing is blocked from then on; with `purge` all that was written."""
+    """Remove the configurations first, so that nothing is blocked from then on; with `purge` all that was written.
+
+    What runs would write some of it again, and an address that is barred anew when no sweeper follows is barred for
+    ever. So a purge ends the services before: it deletes their Deployments, waits for their pods, and takes the Lease.
+    It stops where a sweeper runs elsewhere; all of it can be done again. Raises ApiError, Unreachable, StillRunning.
+    """
     done: list[str] = []
 
-    def remove(path: str) -> None:
+    def remove(path: str) -> bool:
         try:
             kube.request("DELETE", path)
         except errors.NotFound:
-            return
+            return False
         done.append(f"removed {path.rpartition('/')[0].rpartition('/')[2]} {path.rpartition('/')[2]}")
+        return True
 
     remove(f"{VALIDATING}/{CONFIGURATION}")
     remove(f"{MUTATING}/{GIVE_BACK}")
     if not purge or store is None:
         return done
-    items, _ = kube.list(store.configmaps, labelSelector="app.kubernetes.io/managed-by=ipreserve")
-    for path in [f"{store.configmaps}/{one['metadata']['name']}" for one in items]:
-        if path.rpartition("/")[2].startswith((NAME, HISTORY)):
-            remove(path)
+    for name in DEPLOYMENTS:
+        remove(f"/apis/apps/v1/namespaces/{namespace}/deployments/{name}")
+    _until_gone(kube, namespace)
+    lease = f"/apis/coordination.k8s.io/v1/namespaces/{namespace}/leases"
+    _take_lease(kube, lease)
+    for _ in range(ROUNDS):
+        # A deletion that was asked about before may still be answered, and is written then.
+        if not [path for path in _written(kube, store) if remove(path)]:
+            break
     try:
-        for path in store.reservation_paths():
-            remove(path)
+        store.reservation_paths()
     except errors.NoCalico as error:
         done.append(f"left: {error}")
     remove(f"/api/v1/namespaces/{namespace}/secrets/{SECRET}")
-    remove(f"/apis/coordination.k8s.io/v1/namespaces/{namespace}/leases/{LEASE}")
+    remove(f"{lease}/{LEASE}")
     return done
+
+
+def _written(kube: Kube, store: Store) -> list[str]:
+    """Where ledgers, histories and IPReservations are: what says who is barred goes before what bars."""
+    items, _ = kube.list(store.configmaps, labelSelector="app.kubernetes.io/managed-by=ipreserve")
+    names = [str(one["metadata"]["name"]) for one in items]
+    found = [f"{store.configmaps}/{name}" for name in names if name.startswith((NAME, HISTORY))]
+    try:
+        return found + store.reservation_paths()
+    except errors.NoCalico:
+        return found
+
+
+def _until_gone(kube: Kube, namespace: str) -> None:
+    """Return when no pod of the services is left. Raises StillRunning."""
+    end = time.monotonic() + GONE_SECONDS
+    while True:
+        pods, _ = kube.list(
+            f"/api/v1/namespaces/{namespace}/pods",
+            labelSelector=f"app.kubernetes.io/name in ({', '.join(DEPLOYMENTS)})",
+        )
+        if not pods:
+            return
+        if time.monotonic() > end:
+            raise errors.StillRunning(f"pods of the services are still there: {_names(pods)}")
+        time.sleep(LOOK_SECONDS)
+
+
+def _take_lease(kube: Kube, collection: str) -> None:
+    """Be the one who may sweep, so that nobody does. Raises StillRunning while somebody renews the Lease."""
+    spec: dict[str, Any] = {"holderIdentity": "uninstall", "leaseDurationSeconds": PURGE_SECONDS}
+    path, end = f"{collection}/{LEASE}", 0.0
+    first: JsonObject | None = None
+    while True:
+        try:
+            raw = kube.get(path)
+        except errors.NotFound:
+            kube.request("POST", collection, {"metadata": {"name": LEASE}, "spec": spec})
+            return
+        found = raw.get("spec") or {}
+        holder, seconds = found.get("holderIdentity"), float(found.get("leaseDurationSeconds") or 0)
+        if holder and first is None:
+            first, end = raw, time.monotonic() + seconds
+        if first is not None and holder and raw["metadata"] != first["metadata"]:
+            raise errors.StillRunning(f"the sweeper {holder} runs and renews its Lease")
+        if not holder or holder == spec["holderIdentity"] or time.monotonic() > end:
+            # With the version that was read inside: a sweeper that came first makes this a conflict.
+            kube.request("PUT", path, {**raw, "spec": {**found, **spec}})
+            return
+        time.sleep(LOOK_SECONDS)
+
+
+def _names(objects: list[JsonObject]) -> str:
+    return ", ".join(sorted(str(one["metadata"]["name"]) for one in objects))

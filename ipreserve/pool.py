@@ -592,8 +592,9 @@ def relieve(
 
     1. Each node, with its pods that wait. 2. All nodes together that share the same pools, since what one may borrow
     another may as well. 3. Blocks that nobody uses, handed out once over all nodes: whatever each of them claims, what
-    the others need must be left. `waiting` are pods that have no address yet, by node and the pools they name. What is
-    chosen is opened in `barred`.
+    the others need must be left. 4. Pods whose pools are partly those of others: what is enough for each whatever the
+    others take. `waiting` are pods that have no address yet, by node and the pools they name. What is chosen is opened
+    in `barred`.
     """
     victims: dict[Address, None] = {}
     shortage: dict[str, int] = {}
@@ -654,6 +655,7 @@ class _Valve:
                 self._together(pools, sum(pods for asker, pods in asking.items() if set(asker.pools) <= set(pools)))
             for pools in shared:
                 self._make_sure(pools, asking)
+            self._between(asking)
 
     def _asker(self, host: str, named: tuple[Named, ...]) -> _Asker | None:
         """None where no pool is meant: a pod that gets no address whatever happens here, a node that is gone."""
@@ -773,6 +775,77 @@ class _Valve:
                 return
             # So that many blocks do not take many rounds.
             step *= 2
+
+    def _between(self, asking: Mapping[_Asker, int]) -> None:
+        """Pods that wait where pools are partly those of others get an address, whoever takes what before them.
+
+        Not exact, but on the safe side: holds end until there is enough for each though all others take from its share.
+        Where that cannot be, all that could matter end, so that Calico chooses as if there were none.
+        """
+        wanted = {asker: most for asker, pods in asking.items() if (most := min(pods, self._potential(asker)))}
+        for asker in wanted:
+            rivals = {one: more for one, more in wanted.items() if not set(one.pools).isdisjoint(asker.pools)}
+            if all(set(one.pools) == set(asker.pools) for one in rivals):
+                continue
+            step = 1
+            while not self._is_sure(asker, rivals):
+                # What helps it for certain, then what may, then what keeps others from needing what is its.
+                for among in (
+                    self._held_in(self._own(asker)),
+                    self._held_of(asker.pools),
+                    self._held_of(_joint(wanted, asker)),
+                ):
+                    if some := list(islice(among, step)):
+                        self._take(some, len(some), asker.name)
+                        break
+                else:
+                    break
+                step *= 2
+
+    def _potential(self, asker: _Asker) -> int:
+        """The most addresses that it could get if no hold was left."""
+        own = self._own(asker)
+        # One that is empty may be taken from it, and then it may claim another.
+        if not self.ipam.claims_blocks or sum(1 for one in own if one.allocated) >= self.ipam.blocks_per_host:
+            return sum(self.free[one.cidr] for one in own) + len(self._held_in(own))
+        return self._room(asker.pools) + sum(1 for _ in self._held_of(asker.pools))
+
+    def _room(self, pools: tuple[Range, ...]) -> int:
+        """All that is free there, in blocks of whichever node or of none."""
+        fresh = map(self.unclaimed, pools)
+        return self.free_in(pools) + sum(sum(one.part.values()) + one.whole * one.size for one in fresh)
+
+    def _held_of(self, pools: Iterable[Range]) -> Iterator[Address]:
+        """Holds that can end in these pools, oldest first."""
+        spans = [_span(one.cidr) for one in pools]
+        useless = self.barred.others
+        return (
+            one for one in self.queue if one not in self.victims and one not in useless and _in_any(one, spans)
+        )  # fmt: skip
+
+    def _is_sure(self, asker: _Asker, rivals: Mapping[_Asker, int]) -> bool:
+        """Whether its pods get addresses though all `rivals`, itself among them, take theirs where it could."""
+        everybody = sum(rivals.values())
+        its_node = sum(pods for one, pods in rivals.items() if one.host == asker.host)
+        own, claims = self._own(asker), self.ipam.claims_blocks
+        if not claims:
+            return sum(self.free[one.cidr] for one in own) >= its_node
+        used = [one for one in own if one.allocated or not self.free[one.cidr]]
+        free = sum(self.free[one.cidr] for one in used)
+        more = self.ipam.blocks_per_host - len(used)
+        sizes = [size for one in self.within(asker.pools) if not one.allocated and (size := self.free[one.cidr])]
+        for one in map(self.unclaimed, asker.pools):
+            sizes += one.part.values()
+            # More than pods there is nobody who would take.
+            sizes += [one.size] * min(one.whole, 2 * everybody)
+        sums = [0, *accumulate(sorted(sizes))]
+        if self.ipam.strict:
+            # Each of the others takes a block at most; whichever are left for it, and so many are enough.
+            left = min(more, len(sizes) - (everybody - its_node))
+            return free >= its_node or (left > 0 and free + sums[left] >= its_node)
+        # Without a limit in the way it fails only when nothing at all is left. Each block that it claims serves a pod.
+        limited = more < everybody and more <= len(sizes) and free + sums[max(0, more)] < everybody
+        return not limited and self._room(asker.pools) >= everybody
 
     def _needs(self, pools: tuple[Range, ...], wanted: Mapping[_Asker, int]) -> tuple[list[_Need], list[int]]:
         """For each node, what it needs beyond the blocks it uses. And what the n smallest of the others hold, for each
@@ -924,6 +997,15 @@ class _Valve:
         size = min(span.size, 1 << shift)
         whole = span.size // size - len(claimed) - len(barred)
         return _Unclaimed({n: size - count for n, count in barred.items() if count < size}, whole, size)
+
+
+def _joint(wanted: Iterable[_Asker], asker: _Asker) -> set[Range]:
+    """Its pools, and those of all who share some of them, and so on."""
+    found, before = set(asker.pools), 0
+    while len(found) != before:
+        before = len(found)
+        found.update(*(one.pools for one in wanted if not found.isdisjoint(one.pools)))
+    return found
 
 
 def _called(pools: Iterable[Range]) -> str:

@@ -95,9 +95,12 @@ class Webhook:
         self._protected: dict[str, tuple[Selector, float, dict[str, str]]] = {}
         self._runner: web.ServerRunner | None = None
         self._armed = False
+        # The configuration was there, and somebody has removed it.
+        self._uninstalled = False
         self._evictions = evictions.Evictions(
-            door, self.reserver, live=lambda: self.live, metrics=self.metrics, deadline=options.deadline
-        )
+            door, self.reserver, live=lambda: self.live, metrics=self.metrics, deadline=options.deadline,
+            wanted=lambda: not self._uninstalled,
+        )  # fmt: skip
 
     def calico(self) -> kube.CalicoApi:
         """Calico's API as last seen. Raises NoCalico."""
@@ -147,6 +150,10 @@ class Webhook:
         self.live, self._problems = found.live, found.problems
 
     def _certificates(self) -> None:
+        self._uninstalled = (self._armed or self._uninstalled) and not install.is_installed(self.kube)
+        if self._uninstalled:
+            # Nobody calls, and what a purge removes must not come back.
+            return
         names = install.server_names(self.options.namespace, self.options.url)
         served = certs.keep(self.kube, self.options.namespace, names)
         self.metrics.certificate.set(served.expires.timestamp())

@@ -427,6 +427,55 @@ def test_block_that_another_node_has_empty_and_wholly_held_is_opened_for_a_pod_t
     assert {Address("10.0.0.7"), Address("10.0.0.6")} <= set(ended)
 
 
+# The pools of two nodes, of which they share the second.
+LEFT, SHARED, RIGHT = (Range(cidr=f"10.0.0.{4 * n}/30", block=30, name=name) for n, name in enumerate(("l", "s", "r")))
+SHARING = (replace(LEFT, nodes="side == 'l'"), SHARED, replace(RIGHT, nodes="side == 'r'"))
+SIDES = {"n1": {"side": "l"}, "n2": {"side": "r"}}
+
+
+def test_what_nodes_of_partly_the_same_pools_may_take_from_each_other_is_counted_once() -> None:
+    # One free address is left in the pool that they share; each holds one in its own. Calico may serve either first.
+    blocks = (full("10.0.0.0/30", "n1", 1), full("10.0.0.4/30", "n3", 1), full("10.0.0.8/30", "n2", 1))
+    ipam = Ipam(blocks=blocks, pools=SHARING, nodes=SIDES)
+    known = {Address("10.0.0.1"): record(at=950.0), Address("10.0.0.9"): record(at=940.0)}
+    assert len(ends(known, pod("new-1", node="n1"), pod("new-2", node="n2"), ipam=ipam)) > 0
+    third = (pod("new-1", node="n1"), pod("new-2", node="n2"), pod("new-3", node="n1"))
+    assert set(ends(known, *third, ipam=ipam)) == set(known)
+
+
+def test_hold_ends_in_a_pool_that_a_pod_cannot_use_where_another_would_take_its_only_address_instead() -> None:
+    # Both may have the free one in the pool that they share. The other node's own block has one, which rests, and what
+    # else is free in that pool it would borrow; but it looks in the shared pool first.
+    wide = (*SHARING[:2], replace(SHARING[2], cidr="10.0.0.8/29"))
+    blocks = (full("10.0.0.4/30", "n3", 1), full("10.0.0.8/30", "n2", 1), full("10.0.0.12/30", "n3", 1, 2))
+    ipam = Ipam(blocks=blocks, pools=wide, nodes=SIDES)
+    known = {Address("10.0.0.9"): record(at=950.0)}
+    other, named = pod("new-1", node="n2"), pod("new-2", node="n1", pools=((4, "s"),))
+    assert ends(known, other, ipam=ipam) == {}
+    assert ends(known, other, named, ipam=ipam) == {Address("10.0.0.9"): End.PRESSURE}
+
+
+def test_nodes_of_partly_the_same_pools_with_room_for_all_end_no_hold() -> None:
+    wide = tuple(replace(one, cidr=f"10.{n}.0.0/24") for n, one in enumerate(SHARING))
+    ipam = Ipam(blocks=(), pools=wide, nodes=SIDES)
+    known = {Address(f"10.{n}.0.{m}"): record(at=950.0 - m) for n in range(3) for m in range(8)}
+    waiting = [pod(f"new-{n}", node=node, pools=pools) for n in range(3) for node, pools in (
+        ("n1", ()), ("n2", ()), ("n1", ((4, "s"),))
+    )]  # fmt: skip
+    rules = replace(RULES, max_count=99)
+    for strict in (False, True):
+        assert ends(known, *waiting, ipam=replace(ipam, strict=strict), rules=rules) == {}
+
+
+def test_doomed_pod_of_a_pool_that_others_use_too_ends_no_holds_of_theirs() -> None:
+    # Nothing rests in the only pool that it names, and nothing is free there.
+    blocks = (full("10.0.0.4/30", "n3"), full("10.0.0.0/30", "n1", 0, 1, 2, 3))
+    ipam = Ipam(blocks=blocks, pools=SHARING, nodes=SIDES)
+    known = {Address("10.0.0.1"): record(at=950.0)}
+    named = pod("new-1", node="n1", pools=((4, "s"),))
+    assert ends(known, named, pod("new-2", node="n1"), ipam=ipam) == {}
+
+
 def test_doomed_pod_on_a_node_at_its_limit_ends_no_holds_that_are_of_no_use_to_it() -> None:
     ipam = Ipam(blocks=(full("10.0.0.0/30", "n1"),), pools=(Range(cidr="10.0.0.0/16", block=30),), blocks_per_host=1)
     known = {Address(f"10.0.1.{n}"): record(at=950.0 - n) for n in range(8)}

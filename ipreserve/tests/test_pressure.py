@@ -133,3 +133,120 @@ def test_nor_does_one_in_clusters_that_have_been_busy_for_long() -> None:
         pools, waiting = chance.choice(SHAPES), chance.choices(NODES, k=chance.randint(1, 5))
         most, strict = chance.randint(1, 6), chance.random() < 0.5
         assert lacking(acts, pools, waiting, most=most, strict=strict)[0] == 0, (acts, pools, waiting, most, strict)
+
+
+# --- pools that only some nodes or pods may use -----------------------------------------------------------------------
+
+Some = tuple[str, int, str]
+"""A pool, the prefix length of its blocks, and the nodes that it selects."""
+
+OVERLAPPING: tuple[tuple[Some, ...], ...] = (
+    (("10.0.0.0/29", 30, "n1 n2"), ("10.1.0.0/29", 30, "n2 n3")),
+    (("10.0.0.0/29", 31, "n1 n2"), ("10.1.0.0/29", 30, "n2 n3"), ("10.2.0.0/29", 31, "n1 n3")),
+    (("10.0.0.0/28", 30, "n1 n2 n3"), ("10.1.0.0/29", 31, "n1")),
+    (("10.0.0.0/29", 30, "n1 n2 n3"), ("10.1.0.0/29", 31, "n2 n3"), ("10.2.0.0/30", 31, "n3")),
+)
+Ask = tuple[str, int]
+"""A node, and which pool the pod names, from 1 on; 0 where it names none."""
+
+
+def usable(pools: tuple[Some, ...], ask: Ask) -> list[ipam.Network]:
+    """Of which pools such a pod gets its address: those that it names, whatever they select."""
+    node, named = ask
+    chosen = [pools[named - 1]] if 0 < named <= len(pools) else [one for one in pools if node in one[2].split()]
+    return [ipaddress.ip_network(cidr) for cidr, _, _ in chosen]
+
+
+def given_by_pools(calico: ipam.Ipam, pools: tuple[Some, ...], asks: list[Ask]) -> int:
+    found = 0
+    for number, ask in enumerate(asks):
+        try:
+            calico.auto_assign(ask[0], f"new-{number}", pools=usable(pools, ask))
+            found += 1
+        except ipam.NoAddress:
+            continue
+    return found
+
+
+def lived_in_pools(
+    acts: list[tuple[str, int, int]], pools: tuple[Some, ...], *, most: int, strict: bool
+) -> tuple[ipam.Ipam, dict[Address, Record]]:
+    """As `lived`, where each pod that starts may name a pool."""
+    calico = ipam.Ipam(
+        [ipam.Pool(ipaddress.ip_network(cidr), block) for cidr, block, _ in pools],
+        strict_affinity=strict, max_blocks=most,
+    )  # fmt: skip
+    held: dict[Address, Record] = {}
+    running: list[str] = []
+    for number, (act, which, named) in enumerate(acts):
+        node = NODES[which % len(NODES)]
+        if act == "start":
+            try:
+                calico.auto_assign(node, f"pod-{number}", pools=usable(pools, (node, named)))
+                running.append(f"pod-{number}")
+            except ipam.NoAddress:
+                continue
+        elif act == "give up":
+            calico.release_empty_blocks(node)
+        elif running:
+            for one in calico.release(running.pop(which % len(running))):
+                held[Address(str(one))] = resting(float(number))
+        calico.reserved = [ipaddress.ip_network(canonical(one)) for one in held]
+    return calico, held
+
+
+def swept_pools(
+    calico: ipam.Ipam, held: dict[Address, Record], pools: tuple[Some, ...], asks: list[Ask]
+) -> pool.Plan:  # fmt: skip
+    rows = [block_row({"spec": block.spec()}) for block in calico.blocks.values()]
+    seen = pool.Ipam(
+        blocks=tuple(row for row in rows if row is not None),
+        pools=tuple(
+            range_row({
+                "metadata": {"name": f"pool-{number}"},
+                "spec": {
+                    "cidr": cidr, "blockSize": block,
+                    "nodeSelector": " || ".join(f"name == '{node}'" for node in nodes.split()),
+                },
+            })
+            for number, (cidr, block, nodes) in enumerate(pools, 1)
+        ),
+        strict=calico.strict_affinity,
+        blocks_per_host=calico.max_blocks,
+        nodes={node: {"name": node} for node in NODES},
+    )  # fmt: skip
+    pods = [
+        Pod(
+            uid=f"new-{n}", namespace="team", name=f"new-{n}", node=node, owner="", addresses=(), created=NOW,
+            pools=((4, f"pool-{named}"),) if 0 < named <= len(pools) else (),
+        )
+        for n, (node, named) in enumerate(asks)
+    ]  # fmt: skip
+    return pool.decide(
+        Picture(now=NOW, book=Book.of(held, held, at=NOW), pods=pods, ipam=seen), Rules(max_count=999)
+    )  # fmt: skip
+
+
+def lacking_in_pools(
+    acts: list[tuple[str, int, int]], pools: tuple[Some, ...], asks: list[Ask], *, most: int, strict: bool
+) -> int:
+    calico, held = lived_in_pools(acts, pools, most=most, strict=strict)
+    plan = swept_pools(calico, held, pools, asks)
+    unreserved = copy.deepcopy(calico)
+    unreserved.reserved = []
+    calico.reserved = [ipaddress.ip_network(canonical(one)) for one in held if one not in plan.ended]
+    return max(0, given_by_pools(unreserved, pools, asks) - given_by_pools(calico, pools, asks))
+
+
+def test_nor_where_the_pools_of_some_pods_are_partly_those_of_others() -> None:
+    chance = random.Random(7)
+    for _ in range(600):
+        pools = chance.choice(OVERLAPPING)
+        acts = [
+            (chance.choice(["start", "start", "start", "stop", "stop", "give up"]), chance.randrange(100),
+             chance.choice([0, 0, 1, 2, 3]))
+            for _ in range(chance.randint(10, 70))
+        ]  # fmt: skip
+        asks = [(chance.choice(NODES), chance.choice([0, 0, 1, 2, 3])) for _ in range(chance.randint(1, 6))]
+        most, strict = chance.randint(1, 6), chance.random() < 0.5
+        assert lacking_in_pools(acts, pools, asks, most=most, strict=strict) == 0, (acts, pools, asks, most, strict)

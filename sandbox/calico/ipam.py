@@ -12,9 +12,13 @@ Its rules, as they can be read in Calico's `libcalico-go/lib/ipam`, which this f
 5. A block that is given up is deleted when empty, and with it the order of its queue.
 6. With no block left to claim, an empty block of another node is reclaimed.
 
-Left out: several addresses per request, pools chosen by selector, Windows' reserved addresses, the native cooldown, and
-the minute for which Calico leaves a freshly claimed empty block alone. A node's order of blocks is decided by its name,
-as Calico's is, but by another hash: the same node starts at another block here than there.
+7. A request may be for some pools only: those that the pod names, or that select its node. Blocks of others then do not
+   count, neither as the node's own nor for its limit.
+
+Left out: several addresses per request, selectors themselves (the caller says which pools), Windows' reserved
+addresses, the native cooldown, and the minute for which Calico leaves a freshly claimed empty block alone. A node's
+order of blocks is decided by its name, as Calico's is, but by another hash: the same node starts at another block here
+than there.
 """
 
 from __future__ import annotations
@@ -140,24 +144,26 @@ class Ipam:
     strict_affinity: bool = False
     max_blocks: int = DEFAULT_MAX_BLOCKS
 
-    def auto_assign(self, host: str, handle: str, about: dict[str, str] | None = None) -> Address:
-        """An address of Calico's choice for a node. Raises BlockLimit, NoAddress."""
+    def auto_assign(
+        self, host: str, handle: str, about: dict[str, str] | None = None, *, pools: Collection[Network] | None = None
+    ) -> Address:
+        """An address of Calico's choice for a node, of these pools if any are said. Raises BlockLimit, NoAddress."""
         reserved = list(self.reserved)
-        for block in self._of(host):
+        for block in self._of(host, pools):
             if block.free(reserved):
                 return self._take_first(block, reserved, handle, about)
-        if len(self._of(host)) >= self.max_blocks:
+        if len(self._of(host, pools)) >= self.max_blocks:
             raise BlockLimit(f"cannot allocate new block due to per host block limit ({self.max_blocks}) of {host}")
-        claimed = self._claim(host, reserved)
+        claimed = self._claim(host, reserved, pools)
         if claimed is not None:
             return self._take_first(claimed, reserved, handle, about)
         if not self.strict_affinity:
-            for pool in self._enabled():
+            for pool in self._enabled(pools):
                 for cidr in _candidates(pool, host):
                     other = self.blocks.get(cidr)
                     if other is not None and other.host != host and other.free(reserved):
                         return self._take_first(other, reserved, handle, about)
-        raise NoAddress(f"no free address for {host} in {', '.join(str(pool.cidr) for pool in self._enabled())}")
+        raise NoAddress(f"no free address for {host} in {', '.join(str(pool.cidr) for pool in self._enabled(pools))}")
 
     def assign(self, host: str, address: Address, handle: str, about: dict[str, str] | None = None) -> None:
         """The address that was asked for, reserved or not. Raises Taken."""
@@ -212,17 +218,19 @@ class Ipam:
         self.blocks = {cidr: block for cidr, block in self.blocks.items() if block.host is not None or not block.empty}
         return freed
 
-    def _enabled(self) -> list[Pool]:
-        return [pool for pool in self.pools if not pool.disabled]
+    def _enabled(self, some: Collection[Network] | None = None) -> list[Pool]:
+        return [pool for pool in self.pools if not pool.disabled and (some is None or pool.cidr in some)]
 
-    def _of(self, host: str) -> list[Block]:
-        enabled = self._enabled()
+    def _of(self, host: str, pools: Collection[Network] | None = None) -> list[Block]:
+        enabled = self._enabled(pools)
         mine = [block for block in self.blocks.values() if block.host == host]
         return [block for block in mine if any(block.cidr.network_address in pool.cidr for pool in enabled)]
 
-    def _claim(self, host: str, reserved: list[Network]) -> Block | None:
+    def _claim(
+        self, host: str, reserved: list[Network], pools: Collection[Network] | None = None
+    ) -> Block | None:  # fmt: skip
         empty: list[Block] = []
-        for pool in self._enabled():
+        for pool in self._enabled(pools):
             for cidr in _candidates(pool, host):
                 found = self.blocks.get(cidr)
                 if found is None:

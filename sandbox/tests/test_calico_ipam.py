@@ -98,6 +98,17 @@ def test_full_node_does_not_borrow_where_affinity_is_strict() -> None:
         full_node_beside_one_with_room(strict_affinity=True).auto_assign("n1", "a-4")
 
 
+def test_request_for_some_pools_counts_only_the_blocks_of_these() -> None:
+    first, second = (ipaddress.ip_network(f"10.{n}.0.0/30") for n in (1, 2))
+    ipam = Ipam([Pool(first, 31), Pool(second, 31)], max_blocks=1)
+    assert ipam.auto_assign("n1", "a-0", pools=[first]) in first
+    assert [ipam.auto_assign("n1", f"b-{n}", pools=[second]) in second for n in range(2)] == [True, True]
+    # Its one block of the second pool is full, and a free address of the first is none that was asked for.
+    with pytest.raises(BlockLimit):
+        ipam.auto_assign("n1", "b-2", pools=[second])
+    assert ipam.auto_assign("n2", "c-0", pools=[second]) in second
+
+
 def test_block_that_is_given_up_forgets_its_queue_and_a_reservation_survives_that() -> None:
     ipam = model()
     first = ipam.auto_assign("n1", "a")
