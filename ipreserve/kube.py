@@ -16,7 +16,7 @@ import ssl
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -201,18 +201,29 @@ class Kube:
 
     def list(self, path: str, *, accept: str = JSON, **query: str) -> tuple[list[JsonObject], str]:
         """All pages of a list, from one moment; and its resourceVersion."""
-        items: list[JsonObject] = []
+        while True:
+            items: list[JsonObject] = []
+            version = ""
+            try:
+                for page, at in self.pages(path, accept=accept, **query):
+                    items += page
+                    version = at
+            except errors.Expired:
+                continue
+            return items, version
+
+    def pages(self, path: str, *, accept: str = JSON, **query: str) -> Iterator[tuple[Sequence[JsonObject], str]]:
+        """The pages of a list, from one moment, each with the list's resourceVersion. Only one of them is in memory.
+
+        Raises Expired where that moment is too long ago by now: the list has to be begun anew.
+        """
         more: dict[str, str] = {}
         while True:
-            try:
-                page = self.request("GET", path, query={"limit": str(PAGE)} | query | more, accept=accept)
-            except errors.Expired:
-                items, more = [], {}
-                continue
-            items += page.get("items") or []
+            page = self.request("GET", path, query={"limit": str(PAGE)} | query | more, accept=accept)
+            yield page.get("items") or [], str(page["metadata"].get("resourceVersion", ""))
             token = page["metadata"].get("continue")
             if not token:
-                return items, str(page["metadata"].get("resourceVersion", ""))
+                return
             more = {"continue": token}
 
     def watch(
@@ -402,6 +413,8 @@ class Mirror(Generic[Row]):
         self._listed = threading.Event()
         self._thread = threading.Thread(target=self._run, name=f"mirror {path}", daemon=True)
         self._end_watch: Callable[[], None] | None = None
+        # Objects that were left out, as they were told.
+        self._told: set[str] = set()
         self.error: str | None = None
 
     def start(self) -> None:
@@ -451,11 +464,19 @@ class Mirror(Generic[Row]):
         return self._read()[0]
 
     def _read(self) -> tuple[list[Row], str]:
-        items, version = self.kube.list(self.path)
-        rows: dict[str, Row] = {}
-        for one in items:
-            if (row := self._row(one)) is not None:
-                rows[one["metadata"].get("uid") or one["metadata"]["name"]] = row
+        version = ""
+        while True:
+            rows: dict[str, Row] = {}
+            try:
+                # Whole objects are a hundred times as large as what is kept of them.
+                for page, at in self.kube.pages(self.path):
+                    version = at
+                    for one in page:
+                        if (row := self._row(one)) is not None:
+                            rows[one["metadata"].get("uid") or one["metadata"]["name"]] = row
+            except errors.Expired:
+                continue
+            break
         with self._lock:
             self._rows = rows
         self._listed.set()
@@ -464,8 +485,13 @@ class Mirror(Generic[Row]):
     def _row(self, one: JsonObject) -> Row | None:
         try:
             return self._project(one)
-        except (KeyError, TypeError, ValueError) as error:
-            log.warning("%s %s is left out: %s", self.path, one.get("metadata", {}).get("name"), error)
+        except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RecursionError) as error:
+            # Whatever somebody put into one object must not cost the others.
+            metadata = one.get("metadata") or {}
+            what = f"{self.path} {metadata.get('namespace', '')}/{metadata.get('name')} is left out: {error!r}"[:300]
+            if what not in self._told:
+                log.warning("%s", what)
+                self._told = {*list(self._told)[-99:], what}
             return None
 
     def _run(self) -> None:
@@ -484,10 +510,16 @@ class Mirror(Generic[Row]):
                 if self._stop.is_set():
                     return
                 self.error = str(error)
-                version = ""
                 log.warning("watch of %s: %s", self.path, error)
-                self._stop.wait(pause * random.uniform(0.5, 1.5))
-                pause = min(pause * 2, 10.0)
+            except Exception as error:
+                # Who stopped watching would go by what there was for ever.
+                self.error = repr(error)
+                log.exception("watch of %s broke", self.path)
+            else:
+                continue
+            version = ""
+            self._stop.wait(pause * random.uniform(0.5, 1.5))
+            pause = min(pause * 2, 10.0)
 
     def _take(self, event: JsonObject) -> str:
         one = event["object"]

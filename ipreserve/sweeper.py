@@ -68,13 +68,14 @@ def block_row(one: JsonObject) -> Block | None:
     if spec.get("deleted"):
         return None
     network = records.network(spec["cidr"])
-    at = [Address(str(network[number])) for number in range(len(spec["allocations"]))]
+    # A hand may have made the lists longer than the block.
+    at = [Address(str(network[number])) for number in range(min(len(spec["allocations"]), network.num_addresses))]
     host = str(spec.get("affinity") or "")
     return Block(
         cidr=str(network),
         host=host.removeprefix("host:") if host.startswith("host:") else "",
-        allocated=frozenset(at[n] for n, owner in enumerate(spec["allocations"]) if owner is not None),
-        queue=tuple(at[n] for n in spec.get("unallocated") or ()),
+        allocated=frozenset(here for here, owner in zip(at, spec["allocations"], strict=False) if owner is not None),
+        queue=tuple(at[n] for n in spec.get("unallocated") or () if 0 <= n < len(at)),
     )
 
 

@@ -35,7 +35,7 @@ from ipreserve.records import Address, Claim, State
 from ipreserve.review import Allow, Ask, BadReview, Reserve, Selector
 from ipreserve.selectors import ALL
 from ipreserve.settings import SHORT_DEADLINE
-from ipreserve.sweeper import ranges
+from ipreserve.sweeper import block_row, ranges
 
 log = logging.getLogger("ipreserve.webhook")
 
@@ -223,10 +223,16 @@ class Webhook:
         return not self._problem or not (mine and patience), self._problem
 
     def _arm(self) -> None:
-        if self._problem or self._served is None:
+        """Make the API server ask, and believe what is served now.
+
+        What cannot be written is no reason to be asked; but who is asked already has to be believed, or each answer
+        would be a failed call instead of "try again".
+        """
+        if self._served is None:
             return
         there = install.arm(
-            self.kube, namespace=self.options.namespace, live=self.live, bundle=self._served.bundle
+            self.kube, namespace=self.options.namespace, live=self.live, bundle=self._served.bundle,
+            trust_only=bool(self._problem),
         )  # fmt: skip
         if there != self._armed:
             log.info(
@@ -386,10 +392,12 @@ class Webhook:
         return _json(review.allowed(asked.uid, patch=review.patch_for(found) if found else None))
 
     def _held_by(self, namespace: str, pod: str, named: Sequence[Named]) -> tuple[Address, ...]:
-        """Free addresses that rest for this pod, one of each IP version that it had; none where Calico would refuse
+        """Free addresses that are held for this pod, one of each IP version that it had; none where Calico would refuse
         one of them, or would have given another: a pod that cannot start is worse than one with a new address.
 
         Borrowing must be allowed, since the node is not known yet; and Calico's own cooldown bars its owner as well.
+        The last of its name was deleted a moment ago, so a sweep has rarely seen that: whether an address is free is
+        what its block says. Where blocks cannot be read it is what a sweep has found.
         """
         calico = self.calico()
         strict, cooldown = kube.ipam_settings(self.kube, calico)
@@ -397,19 +405,41 @@ class Webhook:
         if strict or cooldown or path is None:
             return ()
         held = sorted(
-            (record.freed or 0.0, one, record)
+            (record.freed or record.last, one, record)
             for shard in self.store.all_kept().values()
             for one, record in shard.ledger.records.items()
-            if (record.namespace, record.pod, record.state) == (namespace, pod, State.FREED)
+            if (record.namespace, record.pod) == (namespace, pod) and record.state is not State.RELEASING
         )
         last = [(one, record) for _, one, record in held if record.uid == held[-1][2].uid]
         newest: dict[bool, Address] = {":" in one: one for one, _ in last}
-        if not newest or (len(newest) == 1 and any(record.dual for _, record in last)):
+        # What another pod took by name meanwhile is not free, whatever its record says.
+        if not newest or any(record.swapped for _, record in last):
+            return ()
+        if len(newest) == 1 and any(record.dual for _, record in last):
             return ()
         pools = ranges(self.kube.list(path)[0])
         if not all(is_given(one, pools, named) for one in newest.values()):
             return ()
+        states = {one: record.state for one, record in last}
+        if not all(self._is_free(one, pools, states[one]) for one in newest.values()):
+            return ()
         return tuple(newest[family] for family in sorted(newest))
+
+    def _is_free(self, one: Address, pools: Sequence[Range], state: State) -> bool:
+        """Whether nobody has an address of one of these pools, by its block. Raises ApiError, Unreachable."""
+        path = kube.ipam_path(self.kube, self.calico(), "ipamblocks")
+        if path is None:
+            return state is State.FREED
+        network = records.network(one)
+        of = next(pool for pool in pools if not pool.disabled and network.overlaps(records.network(pool.cidr)))
+        cidr = network.supernet(new_prefix=of.block)
+        name = str(cidr).translate(dict.fromkeys(map(ord, ".:/"), "-"))
+        try:
+            block = block_row(self.kube.get(f"{path}/{name}"))
+        except errors.NotFound:
+            # Nobody has claimed it.
+            return True
+        return block is not None and one not in block.allocated
 
     async def _dispatch(self, request: web.BaseRequest) -> web.StreamResponse:
         match request.method, request.path:

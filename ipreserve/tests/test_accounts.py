@@ -28,10 +28,11 @@ EVERYWHERE = {
     "webhook": {
         # Bars the address.
         *rights("ipreservations", "get list create update", groups=CALICO),
-        # Calico's own cooldown; pools of addresses to give back.
+        # Calico's own cooldown; pools and blocks of addresses to give back.
         *rights("ipamconfigs", "get", groups=CALICO),
         *rights("ipamconfigurations", "get", groups=CALICO),
         *rights("ippools", "list", groups=CALICO),
+        *rights("ipamblocks", "get", groups=CALICO),
         *rights("apiservices", "get", groups=("apiregistration.k8s.io",), name="v3.projectcalico.org"),
         # Whose address it is; kubelet's evictions; whether the namespace is protected.
         *rights("pods", "get list watch"),

@@ -93,6 +93,18 @@ def test_pool_with_a_selector_that_nobody_can_read_is_left_out(caplog: pytest.Lo
     assert "IPPool deep is left out" in caplog.text
 
 
+def test_block_whose_lists_a_hand_made_longer_than_itself_is_read_as_far_as_it_goes() -> None:
+    spec = {
+        "cidr": "10.0.0.0/30",
+        "affinity": "host:n1",
+        "allocations": [0, None, None, None, 0],
+        "unallocated": [1, 7],
+    }
+    found = sweeper.block_row({"spec": spec})
+    assert found is not None
+    assert (found.allocated, found.queue) == ({Address("10.0.0.0")}, (Address("10.0.0.1"),))
+
+
 def test_owner_of_another_group_that_is_called_statefulset_too_is_not_taken_for_one() -> None:
     def owner(version: str | None) -> str:
         reference = {"kind": "StatefulSet", "name": "cache", "controller": True}
