@@ -102,7 +102,7 @@ def test_block_whose_lists_a_hand_made_longer_than_itself_is_read_as_far_as_it_g
     }
     found = sweeper.block_row({"spec": spec})
     assert found is not None
-    assert (found.allocated, found.queue) == ({Address("10.0.0.0")}, (Address("10.0.0.1"),))
+    assert (found.allocated, found.queue) == (frozenset({Address("10.0.0.0")}), (Address("10.0.0.1"),))
 
 
 def test_owner_of_another_group_that_is_called_statefulset_too_is_not_taken_for_one() -> None:
