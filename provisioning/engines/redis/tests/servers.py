@@ -320,7 +320,7 @@ class Fleet:
         while True:
             outcome = ENGINE.advance(self.cluster, self.world(), self)
             if outcome.healthy:
-                self.cluster = replace(self.cluster, changing=False)
+                self.cluster = replace(self.cluster, changing=False, accepted="", formed=True)
                 return time.monotonic() - started
             self.obey(outcome)
             assert time.monotonic() - started < seconds, outcome.reason
