@@ -102,7 +102,7 @@ def settle_settings(sight: Sight, world: World, link: Link, care: Care) -> str:
     A pod that is to be restarted into more memory keeps its maxmemory until then.
     """
     spec = sight.cluster.spec
-    wish = settings.wanted(spec) | encryption.settings(spec, PORT)
+    wish = _wish(spec)
     old = {pod.name for pod in outdated_pods(world)}
     have = {node.pod.name: _read(node, wish) for node in sight.nodes}
     care.blocked = _late(
@@ -114,7 +114,7 @@ def settle_settings(sight: Sight, world: World, link: Link, care: Care) -> str:
     complaint = ""
     for node in sight.nodes:
         said = have[node.pod.name]
-        different = _different(said, wish, is_old=node.pod.name in old)
+        different = _different(said, _own(node, wish), is_old=node.pod.name in old)
         if said["cluster-node-timeout"] == str(forming_timeout_ms(spec)):
             # Ours, from forming: set back without a word as soon as the node serves.
             different.pop("cluster-node-timeout", None)
@@ -137,7 +137,7 @@ def settle_settings(sight: Sight, world: World, link: Link, care: Care) -> str:
 
 def drift(sight: Sight, world: World) -> str | None:
     """Which settings in force are not the wished ones, pod by pod; "" when all are, None when a member does not say."""
-    wish = settings.wanted(sight.cluster.spec) | encryption.settings(sight.cluster.spec, PORT)
+    wish = _wish(sight.cluster.spec)
     old = {pod.name for pod in outdated_pods(world)}
     told = []
     for node in sight.nodes:
@@ -145,13 +145,23 @@ def drift(sight: Sight, world: World) -> str | None:
             said = _read(node, wish)
         except (LinkError, RedisError):
             return None
-        different = _different(said, wish, is_old=node.pod.name in old)
+        different = _different(said, _own(node, wish), is_old=node.pod.name in old)
         if different:
             values = ", ".join(f"{key} is {said[key] or 'nothing'}, wished is {value or 'nothing'}"
                                for key, value in different.items())  # fmt: skip
             told.append(f"{node.pod.name}: {values}")
     more = f"; and {len(told) - MOST_TOLD} more pods" if len(told) > MOST_TOLD else ""
     return "; ".join(told[:MOST_TOLD]) + more if sight.nodes else None
+
+
+def _wish(spec: Spec) -> dict[str, str]:
+    """What is to be in force on every node, asked for or not."""
+    return settings.KEPT | settings.wanted(spec) | encryption.settings(spec, PORT) | {"cluster-announce-ip": ""}
+
+
+def _own(node: Node, wish: Mapping[str, str]) -> dict[str, str]:
+    """The same of one node, with what is its own."""
+    return {**wish, "cluster-announce-ip": node.pod.ip}
 
 
 def _different(said: Mapping[str, str], wish: Mapping[str, str], *, is_old: bool) -> dict[str, str]:

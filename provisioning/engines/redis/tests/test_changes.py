@@ -110,6 +110,8 @@ def test_defaults_are_those_of_a_running_server_so_that_nothing_drifts_from_the_
     assert not [event for event in fleet.events if event[0] in ("SettingsSet", "SettingsHealed", "RedisRefused")]
     for one in settings.SETTINGS:
         assert config(fleet, one.key) == {settings._text(one.default)}, one.key
+    for key, value in settings.KEPT.items():
+        assert config(fleet, key) == {value}, key
 
 
 def test_live_settings_are_in_force_everywhere_without_a_restart_and_go_back_when_taken_out(start: Start) -> None:
