@@ -317,7 +317,7 @@ def _forget_ghosts(sight: Sight, link: Link) -> bool:
     acted = False
     for ghost in sorted(ghosts):
         # On every node, soon after each other: otherwise those that still know it bring it back.
-        for node in sight.nodes:
+        for node in sight.everyone:
             if ghost in node.peers and node.me.master != ghost:
                 acted |= send(node, link, "Forget", "CLUSTER", "FORGET", ghost)
     return acted
