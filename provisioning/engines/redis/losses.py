@@ -85,10 +85,14 @@ def _lost(sight: Sight) -> set[int]:
     ours = {node.id for node in sight.everyone}
     if any(not node.me.slots and not node.is_empty and node.me.master not in ours for node in sight.everyone):
         return set()
+    bare = _bare(sight)
+    if any(not any(node.is_master and node.is_empty for node in sight.shard(shard)) for shard in bare):
+        # Members are read one after another: in a hand-over both may have said that they follow the other.
+        return set()
     lost = set(range(SLOTS)).difference(*(node.slots for node in sight.everyone if node.is_master))
     # Slots that somebody took from a living master by hand are unowned too: it has their keys.
     ghosts = any(peer.slots and peer.id not in ours for node in sight.everyone for peer in node.peers.values())
-    return lost if ghosts or _bare(sight) else set()
+    return lost if ghosts or bare else set()
 
 
 def _bare(sight: Sight) -> list[int]:

@@ -262,7 +262,8 @@ def _replace_lost_masters(sight: Sight, link: Link) -> bool:
     """Have a replica take over from a master that is gone for good: its whole shard answers, and nobody is that id.
 
     Waiting for the node timeout would be of no use, and where the new node has the old address, no end: whoever answers
-    at an address under another id is no longer pinged, and so never taken for failed.
+    at an address under another id is no longer pinged, and so never taken for failed. Where no majority of the masters
+    is left to vote there would be no end either; nobody else can be voted for meanwhile, since every pod answers.
     """
     ids = {node.id for node in sight.everyone}
     slots = {peer.id for node in sight.everyone for peer in node.peers.values() if peer.slots}
@@ -272,7 +273,8 @@ def _replace_lost_masters(sight: Sight, link: Link) -> bool:
         orphans = [node for node in members if node.me.master in slots - ids]
         if orphans and not any(node.me.slots for node in members) and not sight.gone:
             most = max(orphans, key=lambda node: int(node.replication.get("slave_repl_offset", 0)))
-            acted |= take_over(most, link, force=True)
+            voters = len(slots & ids)
+            acted |= take_over(most, link, "FORCE" if voters * 2 > len(slots) else "TAKEOVER")
     return acted
 
 

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Literal
 
 from provisioning.engines.base import (
     HEIR_GATE,
@@ -537,14 +538,14 @@ def send(node: Node, link: Link, reason: str, *words: str | int) -> bool:
     return True
 
 
-def take_over(node: Node, link: Link, *, force: bool = False) -> bool:
+def take_over(node: Node, link: Link, how: Literal["", "FORCE", "TAKEOVER"] = "") -> bool:
     """Have a replica that is in step become the master. Sent once while one is under way: asking again begins anew;
     and not yet to a server that has just started, see VOTES_REACH_AFTER.
-    `force`: without its master, which is gone; the other masters vote.
+    FORCE: without its master, which is gone; the other masters vote. TAKEOVER: without anybody's vote.
 
     Measured: the command answers OK and does nothing while the link is not in step; so callers see the role afterwards.
     """
-    if node.failover_asked or not (force or node.votes_reach):
+    if node.failover_asked or not (how or node.votes_reach):
         return False
     node.failover_asked = True
-    return send(node, link, "TakeOver", "CLUSTER", "FAILOVER", *(["FORCE"] if force else []))
+    return send(node, link, "TakeOver", "CLUSTER", "FAILOVER", *([how] if how else []))

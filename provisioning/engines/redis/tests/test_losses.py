@@ -10,12 +10,14 @@ from dataclasses import replace
 import pytest
 
 from provisioning.engines.base import Advance, Loss
+from provisioning.engines.redis import losses
 from provisioning.engines.redis.admin import Connection, parse_nodes
 from provisioning.engines.redis.manifests import PORT
 from provisioning.engines.redis.placement import SLOTS
 from provisioning.engines.redis.tests.conftest import Start, networks
 from provisioning.engines.redis.tests.servers import ENGINE, PASSWORD, Crash, Fleet, view
 from provisioning.engines.redis.tests.test_changes import client_of
+from provisioning.engines.redis.tests.test_diagnosis import seen
 from provisioning.engines.redis.tests.test_topology import known, server_pod
 
 FIRST_THIRD = "0-5460"
@@ -166,19 +168,23 @@ def test_what_may_still_come_back_is_no_loss(start: Start) -> None:
     assert sum(slots_of(fleet).values()) == SLOTS
 
 
-def test_a_replica_that_still_has_the_data_is_no_loss(start: Start) -> None:
+def test_replicas_that_still_have_the_data_are_no_loss_and_lead_though_no_majority_can_vote(start: Start) -> None:
     fleet = fleet_of(start, replicasPerShard=1)
     masters = {member.shard: member.pod for member in look(fleet).members if member.role == "master"}
     victims = [server for server in fleet.servers if server.pod in (masters["0"], masters["1"])]
     for server in victims:
         fleet.kill(server)
         fleet.wipe(server)
-    # Two of three masters are gone for good, so no replica is voted for; both hold their shards.
+    # Two of three masters are gone for good, so no replica can be voted for; both hold their shards.
     for server in victims:
         fleet.move(server, next(networks))
     outcome = look(fleet)
     assert outcome.loss is None
     assert "data-lost" not in [cause.code for cause in outcome.causes]
+    fleet.settle()
+    client = client_of(fleet)
+    assert [number for number in range(100) if client.get(f"key-{number}") is None] == []
+    client.close()
 
 
 def test_no_more_is_given_up_than_was_accepted(start: Start) -> None:
@@ -242,3 +248,20 @@ def test_an_old_disk_that_comes_back_after_all_does_not_wipe_what_was_written_si
     client = client_of(fleet)
     assert client.get(f"key-{number}") == b"new"
     client.close()
+
+
+def test_members_read_in_the_middle_of_a_hand_over_have_lost_nothing() -> None:
+    """One is asked before it takes over, the other after it has given way: each says that it follows the other."""
+    sight, _ = seen({})
+    sight.cluster = replace(sight.cluster, formed=True)
+    giver = next(node for node in sight.nodes if node.pod.name == "orders-s0-0")
+    demoted = replace(giver.me, flags=frozenset({"myself", "slave"}), master="orders-s0-1", slots=())
+    giver.peers = {**giver.peers, giver.id: demoted}
+    assert losses.seen(sight) is None
+    # Empty, and following nobody, it is another matter.
+    for node in sight.shard(0):
+        alone = replace(node.me, flags=frozenset({"myself", "master"}), master="", slots=())
+        node.peers = {**node.peers, node.id: alone}
+    found = losses.seen(sight)
+    assert found is not None
+    assert found.extent == "0-5461"
