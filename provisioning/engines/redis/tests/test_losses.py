@@ -14,6 +14,7 @@ from provisioning.engines.redis import losses
 from provisioning.engines.redis.admin import Connection, parse_nodes
 from provisioning.engines.redis.manifests import PORT
 from provisioning.engines.redis.placement import SLOTS
+from provisioning.engines.redis.slots import slot_of
 from provisioning.engines.redis.tests.conftest import Start, networks
 from provisioning.engines.redis.tests.servers import ENGINE, PASSWORD, Crash, Fleet, view
 from provisioning.engines.redis.tests.test_changes import client_of
@@ -23,9 +24,9 @@ from provisioning.engines.redis.tests.test_topology import known, server_pod
 FIRST_THIRD = "0-5460"
 
 
-def fleet_of(start: Start, **spec: object) -> Fleet:
-    """A cluster with a key in every shard."""
-    fleet = start(view(**{"replicasPerShard": 0, "nodeTimeoutMs": 2000, **spec}))
+def fleet_of(start: Start, *, replicas: int = 0) -> Fleet:
+    """A cluster with keys in every shard."""
+    fleet = start(view(replicasPerShard=replicas, nodeTimeoutMs=2000))
     fleet.settle()
     client = client_of(fleet)
     for number in range(100):
@@ -87,7 +88,7 @@ def accept(fleet: Fleet, loss: Loss) -> None:
 def test_a_shard_that_lost_every_disk_is_named_at_once_and_nothing_is_done_unasked(
     start: Start, replicas: int, keeps_address: bool
 ) -> None:
-    fleet = fleet_of(start, replicasPerShard=replicas)
+    fleet = fleet_of(start, replicas=replicas)
     lose(fleet, 0, keeps_address=keeps_address)
     outcome = look(fleet)
     cause = outcome.causes[0]
@@ -108,7 +109,7 @@ def test_a_shard_that_lost_every_disk_is_named_at_once_and_nothing_is_done_unask
 def test_an_accepted_loss_is_served_again_and_the_other_shards_keep_their_keys(
     start: Start, replicas: int, keeps_address: bool
 ) -> None:
-    fleet = fleet_of(start, replicasPerShard=replicas)
+    fleet = fleet_of(start, replicas=replicas)
     lose(fleet, 0, keeps_address=keeps_address)
     loss = look(fleet).loss
     assert loss is not None
@@ -118,7 +119,7 @@ def test_an_accepted_loss_is_served_again_and_the_other_shards_keep_their_keys(
     assert ENGINE.prove(fleet.cluster, fleet.world(), fleet).ok
     client = client_of(fleet)
     there = [number for number in range(100) if client.get(f"key-{number}") is not None]
-    in_first = [number for number in range(100) if client.keyslot(f"key-{number}") <= 5460]
+    in_first = [number for number in range(100) if slot_of(f"key-{number}") <= 5460]
     client.close()
     assert in_first
     assert sorted(there + in_first) == list(range(100))
@@ -169,7 +170,7 @@ def test_what_may_still_come_back_is_no_loss(start: Start) -> None:
 
 
 def test_replicas_that_still_have_the_data_are_no_loss_and_lead_though_no_majority_can_vote(start: Start) -> None:
-    fleet = fleet_of(start, replicasPerShard=1)
+    fleet = fleet_of(start, replicas=1)
     masters = {member.shard: member.pod for member in look(fleet).members if member.role == "master"}
     victims = [server for server in fleet.servers if server.pod in (masters["0"], masters["1"])]
     for server in victims:
@@ -226,7 +227,7 @@ def test_an_old_disk_that_comes_back_after_all_does_not_wipe_what_was_written_si
     assert loss is not None
     accept(fleet, loss)
     client = client_of(fleet)
-    number = next(number for number in range(100) if client.keyslot(f"key-{number}") <= 5460)
+    number = next(number for number in range(100) if slot_of(f"key-{number}") <= 5460)
     client.set(f"key-{number}", "new")
     client.close()
     stranger = replace(victim, pod="stranger", folder=old, address=f"{victim.address.rpartition('.')[0]}.200")
