@@ -602,6 +602,8 @@ def _show(claimed: Claimed, advance: Advance, waiting: str, world: World) -> Non
     loss = asdict(advance.loss) if advance.loss is not None else None
     if loss != claimed.cluster.loss:
         claimed.write(loss=loss)
+        # Who accepts a loss accepts what was seen: with If-Match no other.
+        Cluster.objects.filter(pk=claimed.cluster.pk).update(revision=F("revision") + 1)
     spread = _spread_shown(advance)
     if spread != claimed.cluster.spread:
         claimed.write(spread=spread)
