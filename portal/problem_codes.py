@@ -232,6 +232,13 @@ CODES: Mapping[str, Code] = {
         "There is nothing that could take over, such as without replicas; `detail` says why.",
         "Add replicas to the shards first.",
     ),
+    "nothing_lost": Code(
+        409,
+        "Nothing is lost for certain",
+        "Only data that is gone can be accepted as lost: every member answers, and nobody has a copy. It may still "
+        "come back, or was never lost.",
+        "See `causes` and `loss` of the cluster.",
+    ),
     "operation_in_progress": Code(
         409,
         "Another operation runs",

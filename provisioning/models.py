@@ -181,6 +181,8 @@ class Cluster(models.Model):
     causes = models.JSONField(default=list)
     # {"invariants": [{"key", "holds", "message"}], "nodes": [{"node", "zone", "masters", "members"}], "hand_overs"}
     spread = models.JSONField(null=True)
+    # {"extent", "message"} of data that is gone for certain, until somebody accepts that
+    loss = models.JSONField(null=True)
     inventory = models.JSONField(default=list)  # [{"apiVersion", "kind", "namespace", "name"}] of what was applied
     ready_at = models.DateTimeField(null=True)
     # When all of it was last applied.
@@ -277,7 +279,8 @@ class Operation(models.Model):
 
     id = models.CharField(primary_key=True, max_length=40, default=new_operation_id, editable=False)
     cluster = models.ForeignKey(Cluster, on_delete=models.CASCADE, related_name="operations")
-    kind = models.CharField(max_length=30)  # create, update, upgrade, restart, rebalance-masters, change-users, delete
+    # create, update, upgrade, restart, rebalance-masters, accept-loss, change-users, delete
+    kind = models.CharField(max_length=30)
     state = models.CharField(max_length=16, choices=OperationState.choices, default=OperationState.QUEUED)
     generation = models.PositiveIntegerField()
     # {"pods": 6, "estimate": {"seconds", "based_on"} or null}; of a change also {"changes": [effects]}, of one of the

@@ -16,7 +16,15 @@ from rest_framework.response import Response
 
 from portal.api.audit import TenantAuditExportView, TenantAuditView
 from portal.api.base import ApiView
-from portal.api.clusters import ClusterOperationsView, ClustersView, ClusterView, EventsView, RebalanceView, RestartView
+from portal.api.clusters import (
+    AcceptLossView,
+    ClusterOperationsView,
+    ClustersView,
+    ClusterView,
+    EventsView,
+    RebalanceView,
+    RestartView,
+)
 from portal.api.copies import CopyView
 from portal.api.credentials import CertificateView, CredentialsView, RevealView, SnippetsView
 from portal.api.drift import ClusterDriftView
@@ -75,6 +83,10 @@ def _rebalance(facts: Facts) -> Refusal | None:
     return _change(facts) or obstacles.to_rebalance(facts.cluster)
 
 
+def _accept_loss(facts: Facts) -> Refusal | None:
+    return _change(facts) or obstacles.to_accept_loss(facts.cluster)
+
+
 def _change_users(facts: Facts) -> Refusal | None:
     return obstacles.to_users(facts.cluster) or _change(facts)
 
@@ -119,6 +131,7 @@ ACTIONS: Mapping[str, Action[Facts]] = {
     "getDrift": Action(ClusterDriftView, "GET"),
     "restartCluster": Action(RestartView, "POST", _change),
     "rebalanceMasters": Action(RebalanceView, "POST", _rebalance),
+    "acceptLoss": Action(AcceptLossView, "POST", _accept_loss),
     "getClusterOrder": Action(CopyView, "GET"),
     "pauseCluster": Action(PauseView, "POST", _cluster(obstacles.to_pause)),
     "resumeCluster": Action(ResumeView, "POST", _cluster(obstacles.to_resume)),

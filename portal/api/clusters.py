@@ -26,8 +26,16 @@ from portal.api.schema import ETAG, IF_MATCH, LOCATION, described
 from portal.api.serializers import Body, DryRunQuery, Text, lookups, read_body, read_query, wire, wire_list
 from portal.idempotency import idempotent
 from portal.problems import invalid
-from provisioning.clusters.rehearsal import rehearse, rehearse_create, rehearse_delete, rehearse_edit, rehearse_restart
+from provisioning.clusters.rehearsal import (
+    rehearse,
+    rehearse_acceptance,
+    rehearse_create,
+    rehearse_delete,
+    rehearse_edit,
+    rehearse_restart,
+)
 from provisioning.clusters.services import (
+    accept_loss,
     change_cluster,
     create_cluster,
     delete_cluster,
@@ -189,6 +197,11 @@ class SpreadOut(serializers.Serializer[Any]):
     hand_overs = serializers.IntegerField(help_text="How many rebalance-masters would take.")
 
 
+class LossOut(serializers.Serializer[Any]):
+    extent = serializers.CharField(help_text="What exactly, such as the slots 0-5460; for programs.")
+    message = serializers.CharField()
+
+
 class PauseOut(serializers.Serializer[Any]):
     by = serializers.CharField(help_text="Who paused it.")
     reason = serializers.CharField()
@@ -214,6 +227,11 @@ class ClusterOut(serializers.Serializer[Any]):
     endpoints = EndpointOut(many=True)
     members = MemberOut(many=True, help_text="Its processes.")
     spread = SpreadOut(allow_null=True, help_text="How they stand on the nodes, at the last look; null: not known.")
+    loss = LossOut(
+        allow_null=True,
+        help_text="Data that is gone: everybody who held it came back empty. Its place is served by nobody until the "
+        "loss is accepted, see accept-loss. null: nothing, as far as is known now.",
+    )
     generation = serializers.IntegerField(help_text="Counts changes of the spec.")
     observed_generation = serializers.IntegerField(help_text="The generation that has been brought about.")
     revision = serializers.IntegerField(help_text="Counts everything people change: the ETag.")
@@ -568,6 +586,27 @@ class RebalanceView(ApiView):
         if self.rehearsal:
             return rehearsed(self, rehearse(cluster=self.cluster, act=act))
         return accepted(self, act())
+
+
+class AcceptLossView(ApiView):
+    @described("acceptLoss", tag="Clusters", summary="Accept that data is gone", query=ChangeQuery,
+               rehearses=True, answers={200: RehearsalOut, 202: AcceptedOut}, problems=(400, 403, 404, 409, 412, 422),
+               parameters=[IF_MATCH, LOCATION],
+               about="Gives up for good what `loss` of the cluster names, and no more: what held it is served again, "
+               "empty. Never done without being asked for, since old disks may turn up again. Wants `confirm`. 409 "
+               "`nothing_lost` while the data may still come back: a member is away, or another has a copy. 200 "
+               "answers a dry run.")  # fmt: skip
+    @idempotent(required_from_tokens=False)
+    def post(self, request: Request, tenant: str, name: str) -> Response:
+        query = read_query(ChangeQuery, request)
+        expected = expected_revision(request, self.cluster.revision)
+        if self.rehearsal:
+            return rehearsed(self, rehearse_acceptance(cluster=self.cluster, by=self.user, expected_revision=expected))
+        operation = accept_loss(
+            cluster=self.cluster, by=self.user, confirm=query.get("confirm"), expected_revision=expected,
+            request_id=logs.request_id.get(),
+        )  # fmt: skip
+        return accepted(self, operation)
 
 
 class EventsView(ApiView):

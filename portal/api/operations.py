@@ -85,7 +85,8 @@ class EstimateOut(serializers.Serializer[Any]):
 class OperationOut(serializers.Serializer[Any]):
     id = serializers.CharField()
     kind = serializers.CharField(
-        help_text="create, update, upgrade, restart, rebalance-masters, change-users or delete; more will come."
+        help_text="create, update, upgrade, restart, rebalance-masters, accept-loss, change-users or delete; more will "
+        "come."
     )
     cluster = ClusterRef()
     state = serializers.ChoiceField(choices=OperationState.choices)

@@ -84,6 +84,7 @@ urlpatterns = [
     path("drift", drift.DriftView.as_view(), name="drift"),
     path(f"{CLUSTER}/restart", clusters.RestartView.as_view(), name="restart"),
     path(f"{CLUSTER}/rebalance-masters", clusters.RebalanceView.as_view(), name="rebalance-masters"),
+    path(f"{CLUSTER}/accept-loss", clusters.AcceptLossView.as_view(), name="accept-loss"),
     path(f"{CLUSTER}/order", copies.CopyView.as_view(), name="cluster-order"),
     path(f"{CLUSTER}/pause", pauses.PauseView.as_view(), name="pause"),
     path(f"{CLUSTER}/resume", pauses.ResumeView.as_view(), name="resume"),

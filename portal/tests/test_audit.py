@@ -206,8 +206,8 @@ def test_who_takes_the_parameter_dry_run_acts_on_it() -> None:
     handlers = [getattr(view, method) for view in views for method in CHANGING if hasattr(view, method)]
     assert told == {handler.action for handler in handlers if rehearses(handler)}
     assert told == {
-        "createCluster", "editCluster", "deleteCluster", "restartCluster", "rebalanceMasters", "addUser", "editUser",
-        "removeUser", "rotatePassword", "revokeOldPassword",
+        "createCluster", "editCluster", "deleteCluster", "restartCluster", "rebalanceMasters", "acceptLoss", "addUser",
+        "editUser", "removeUser", "rotatePassword", "revokeOldPassword",
     }  # fmt: skip
 
 

@@ -62,7 +62,9 @@ BODIES: dict[str, Any] = {
 }
 # What asks the target, which is away in these tests.
 AWAY = {"getCertificate", "listIpReservations"}
-QUERIES = {"deleteKeptVolumes": "?confirm=gone", "getClusterStatuses": "?names=orders"}
+QUERIES = {
+    "deleteKeptVolumes": "?confirm=gone", "getClusterStatuses": "?names=orders", "acceptLoss": "?confirm=orders",
+}  # fmt: skip
 # What depends on the user in the address, and not on the cluster.
 OF_ONE_USER = {"user_stays", "no_old_password"}
 CALLERS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -221,6 +223,17 @@ def _without_replicas(world: World) -> str:
     return world.operation.pk
 
 
+def _lost(world: World) -> str:
+    loss = {"extent": "0-5460", "message": "The data of shard 0 is gone."}
+    Cluster.objects.filter(pk=world.orders.pk).update(phase=Phase.DEGRADED, loss=loss)
+    return world.operation.pk
+
+
+def _lost_while_paused(world: World) -> str:
+    pause_cluster(cluster=world.orders, by=world.alice, reason="incident")
+    return _lost(world)
+
+
 def _encrypted(world: World) -> str:
     Cluster.objects.filter(pk=world.orders.pk).update(spec={"shards": 3, "tls": "on"})
     return world.operation.pk
@@ -235,7 +248,8 @@ STATES: dict[str, Callable[[World], str]] = {
     "at rest": lambda world: world.operation.pk, "being changed": _running, "waiting at a gate": _at_a_gate,
     "waiting at a gate that guards data": _guarded, "failed": _failed, "paused": _paused,
     "paused after a failure": _paused_after_a_failure, "being deleted": _deleting,
-    "without replicas": _without_replicas, "encrypted": _encrypted, "of an engine without users": _without_users,
+    "without replicas": _without_replicas, "encrypted": _encrypted, "after a loss": _lost,
+    "after a loss, paused": _lost_while_paused, "of an engine without users": _without_users,
 }  # fmt: skip
 EXPECTED = {
     "being changed": {"restartCluster": "operation_in_progress", "cancelOperation": ""},
@@ -247,8 +261,11 @@ EXPECTED = {
     "being deleted": {"cancelOperation": "not_cancelable", "pauseCluster": "being_deleted", "deleteCluster": ""},
     "without replicas": {"rebalanceMasters": "cannot_rebalance", "restartCluster": ""},
     "encrypted": {"getCertificate": ""},
+    "after a loss": {"acceptLoss": "", "deleteCluster": ""},
+    "after a loss, paused": {"acceptLoss": "cluster_paused"},
     "of an engine without users": {"listUsers": "no_users", "rotatePassword": "no_users"},
-    "at rest": {"restartCluster": "", "resumeCluster": "not_paused", "getCertificate": "not_encrypted"},
+    "at rest": {"restartCluster": "", "acceptLoss": "nothing_lost", "resumeCluster": "not_paused",
+                "getCertificate": "not_encrypted"},
 }  # fmt: skip
 
 

@@ -12,8 +12,8 @@ from rest_framework.test import APIClient
 
 from portal.api import remembered
 from portal.tests.conftest import Client, World, make_cluster, make_operation
-from provisioning.models import Cluster, ClusterEvent, OperationState, Phase, Plan, Principal, Target
-from tenants.models import ApiToken
+from provisioning.models import Cluster, ClusterEvent, Operation, OperationState, Phase, Plan, Principal, Target
+from tenants.models import ApiToken, AuditEvent
 from tenants.quota import replace_limits
 
 CLUSTERS = "/api/v1/tenants/acme/clusters"
@@ -432,6 +432,49 @@ def test_without_replicas_nothing_can_take_over_and_the_remedy_is_named(alice: A
     answer = alice.post(f"{ORDERS}/rebalance-masters")
     assert (answer.status_code, answer.json()["code"]) == (409, "cannot_rebalance")
     assert "replicasPerShard" in answer.json()["detail"]
+
+
+LOSS = {"extent": "0-5460", "message": "The data of shard 0 is gone: no member holds slots 0-5460 (5461 of 16384)."}
+
+
+def test_a_loss_is_accepted_only_under_the_name_of_the_cluster_and_for_what_was_seen(
+    alice: APIClient, world: World
+) -> None:
+    Cluster.objects.filter(name="orders").update(loss=LOSS)
+    assert alice.get(ORDERS).json()["loss"] == LOSS
+    for confirm in ("", "?confirm=order"):
+        refused = alice.post(f"{ORDERS}/accept-loss{confirm}").json()
+        assert [(one["pointer"], one["code"]) for one in refused["errors"]] == [("?confirm", "confirm_name")]
+    answer = alice.post(f"{ORDERS}/accept-loss?confirm=orders", headers={"Idempotency-Key": "l"})
+    operation = answer.json()["operation"]
+    assert (answer.status_code, operation["kind"]) == (202, "accept-loss")
+    assert [(one["effect"], one["after"]) for one in operation["changes"]] == [("loss", "0-5460")]
+    assert [step["key"] for step in operation["steps"]] == ["meet", "slots", "replicas", "proof"]
+    row = Operation.objects.get(pk=operation["id"])
+    # More that is lost before a worker comes to it is not accepted with it.
+    assert (row.params["extent"], row.cluster.generation) == ("0-5460", 1)
+    (event,) = row.cluster.events.filter(reason="LossAccepted")
+    assert event.message.startswith("alice accepts a loss: The data of shard 0 is gone")
+    noted = AuditEvent.objects.filter(action="acceptLoss").values_list("actor", "result")
+    assert sorted(noted) == [("alice", "refused"), ("alice", "refused"), ("alice", "success")]
+
+
+def test_a_dry_run_of_accepting_a_loss_says_which_slots_are_given_up_and_gives_up_none(
+    alice: APIClient, world: World
+) -> None:
+    Cluster.objects.filter(name="orders").update(loss=LOSS)
+    told = alice.post(f"{ORDERS}/accept-loss?dry_run=true").json()
+    (impact,) = told["effects"]
+    assert (impact["effect"], "slots 0-5460 (5461 of 16384)" in impact["message"]) == ("loss", True)
+    assert not Operation.objects.filter(kind="accept-loss").exists()
+
+
+def test_nothing_is_given_up_of_a_cluster_whose_data_may_still_come_back(alice: APIClient, world: World) -> None:
+    answer = alice.post(f"{ORDERS}/accept-loss?confirm=orders")
+    assert (answer.status_code, answer.json()["code"]) == (409, "nothing_lost")
+    Cluster.objects.filter(name="orders").update(loss=LOSS)
+    stale = alice.post(f"{ORDERS}/accept-loss?confirm=orders", headers={"If-Match": '"7"'})
+    assert stale.status_code == 412
 
 
 def test_growth_beyond_the_quota_is_refused_and_nothing_changes(alice: APIClient, world: World) -> None:

@@ -39,6 +39,7 @@ OWNED = {
     "cluster-alerts": "/api/v1/tenants/acme/clusters/orders/alerts",
     "restart": "/api/v1/tenants/acme/clusters/orders/restart",
     "rebalance-masters": "/api/v1/tenants/acme/clusters/orders/rebalance-masters",
+    "accept-loss": "/api/v1/tenants/acme/clusters/orders/accept-loss",
     "cluster-order": "/api/v1/tenants/acme/clusters/orders/order",
     "pause": "/api/v1/tenants/acme/clusters/orders/pause",
     "resume": "/api/v1/tenants/acme/clusters/orders/resume",

@@ -54,6 +54,16 @@ def to_rebalance(cluster: Cluster) -> Conflict | None:
     return Conflict("cannot_rebalance", plan.message, suggestion="See `spread` of the cluster for how it stands.")
 
 
+def to_accept_loss(cluster: Cluster) -> Conflict | None:
+    """Accepting that its data is gone, whatever else is under way."""
+    if cluster.loss is not None:
+        return None
+    return Conflict(
+        "nothing_lost", f"As far as is known now, {cluster.name} has lost nothing for good.",
+        suggestion="A pod that is away may bring its data back: see `causes` of the cluster.",
+    )  # fmt: skip
+
+
 def to_pause(cluster: Cluster) -> Conflict | None:
     """Pausing its reconcile."""
     if cluster.phase == Phase.DELETING:

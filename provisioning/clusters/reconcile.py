@@ -24,7 +24,7 @@ from django.utils import timezone
 from provisioning.apply import certificates, door, errors
 from provisioning.apply.client import KubeClient
 from provisioning.apply.link import KubeLink
-from provisioning.clusters import accounts, quota, rebalance
+from provisioning.clusters import accounts, losses, quota, rebalance
 from provisioning.clusters.diagnosis import causes
 from provisioning.clusters.views import client_for, cluster_view, overridden_gates, pause_told
 from provisioning.engines.base import READY_GATE, Advance, Blocked, ClusterView, LinkError, Manifest, World
@@ -47,9 +47,9 @@ EVENT_REPEATS_WITHIN = timedelta(minutes=10)
 # For a pod whose process reacts to nothing. Not 0: that would forget the pod before its node has ended it.
 HOPELESS_GRACE_SECONDS = 1
 # Kinds of operations that change a cluster which is there.
-CHANGES = ("update", "restart", "upgrade", rebalance.KIND, accounts.KIND)
+CHANGES = ("update", "restart", "upgrade", rebalance.KIND, accounts.KIND, losses.KIND)
 # Those that change no template, and so restart nothing.
-QUIET = ("", rebalance.KIND, accounts.KIND)
+QUIET = ("", rebalance.KIND, accounts.KIND, losses.KIND)
 
 
 class Lost(Exception):
@@ -219,7 +219,7 @@ def _time_out(claimed: Claimed, operation: Operation) -> None:
     waited = operation.reason or claimed.cluster.reason or "its turn"
     message = f"Not done within its deadline. It was waiting for: {waited}"
     remedy = "Mend the cause and retry the operation, or delete the cluster; nothing else has to be cleaned up."
-    if operation.kind == rebalance.KIND:
+    if operation.kind in (rebalance.KIND, losses.KIND):
         remedy = "Mend the cause and ask for it again; the cluster is as it was."
     elif operation.kind in CHANGES:
         remedy = "Mend the cause and retry the operation, or change the cluster back."
@@ -300,7 +300,7 @@ def _deliver(claimed: Claimed, operation: Operation | None, client: KubeClient) 
     principals = list(cluster.principals.order_by("pk"))
     view = cluster_view(
         cluster, changing=kind not in QUIET, rebalance=kind == rebalance.KIND, overridden=overridden_gates(operation),
-        users=accounts.users_of(cluster.engine, principals),
+        users=accounts.users_of(cluster.engine, principals), accepted=losses.accepted_by(operation),
     )  # fmt: skip
     progress = Progress(operation) if operation is not None else None
     begins = operation is not None and progress is not None and progress.changed
@@ -599,6 +599,11 @@ def _show(claimed: Claimed, advance: Advance, waiting: str, world: World) -> Non
     ]  # fmt: skip
     if members != claimed.cluster.members:
         claimed.write(members=members)
+    loss = asdict(advance.loss) if advance.loss is not None else None
+    if loss != claimed.cluster.loss:
+        claimed.write(loss=loss)
+        # Who accepts a loss accepts what was seen: with If-Match no other.
+        Cluster.objects.filter(pk=claimed.cluster.pk).update(revision=F("revision") + 1)
     spread = _spread_shown(advance)
     if spread != claimed.cluster.spread:
         claimed.write(spread=spread)
@@ -802,7 +807,7 @@ def _delete(claimed: Claimed, operation: Operation, client: KubeClient) -> Next:
         claimed.save(operation)
         claimed.write(
             phase=Phase.DELETED, deleted_at=timezone.now(), volumes_kept=bool(claims), members=[], inventory=[],
-            reason="",
+            reason="", loss=None,
         )  # fmt: skip
         quota.settle_deleted(cluster, claims, operation)
     return STEADY

@@ -184,6 +184,16 @@ def rehearse_restart(*, cluster: Cluster, by: User, expected_revision: int | Non
     )  # fmt: skip
 
 
+def rehearse_acceptance(*, cluster: Cluster, by: User, expected_revision: int | None = None) -> Rehearsal:
+    """What `accept_loss` would do; raises what it raises, but wants nothing confirmed."""
+    return rehearse(
+        cluster=cluster,
+        act=lambda: services.accept_loss(
+            cluster=cluster, by=by, confirm=cluster.name, expected_revision=expected_revision
+        ),
+    )  # fmt: skip
+
+
 def rehearse_delete(
     *, cluster: Cluster, by: User, volumes: Literal["keep", "delete"] = "keep", confirm: str | None = None,
     expected_revision: int | None = None,

@@ -22,7 +22,7 @@ from provisioning import tasks
 from provisioning.apply import door, errors
 from provisioning.catalog.specs import complete_spec, target_view
 from provisioning.catalog.versions import upgrade_refused
-from provisioning.clusters import obstacles, quota, rebalance
+from provisioning.clusters import losses, obstacles, quota, rebalance
 from provisioning.clusters.views import client_for, cluster_view
 from provisioning.credentials.certificates import Certificates, described
 from provisioning.engines.base import Change, Effect, Engine, as_shown
@@ -47,6 +47,7 @@ from tenants.refusals import Conflict, FieldError, Invalid, Missing, Stale, Unav
 
 __all__ = [
     "Credential",
+    "accept_loss",
     "certificates_of",
     "change_cluster",
     "cluster_view",
@@ -412,6 +413,32 @@ def rebalance_cluster(
         locked.next_look = timezone.now()
         locked.save(update_fields=["revision", "next_look"])
         operation = rebalance.open_rebalance(locked, by, request_id)
+    hint(cluster.id)
+    return operation
+
+
+def accept_loss(
+    *, cluster: Cluster, by: User, confirm: str | None = None, expected_revision: int | None = None,
+    request_id: str = "",
+) -> Operation:  # fmt: skip
+    """Accept that data is gone which the cluster's `loss` names, so that its place is served again, empty.
+
+    Raises Stale, Missing, Invalid until the name was typed, Conflict when nothing is lost for certain or while another
+    operation runs, Forbidden.
+    """
+    with transaction.atomic():
+        locked = held_for_change(cluster, by, expected_revision)
+        obstacles.raise_any(obstacles.to_accept_loss(locked))
+        change = losses.loss_accepted(locked)
+        _require_confirmed([change], locked.name, confirm)
+        locked.revision += 1
+        locked.next_look = timezone.now()
+        locked.save(update_fields=["revision", "next_look"])
+        operation = losses.open_acceptance(locked, change, by, request_id)
+        ClusterEvent.objects.create(
+            cluster=locked, operation=operation, warning=True, reason="LossAccepted",
+            message=f"{by.get_username()} accepts a loss: {change.message}",
+        )  # fmt: skip
     hint(cluster.id)
     return operation
 

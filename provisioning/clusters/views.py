@@ -17,10 +17,10 @@ def namespace_of(tenant_slug: str) -> str:
 
 def cluster_view(
     cluster: Cluster, *, changing: bool = False, rebalance: bool = False, overridden: frozenset[str] = frozenset(),
-    users: tuple[User, ...] | None = None,
+    users: tuple[User, ...] | None = None, accepted: str = "",
 ) -> ClusterView:  # fmt: skip
     """The wish, as an engine sees it; `changing`, `rebalance`: what an operation brings about now; `overridden`: gates
-    it is not to wait at; `users`: see accounts.users_of. Wants `tenant` loaded.
+    it is not to wait at; `users`: see accounts.users_of; `accepted`: see losses.accepted_by. Wants `tenant` loaded.
     """
     return ClusterView(
         id=cluster.id,
@@ -35,6 +35,8 @@ def cluster_view(
         restart=cluster.restarts,
         changing=changing,
         rebalance=rebalance,
+        formed=cluster.ready_at is not None,
+        accepted=accepted,
         overridden=overridden,
         users=users,
     )

@@ -154,6 +154,8 @@ class ClusterView:
     `changing` says that an operation brings the wish about now. Only then may pods be restarted and data be moved for
     evenness: what nobody asked for must not happen because a newer Berth renders something else.
     `rebalance` says that an operation is to make the leading members even over the nodes, and nothing else.
+    `formed` says that it was ready once: what it lacks now was lost, and is not still to be made.
+    `accepted` is the extent of a Loss that an operation is to accept, and nothing else; "" for none.
     """
 
     id: str
@@ -168,6 +170,8 @@ class ClusterView:
     restart: int = 0
     changing: bool = False
     rebalance: bool = False
+    formed: bool = False
+    accepted: str = ""
     # Keys of gates (see Gate) that the operation is not to wait at.
     overridden: frozenset[str] = frozenset()
     # None: not looked up, since what is asked does not depend on it; nothing is done to users then.
@@ -380,6 +384,19 @@ class Cause:
 
 
 @dataclass(frozen=True)
+class Loss:
+    """Data that is gone: everybody who held it came back empty. What they left behind nobody serves, until somebody
+    accepts that.
+
+    `extent` says exactly what, in the engine's own words: an acceptance is for this, and for no more. `message` says it
+    to people.
+    """
+
+    extent: str
+    message: str
+
+
+@dataclass(frozen=True)
 class Invariant:
     """One rule of how members stand on the nodes: `holds` is None while that is not known."""
 
@@ -462,6 +479,7 @@ class Advance:
     `users` is None where the engine has none of its own, or they were not looked up.
     `served` is None where traffic is not encrypted, or nobody was there to be asked.
     `drift` says which settings in force are not the wished ones, "" when all are, None where nobody was asked.
+    `loss` is what is gone for good as far as is known; None also while whoever holds it may still come back.
     """
 
     healthy: bool
@@ -480,6 +498,7 @@ class Advance:
     users: UsersSeen | None = None
     served: Served | None = None
     drift: str | None = None
+    loss: Loss | None = None
 
 
 @dataclass(frozen=True)
@@ -640,6 +659,9 @@ class Engine(Protocol):
 
     def rebalance_steps(self) -> Sequence[StepTitle]:
         """The engine's own steps of an operation that does so, before "proof"."""
+
+    def loss_steps(self) -> Sequence[StepTitle]:
+        """The engine's own steps of an operation that accepts a Loss, before "proof"."""
 
     def change_steps(self, changes: Sequence[Change]) -> Sequence[StepTitle]:
         """The engine's own steps of an operation that brings these changes about, between "start" and "proof"."""

@@ -59,11 +59,16 @@ def order(stack: Stack) -> Iterator[OrderCluster]:
     api = stack.api()
     names: list[str] = []
 
-    def place(engine: str = "redis", *, plan: str, spec: Mapping[str, Any] | None = None, follow: bool = True) -> Order:
+    def place(
+        engine: str = "redis", *, plan: str, spec: Mapping[str, Any] | None = None, follow: bool = True,
+        loses: bool = False,
+    ) -> Order:  # fmt: skip
+        """`loses`: what the spec may lose is confirmed."""
         name = f"t-{secrets.token_hex(4)}"
         names.append(name)
         body = {"engine": engine, "name": name, "plan": plan, "spec": dict(spec or {})}
-        answer = api.request("POST", CLUSTERS, body, headers={"Idempotency-Key": secrets.token_hex(16)})
+        path = f"{CLUSTERS}?confirm={name}" if loses else CLUSTERS
+        answer = api.request("POST", path, body, headers={"Idempotency-Key": secrets.token_hex(16)})
         operation = answer["operation"]
         if follow:
             operation = api.follow(operation)

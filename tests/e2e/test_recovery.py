@@ -13,8 +13,10 @@ from typing import Any
 import pytest
 
 from dev.bench_recovery import Cure, Scene, is_back, kill_all, kill_shard, lose_node, new_addresses, split
+from dev.portal import ApiError
 from dev.redis_watch import watched
 from dev.stack import NAMESPACE, Stack
+from sandbox import faults
 from sandbox.tests.waiting import eventually
 from tests.e2e.conftest import Order, OrderCluster
 from tests.e2e.test_faults import embedded
@@ -100,3 +102,31 @@ def test_every_fault_on_real_nodes_is_named_and_mended_and_loses_nothing_confirm
     assert (lost["lost_count"], lost["confirmed"] > 1000) == (0, True)
     roles = sorted(member["role"] for member in placed.read()["members"])
     assert roles == ["master"] * 3 + ["replica"] * 3
+
+
+def test_a_disk_lost_without_replicas_is_named_and_served_again_only_when_somebody_accepts_that(
+    stack: Stack, order: OrderCluster
+) -> None:
+    sandbox = embedded(stack)
+    placed = order(plan="redis-dev", spec={"replicasPerShard": 0}, loses=True)
+    accept = f"{placed.path}/accept-loss"
+    with pytest.raises(ApiError) as early:
+        placed.api.request("POST", f"{accept}?confirm={placed.name}")
+    assert (early.value.status, early.value.problem["code"]) == (409, "nothing_lost")
+    pod = f"{NAMESPACE}/{placed.name}-s0-0"
+    faults.freeze(sandbox, pod, "redis")
+    faults.lose_volume(sandbox, f"{NAMESPACE}/data-{placed.name}-s0-0")
+    faults.kill_container(sandbox, pod, "redis")
+    eventually(lambda: [one["code"] for one in placed.read()["causes"][:1]] == ["data-lost"], "the loss is told")
+    cluster = placed.read()
+    assert (cluster["phase"], cluster["loss"]["extent"]) == ("degraded", "0-5460")
+    told = placed.api.request("POST", f"{accept}?dry_run=true")
+    assert [one["effect"] for one in told["effects"]] == ["loss"]
+    with pytest.raises(ApiError) as unconfirmed:
+        placed.api.request("POST", accept)
+    assert unconfirmed.value.status == 422
+    ended = placed.api.follow(placed.api.request("POST", f"{accept}?confirm={placed.name}")["operation"])
+    assert ended["state"] == "succeeded", ended["error"]
+    cluster = placed.read()
+    assert (cluster["phase"], cluster["causes"], cluster["loss"]) == ("ready", [], None)
+    assert [member["detail"]["slots"] for member in cluster["members"]] == ["0-5460", "5461-10921", "10922-16383"]

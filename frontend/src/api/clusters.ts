@@ -113,6 +113,17 @@ export function rebalanceMasters(path: ClusterPath, revision: number): Promise<A
   return accepted(body(client.POST(`${ONE}/rebalance-masters`, { params })));
 }
 
+/** What accepting that data is gone would give up; nothing is done. */
+export function rehearseLoss(path: ClusterPath, signal: AbortSignal): Promise<Rehearsal> {
+  return rehearsal(body(client.POST(`${ONE}/accept-loss`, { params: { path, query: { dry_run: true } }, signal })));
+}
+
+/** Give up for good what the cluster's `loss` names; `confirm`: the cluster's name typed again. */
+export function acceptLoss(path: ClusterPath, revision: number, confirm: string): Promise<Accepted> {
+  const params = { path, query: confirm === "" ? {} : { confirm }, header: { "If-Match": `"${revision}"` } };
+  return accepted(body(client.POST(`${ONE}/accept-loss`, { params })));
+}
+
 /** The order for another cluster like this one, all but its name; and what could not be taken over. */
 export function getCopy(path: ClusterPath, signal: AbortSignal): Promise<ClusterCopy> {
   return body(client.GET(`${ONE}/order`, { params: { path }, signal }));

@@ -916,6 +916,26 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/tenants/{tenant}/clusters/{name}/accept-loss": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Accept that data is gone
+         * @description Gives up for good what `loss` of the cluster names, and no more: what held it is served again, empty. Never done without being asked for, since old disks may turn up again. Wants `confirm`. 409 `nothing_lost` while the data may still come back: a member is away, or another has a copy. 200 answers a dry run.
+         */
+        post: operations["acceptLoss"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/tenants/{tenant}/clusters/{name}/order": {
         parameters: {
             query?: never;
@@ -1768,6 +1788,8 @@ export interface components {
             members: components["schemas"]["Member"][];
             /** @description How they stand on the nodes, at the last look; null: not known. */
             spread: components["schemas"]["Spread"] | null;
+            /** @description Data that is gone: everybody who held it came back empty. Its place is served by nobody until the loss is accepted, see accept-loss. null: nothing, as far as is known now. */
+            loss: components["schemas"]["Loss"] | null;
             /** @description Counts changes of the spec. */
             generation: number;
             /** @description The generation that has been brought about. */
@@ -2257,6 +2279,11 @@ export interface components {
         Limits: {
             limits: components["schemas"]["Limit"][];
         };
+        Loss: {
+            /** @description What exactly, such as the slots 0-5460; for programs. */
+            extent: string;
+            message: string;
+        };
         /** @description Who joins, as what. */
         MemberOrder: {
             /** @description Each role includes the ones after it. */
@@ -2446,7 +2473,7 @@ export interface components {
         };
         Operation: {
             id: string;
-            /** @description create, update, upgrade, restart, rebalance-masters, change-users or delete; more will come. */
+            /** @description create, update, upgrade, restart, rebalance-masters, accept-loss, change-users or delete; more will come. */
             kind: string;
             cluster: components["schemas"]["ClusterRef"];
             state: components["schemas"]["OperationState"];
@@ -9798,6 +9825,157 @@ export interface operations {
     rebalanceMasters: {
         parameters: {
             query?: {
+                /** @description Check everything and answer what would be made, with the quota's change, the manifests and the target's own dry run of them. Nothing is kept: no object, no operation, no answer for an Idempotency-Key. */
+                dry_run?: boolean;
+            };
+            header?: {
+                /** @description A fresh random value per intended change. A repeat gets the first answer. */
+                "Idempotency-Key"?: string;
+                /** @description The ETag you last read: refuse if it changed since. */
+                "If-Match"?: string;
+            };
+            path: {
+                /** @description Name of the cluster, unique in its tenant. */
+                name: string;
+                /** @description Slug of the tenant. */
+                tenant: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            200: {
+                headers: {
+                    /** @description `true` when this is the stored answer to an earlier request with the same key. */
+                    "Idempotency-Replayed"?: string;
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                    RateLimit: components["headers"]["RateLimit"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Rehearsal"];
+                };
+            };
+            202: {
+                headers: {
+                    /** @description Address of the operation. */
+                    Location?: string;
+                    /** @description `true` when this is the stored answer to an earlier request with the same key. */
+                    "Idempotency-Replayed"?: string;
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                    RateLimit: components["headers"]["RateLimit"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Accepted"];
+                };
+            };
+            /** @description The body or a header cannot be understood. */
+            400: {
+                headers: {
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                    RateLimit: components["headers"]["RateLimit"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Not signed in, or the token is unknown, expired or revoked. */
+            401: {
+                headers: {
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                    RateLimit: components["headers"]["RateLimit"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description You may see this but not do it: the problem names the role or scope that may. */
+            403: {
+                headers: {
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                    RateLimit: components["headers"]["RateLimit"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description There is no such thing, or you may not see it. */
+            404: {
+                headers: {
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                    RateLimit: components["headers"]["RateLimit"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description It does not fit the present state, such as a name in use or another change under way. */
+            409: {
+                headers: {
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                    RateLimit: components["headers"]["RateLimit"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description If-Match names an older revision; the present one is in ETag. */
+            412: {
+                headers: {
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                    RateLimit: components["headers"]["RateLimit"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description A rule is broken; `errors` names every wrong field. */
+            422: {
+                headers: {
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                    RateLimit: components["headers"]["RateLimit"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Too many requests or failed attempts; see Retry-After. */
+            429: {
+                headers: {
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                    RateLimit: components["headers"]["RateLimit"];
+                    "Retry-After": components["headers"]["Retry-After"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    acceptLoss: {
+        parameters: {
+            query?: {
+                /** @description The cluster's name, typed again; required for what can lose data. */
+                confirm?: string;
                 /** @description Check everything and answer what would be made, with the quota's change, the manifests and the target's own dry run of them. Nothing is kept: no object, no operation, no answer for an Idempotency-Key. */
                 dry_run?: boolean;
             };

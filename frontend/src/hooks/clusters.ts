@@ -3,8 +3,8 @@ import { useRef } from "react";
 
 import type { ClusterPath, SpecPatch } from "../api/clusters";
 import {
-  changeCluster, createCluster, deleteCluster, getCluster, getCopy, getDeletedCluster, listClusters, listEvents, rehearseChange,
-  pauseCluster, rebalanceMasters, rehearseDelete, rehearseRebalance, rehearseRestart, rehearseUpgrade, restartCluster, resumeCluster,
+  acceptLoss, changeCluster, createCluster, deleteCluster, getCluster, getCopy, getDeletedCluster, listClusters, listEvents, rehearseChange,
+  pauseCluster, rebalanceMasters, rehearseDelete, rehearseLoss, rehearseRebalance, rehearseRestart, rehearseUpgrade, restartCluster, resumeCluster,
   upgradeCluster,
 } from "../api/clusters";
 import { isGone, isTemporary } from "../api/problem";
@@ -105,6 +105,16 @@ export function useRebalanceMasters(path: ClusterPath) {
   });
 }
 
+export function useAcceptLoss(path: ClusterPath) {
+  const cache = useQueryClient();
+  const remember = useAccepted();
+  return useMutation({
+    mutationFn: ({ revision, confirm }: { revision: number; confirm: string }) => acceptLoss(path, revision, confirm),
+    onSuccess: remember,
+    onError: () => cache.invalidateQueries({ queryKey: keys.cluster(path), exact: true }),
+  });
+}
+
 export function usePauseCluster(path: ClusterPath) {
   return useClusterEdit(path, ({ revision, reason }: { revision: number; reason: string }) => pauseCluster(path, revision, reason));
 }
@@ -168,6 +178,11 @@ export function useRebalanceRehearsal(path: ClusterPath, handOvers: number, isEn
     enabled: isEnabled,
     gcTime: 0,
   });
+}
+
+/** What accepting a loss would give up; `extent`: what is lost, as far as is known. */
+export function useLossRehearsal(path: ClusterPath, extent: string) {
+  return useQuery({ queryKey: keys.loss(path, extent), queryFn: ({ signal }) => rehearseLoss(path, signal), gcTime: 0 });
 }
 
 /** What a deletion would do. */

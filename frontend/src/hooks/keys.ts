@@ -12,6 +12,7 @@ export const keys = {
   rehearsal: ({ tenant, name }: ClusterPath, spec: SpecPatch | null) => ["tenant", tenant, "rehearsal", name, spec] as const,
   restart: ({ tenant, name }: ClusterPath) => ["tenant", tenant, "restart", name] as const,
   rebalance: ({ tenant, name }: ClusterPath, handOvers: number) => ["tenant", tenant, "rebalance", name, handOvers] as const,
+  loss: ({ tenant, name }: ClusterPath, extent: string) => ["tenant", tenant, "loss", name, extent] as const,
   deletion: ({ tenant, name }: ClusterPath, volumes: string) => ["tenant", tenant, "deletion", name, volumes] as const,
   upgrade: ({ tenant, name }: ClusterPath, version: string) => ["tenant", tenant, "upgrade", name, version] as const,
   clusters: (tenant: string) => ["tenant", tenant, "clusters"] as const,

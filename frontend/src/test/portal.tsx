@@ -138,7 +138,7 @@ export function operation(more: Partial<Operation> = {}): Operation {
 export function cluster(more: Partial<Cluster> = {}): Cluster {
   return {
     id: "clu_1", tenant: "demo", name: "orders", engine: "redis", version: "7.0", plan: "small", target: "sandbox", spec: {},
-    labels: {}, description: "", phase: "ready", reason: "", paused: null, causes: [], conditions: [], endpoints: [], members: [], spread: null, generation: 1,
+    labels: {}, description: "", phase: "ready", reason: "", paused: null, causes: [], conditions: [], endpoints: [], members: [], spread: null, loss: null, generation: 1,
     observed_generation: 1, revision: 7, operation: null, created: "2026-01-01T00:00:00Z", created_by: "alice",
     ready_at: "2026-01-01T00:00:09Z", volumes_kept: false, deleted_at: null, ...more,
   };

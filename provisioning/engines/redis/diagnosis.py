@@ -7,15 +7,20 @@ on it. A member that one cause explains is not named by a later one.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from provisioning.engines.base import LABEL_SHARD, Cause, PodView, World
+from provisioning.engines.redis import losses
 from provisioning.engines.redis.sight import Node, Sight, is_wished, ordinal_of, redis_pods
 from provisioning.engines.redis.upkeep import FROZEN_SECONDS
 
 # Consequences of what an operation does by itself: restarts, new members.
 EXPECTED = frozenset({"all-pods-down", "shard-down", "master-down", "replica-down", "addresses-changed", "copying"})
+UNASKED = (
+    "If the old disks are still there, bring them back (their pods start from them). If not, accept the loss (POST "
+    "…/accept-loss): the slots are served again, empty. Nothing of this is done without being asked for."
+)
 # Reaches a member nobody hears; the same words as in Unheard.how.
 MUTE = ("silent", "unreachable")
 
@@ -85,8 +90,8 @@ def diagnose(sight: Sight, world: World) -> tuple[Cause, ...]:
     case = _Case(sight, world)
     _sort(case)
     checks: list[Callable[[_Case], Iterable[Cause]]] = [
-        _foreign, _nodes, _certificates, _everything, _split, _frozen, _disks, _addresses, _shards, _masters, _replicas,
-        _copying,
+        _foreign, _nodes, _certificates, _everything, _losses, _split, _frozen, _disks, _addresses, _shards, _masters,
+        _replicas, _copying,
     ]  # fmt: skip
     causes = [cause for check in checks for cause in check(case)]
     if sight.cluster.changing:
@@ -200,7 +205,7 @@ def _everything(case: _Case) -> Iterable[Cause]:
             case.explained.update(case.shard)
             yield Cause(
                 "all-disks-lost", "Every member came back empty, under a new id: all data is gone.",
-                "Berth forms the cluster anew, empty. Bring the data back from elsewhere; see who removed the disks.",
+                f"{UNASKED} Bring the data back from elsewhere then; see who removed the disks.",
             )  # fmt: skip
         return
     if not down:
@@ -218,6 +223,22 @@ def _everything(case: _Case) -> Iterable[Cause]:
         "was on disk is there.",
         f"pod/{down[0]}",
     )  # fmt: skip
+
+
+def _losses(case: _Case) -> Iterable[Cause]:
+    loss = losses.seen(case.sight)
+    if loss is None or case.explained.issuperset(case.shard):
+        return
+    empty = [node for node in sorted(case.sight.nodes, key=lambda one: one.pod.name) if node.is_empty]
+    case.explained.update(node.pod.name for node in empty)
+    yield Cause(
+        "data-lost", f"{loss.message} {_listed([node.pod.name for node in empty])} came back empty, under a new id.",
+        UNASKED, f"pod/{empty[0].pod.name}" if empty else "",
+    )  # fmt: skip
+
+
+def _listed(names: Sequence[str]) -> str:
+    return " and ".join(names) if names else "Who held them"
 
 
 def _split(case: _Case) -> Iterable[Cause]:
@@ -277,7 +298,7 @@ def _disks(case: _Case) -> Iterable[Cause]:
     ghosts = {peer.id for node in case.sight.nodes for peer in node.peers.values() if peer.id not in ids}
     for node in sorted(case.sight.nodes, key=lambda one: one.pod.name):
         unknown = not any(node.id in other.peers for other in case.sight.nodes if other is not node)
-        if not ghosts or not (node.is_alone or unknown) or node.me.slots:
+        if not ghosts or not (node.is_alone or unknown) or node.me.slots or node.pod.name in case.explained:
             continue
         case.explained.add(node.pod.name)
         leads = case.sight.master(node.shard)

@@ -83,6 +83,9 @@ class RedisEngine:
     def rebalance_steps(self) -> Sequence[StepTitle]:
         return topology.REBALANCE
 
+    def loss_steps(self) -> Sequence[StepTitle]:
+        return topology.STEPS
+
     def change_steps(self, changes: Sequence[Change]) -> Sequence[StepTitle]:
         return topology.change_steps(changes)
 

@@ -133,8 +133,35 @@ MEMBERS
   done
 }
 
+# Where persistence was changed and what it says now is not on the disk yet, the other file has the data: an append-only
+# file that was written after the last snapshot, or a snapshot while there is no append-only file. Redis itself would
+# start empty. It is as wished again when Berth has looked.
+choose_file() {
+  appends=; saves=; newer=
+  while read -r key value; do
+    case "$key $value" in
+      "appendonly yes") appends=yes ;;
+      "appendonly no") appends=no ;;
+      'save ""') ;;
+      "save "*) saves=yes ;;
+    esac
+  done < /etc/redis/redis.conf
+  if [ "$appends" = yes ]; then
+    if [ -s /data/dump.rdb ] && [ ! -e /data/appendonlydir/appendonly.aof.manifest ]; then echo no; fi
+  elif [ "$saves" = yes ] && [ -e /data/appendonlydir/appendonly.aof.manifest ]; then
+    for file in /data/appendonlydir/*; do
+      if [ ! -e /data/dump.rdb ] || [ "$file" -nt /data/dump.rdb ]; then newer=yes; fi
+    done
+    echo "$newer"
+  fi
+}
+
 await_heir || true
 set -- --cluster-announce-ip "$POD_IP"
+case "$(choose_file)" in
+  yes) set -- "$@" --appendonly yes ;;
+  no) set -- "$@" --appendonly no ;;
+esac
 if [ -n "${POD_HOST:-}" ]; then set -- "$@" --cluster-announce-hostname "$POD_HOST"; fi
 exec redis-server /etc/redis/redis.conf "$@"
 """.replace("SYSTEM_USER", users.SYSTEM)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 SLOTS = 16384
 # Shard to its (pod, node)s that may lead it.
@@ -13,6 +13,17 @@ Candidates = Mapping[int, Sequence[tuple[str, str]]]
 def slot_range(shard: int, shards: int) -> tuple[int, int]:
     """First and last hash slot of a shard, all ranges equal to within one slot."""
     return SLOTS * shard // shards, SLOTS * (shard + 1) // shards - 1
+
+
+def as_ranges(slots: Iterable[int]) -> list[tuple[int, int]]:
+    """Numbers as the fewest ranges, ascending."""
+    found: list[tuple[int, int]] = []
+    for slot in sorted(slots):
+        if found and found[-1][1] == slot - 1:
+            found[-1] = (found[-1][0], slot)
+        else:
+            found.append((slot, slot))
+    return found
 
 
 def choose_masters(candidates: Candidates, fixed: Mapping[int, str] | None = None) -> dict[int, str]:

@@ -116,6 +116,52 @@ REFUSED = (
     ("supervised", "The process belongs to its container."),
     ("maxclients", "It is bounded by the node's limit of open files."),
 )
+# What nobody can wish and Berth never renders: the defaults, on which its repairs, its promises about writes and the
+# cluster's security rest. They are the same in every version on offer (a test compares). What a version does not have
+# is left out; so is what people turn for a moment to look closer, such as loglevel, and what a start lowers by itself
+# (maxclients).
+KEPT: dict[str, str] = {
+    "cluster-replica-no-failover": "no",
+    "cluster-migration-barrier": "1",
+    "cluster-allow-pubsubshard-when-down": "yes",
+    "cluster-link-sendbuf-limit": "0",
+    "cluster-announce-port": "0",
+    "cluster-announce-tls-port": "0",
+    "cluster-announce-bus-port": "0",
+    "replica-read-only": "yes",
+    "replica-serve-stale-data": "yes",
+    "replica-priority": "100",
+    "replica-announced": "yes",
+    "replica-announce-ip": "",
+    "replica-announce-port": "0",
+    "replica-ignore-maxmemory": "yes",
+    "replica-ignore-disk-write-errors": "no",
+    "replica-lazy-flush": "no",
+    "propagation-error-behavior": "ignore",
+    "repl-disable-tcp-nodelay": "no",
+    "repl-backlog-ttl": "3600",
+    "repl-diskless-sync-max-replicas": "0",
+    "client-output-buffer-limit": "normal 0 0 0 slave 268435456 67108864 60 pubsub 33554432 8388608 60",
+    "maxmemory-clients": "0",
+    "aof-use-rdb-preamble": "yes",
+    "aof-load-truncated": "yes",
+    "aof-timestamp-enabled": "no",
+    "aof-rewrite-incremental-fsync": "yes",
+    "rdb-save-incremental-fsync": "yes",
+    "rdb-del-sync-files": "no",
+    "shutdown-timeout": "10",
+    "shutdown-on-sigterm": "default",
+    # As rendered.
+    "protected-mode": "no",
+    "acl-pubsub-default": "resetchannels",
+    "sanitize-dump-payload": "no",
+    "tls-port": "0",
+    "tls-cluster": "no",
+    "tls-replication": "no",
+    "tls-ciphers": "",
+    "tls-ciphersuites": "",
+    "tls-prefer-server-ciphers": "no",
+}
 FIELD = Field(
     "config", "Redis settings", "map", {}, LIVE,
     "Keys of redis.conf; most take effect at once, some with a rolling restart.", group="Behaviour", advanced=True,

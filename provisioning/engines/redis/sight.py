@@ -40,7 +40,7 @@ class Node:
     id: str = ""
     peers: Mapping[str, Peer] = field(default_factory=dict)
     info: Mapping[str, str] = field(default_factory=dict)
-    # INFO replication, and server.
+    # INFO replication, server and keyspace.
     replication: Mapping[str, str] = field(default_factory=dict)
     # During this call; the next one may ask again.
     failover_asked: bool = False
@@ -65,6 +65,11 @@ class Node:
         """The slots it says it serves."""
         return {slot for first, last in self.me.slots for slot in range(first, last + 1)}
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether it serves no slot, follows nobody and has no key."""
+        return not self.me.slots and not self.me.master and "db0" not in self.replication
+
     def follows(self, master: Node) -> bool:
         """Whether it is a replica of `master` with a link that is up and little left to copy."""
         if self.me.master != master.id or self.replication.get("master_link_status") != "up":
@@ -84,7 +89,7 @@ class Node:
     def read(self) -> None:
         """Look. Raises LinkError."""
         nodes, info, replication = self.connection.pipeline(
-            [["CLUSTER", "NODES"], ["CLUSTER", "INFO"], ["INFO", "replication", "server"]]
+            [["CLUSTER", "NODES"], ["CLUSTER", "INFO"], ["INFO", "replication", "server", "keyspace"]]
         )
         for reply in (nodes, info, replication):
             if isinstance(reply, RedisError):

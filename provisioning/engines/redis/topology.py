@@ -36,7 +36,7 @@ from provisioning.engines.base import (
     World,
     outdated_pods,
 )
-from provisioning.engines.redis import settings, spread
+from provisioning.engines.redis import losses, settings, spread
 from provisioning.engines.redis import spec as rules
 from provisioning.engines.redis.accounts import settle_users
 from provisioning.engines.redis.admin import Peer
@@ -45,7 +45,7 @@ from provisioning.engines.redis.diagnosis import diagnose
 from provisioning.engines.redis.encryption import is_on
 from provisioning.engines.redis.manifests import PORT
 from provisioning.engines.redis.moves import mark_anew
-from provisioning.engines.redis.placement import SLOTS, choose_masters, slot_range
+from provisioning.engines.redis.placement import SLOTS, as_ranges, choose_masters, slot_range
 from provisioning.engines.redis.sight import PARALLEL, Node, Sight, connected, pod_of, read_all
 from provisioning.engines.redis.upkeep import (
     Care,
@@ -127,6 +127,7 @@ def advance(cluster: ClusterView, world: World, link: Link) -> Advance:
         return replace(
             outcome, outdated=outdated, spread=spread.seen(sight, world), causes=causes,
             served=served, hopeless=frozen_for_good(sight, world), drift="" if settled else None,
+            loss=losses.seen(sight),
         )  # fmt: skip
 
 
@@ -138,7 +139,7 @@ def observe(cluster: ClusterView, world: World, link: Link) -> Advance:
         causes = () if formed.healthy else diagnose(sight, world)
         outdated = tuple(pod.name for pod in outdated_pods(world))
         return replace(formed, outdated=outdated, spread=spread.seen(sight, world), causes=causes,
-                       served=served_now(sight), drift=drift(sight, world))  # fmt: skip
+                       served=served_now(sight), drift=drift(sight, world), loss=losses.seen(sight))  # fmt: skip
 
 
 def foresee(cluster: ClusterView, world: World, link: Link) -> Blocked | None:
@@ -163,6 +164,9 @@ def _advance(sight: Sight, world: World, link: Link) -> Advance:
             return _report(formed, reason, 5.0)
         if not sight.nodes:
             return formed
+        more = losses.beyond(sight)
+        if more is not None:
+            return replace(_report(formed, more.message, 1.0), blocked=more)
         if formed.healthy:
             care = look_after(sight, world, link, until)
             outcome, acted = _with_care(formed, care), care.acted
@@ -180,7 +184,8 @@ def _advance(sight: Sight, world: World, link: Link) -> Advance:
                 return replace(outcome, restart=stray)
         now = time.monotonic()
         # Nodes that have met take no epoch any more, so a cluster that is still to form meets when all are there.
-        early = sight.missing and not sight.slots_known()
+        # And nobody forms anew, unasked, what has lost everything.
+        early = (sight.missing or losses.holds(sight)) and not sight.slots_known()
         if not formed.healthy and not early and (acted or now - nudged > nudge_every):
             nudged = now
             _nudge(sight, every=acted or not sight.all_slots_owned())
@@ -228,7 +233,9 @@ def _with_restarts(formed: Advance, sight: Sight, world: World) -> Advance:
 def _act(sight: Sight, link: Link) -> bool:
     """Take what is next; True when something was sent."""
     acted = mark_anew(sight, link)
-    if not sight.missing:
+    if not sight.missing and sight.cluster.accepted and sight.slots_known():
+        acted |= losses.accept(sight, link)
+    elif not sight.missing and not losses.holds(sight):
         if not sight.slots_known():
             # A master that was up for over 2 s without any slot known takes itself for a minority, and serves only when
             # the node timeout has passed since (rejoin_delay in cluster.c, 0.5 to 5 s); settle_settings() sets it back.
@@ -237,7 +244,7 @@ def _act(sight: Sight, link: Link) -> bool:
             # Only a node that knows nobody takes an epoch; equal epochs would cost rounds of conflict resolution.
             for number, node in enumerate(sight.nodes, 1):
                 node.connection.pipeline([short, ["CLUSTER", "SET-CONFIG-EPOCH", number]])
-        acted = _assign_slots(sight, link)
+        acted |= _assign_slots(sight, link)
     for shard, master in sight.heads().items():
         for node in sight.shard(shard):
             follows_other = "slave" in node.me.flags and node.me.master != master.id
@@ -255,7 +262,8 @@ def _replace_lost_masters(sight: Sight, link: Link) -> bool:
     """Have a replica take over from a master that is gone for good: its whole shard answers, and nobody is that id.
 
     Waiting for the node timeout would be of no use, and where the new node has the old address, no end: whoever answers
-    at an address under another id is no longer pinged, and so never taken for failed.
+    at an address under another id is no longer pinged, and so never taken for failed. Where no majority of the masters
+    is left to vote there would be no end either; nobody else can be voted for meanwhile, since every pod answers.
     """
     ids = {node.id for node in sight.everyone}
     slots = {peer.id for node in sight.everyone for peer in node.peers.values() if peer.slots}
@@ -265,7 +273,8 @@ def _replace_lost_masters(sight: Sight, link: Link) -> bool:
         orphans = [node for node in members if node.me.master in slots - ids]
         if orphans and not any(node.me.slots for node in members) and not sight.gone:
             most = max(orphans, key=lambda node: int(node.replication.get("slave_repl_offset", 0)))
-            acted |= take_over(most, link, force=True)
+            voters = len(slots & ids)
+            acted |= take_over(most, link, "FORCE" if voters * 2 > len(slots) else "TAKEOVER")
     return acted
 
 
@@ -286,22 +295,11 @@ def _assign_slots(sight: Sight, link: Link) -> bool:
         if chosen.get(node.shard) != node.pod.name:
             continue
         first, last = slot_range(node.shard, shards)
-        ranges = _ranges([slot for slot in range(first, last + 1) if slot not in owned])
+        ranges = as_ranges([slot for slot in range(first, last + 1) if slot not in owned])
         if ranges:
             words = [str(end) for pair in ranges for end in pair]
             acted |= send(node, link, "SlotsAssigned", "CLUSTER", "ADDSLOTSRANGE", *words)
     return acted
-
-
-def _ranges(slots: Sequence[int]) -> list[tuple[int, int]]:
-    """Ascending numbers as ranges."""
-    found: list[tuple[int, int]] = []
-    for slot in slots:
-        if found and found[-1][1] == slot - 1:
-            found[-1] = (found[-1][0], slot)
-        else:
-            found.append((slot, slot))
-    return found
 
 
 def _forget_ghosts(sight: Sight, link: Link) -> bool:
@@ -321,7 +319,7 @@ def _forget_ghosts(sight: Sight, link: Link) -> bool:
     acted = False
     for ghost in sorted(ghosts):
         # On every node, soon after each other: otherwise those that still know it bring it back.
-        for node in sight.nodes:
+        for node in sight.everyone:
             if ghost in node.peers and node.me.master != ghost:
                 acted |= send(node, link, "Forget", "CLUSTER", "FORGET", ghost)
     return acted

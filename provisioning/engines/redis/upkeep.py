@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Literal
 
 from provisioning.engines.base import (
     HEIR_GATE,
@@ -102,7 +103,7 @@ def settle_settings(sight: Sight, world: World, link: Link, care: Care) -> str:
     A pod that is to be restarted into more memory keeps its maxmemory until then.
     """
     spec = sight.cluster.spec
-    wish = settings.wanted(spec) | encryption.settings(spec, PORT)
+    wish = _wish(spec)
     old = {pod.name for pod in outdated_pods(world)}
     have = {node.pod.name: _read(node, wish) for node in sight.nodes}
     care.blocked = _late(
@@ -114,7 +115,7 @@ def settle_settings(sight: Sight, world: World, link: Link, care: Care) -> str:
     complaint = ""
     for node in sight.nodes:
         said = have[node.pod.name]
-        different = _different(said, wish, is_old=node.pod.name in old)
+        different = _different(said, _own(node, wish), is_old=node.pod.name in old)
         if said["cluster-node-timeout"] == str(forming_timeout_ms(spec)):
             # Ours, from forming: set back without a word as soon as the node serves.
             different.pop("cluster-node-timeout", None)
@@ -137,7 +138,7 @@ def settle_settings(sight: Sight, world: World, link: Link, care: Care) -> str:
 
 def drift(sight: Sight, world: World) -> str | None:
     """Which settings in force are not the wished ones, pod by pod; "" when all are, None when a member does not say."""
-    wish = settings.wanted(sight.cluster.spec) | encryption.settings(sight.cluster.spec, PORT)
+    wish = _wish(sight.cluster.spec)
     old = {pod.name for pod in outdated_pods(world)}
     told = []
     for node in sight.nodes:
@@ -145,13 +146,23 @@ def drift(sight: Sight, world: World) -> str | None:
             said = _read(node, wish)
         except (LinkError, RedisError):
             return None
-        different = _different(said, wish, is_old=node.pod.name in old)
+        different = _different(said, _own(node, wish), is_old=node.pod.name in old)
         if different:
             values = ", ".join(f"{key} is {said[key] or 'nothing'}, wished is {value or 'nothing'}"
                                for key, value in different.items())  # fmt: skip
             told.append(f"{node.pod.name}: {values}")
     more = f"; and {len(told) - MOST_TOLD} more pods" if len(told) > MOST_TOLD else ""
     return "; ".join(told[:MOST_TOLD]) + more if sight.nodes else None
+
+
+def _wish(spec: Spec) -> dict[str, str]:
+    """What is to be in force on every node, asked for or not."""
+    return settings.KEPT | settings.wanted(spec) | encryption.settings(spec, PORT) | {"cluster-announce-ip": ""}
+
+
+def _own(node: Node, wish: Mapping[str, str]) -> dict[str, str]:
+    """The same of one node, with what is its own."""
+    return {**wish, "cluster-announce-ip": node.pod.ip}
 
 
 def _different(said: Mapping[str, str], wish: Mapping[str, str], *, is_old: bool) -> dict[str, str]:
@@ -527,14 +538,14 @@ def send(node: Node, link: Link, reason: str, *words: str | int) -> bool:
     return True
 
 
-def take_over(node: Node, link: Link, *, force: bool = False) -> bool:
+def take_over(node: Node, link: Link, how: Literal["", "FORCE", "TAKEOVER"] = "") -> bool:
     """Have a replica that is in step become the master. Sent once while one is under way: asking again begins anew;
     and not yet to a server that has just started, see VOTES_REACH_AFTER.
-    `force`: without its master, which is gone; the other masters vote.
+    FORCE: without its master, which is gone; the other masters vote. TAKEOVER: without anybody's vote.
 
     Measured: the command answers OK and does nothing while the link is not in step; so callers see the role afterwards.
     """
-    if node.failover_asked or not (force or node.votes_reach):
+    if node.failover_asked or not (how or node.votes_reach):
         return False
     node.failover_asked = True
-    return send(node, link, "TakeOver", "CLUSTER", "FAILOVER", *(["FORCE"] if force else []))
+    return send(node, link, "TakeOver", "CLUSTER", "FAILOVER", *([how] if how else []))

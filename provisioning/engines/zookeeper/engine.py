@@ -86,6 +86,9 @@ class ZooKeeperEngine:
     def rebalance_steps(self) -> Sequence[StepTitle]:
         return []
 
+    def loss_steps(self) -> Sequence[StepTitle]:
+        return []
+
     def change_steps(self, changes: Sequence[Change]) -> Sequence[StepTitle]:
         return topology.change_steps(changes)
 

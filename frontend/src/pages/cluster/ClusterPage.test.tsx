@@ -2,7 +2,7 @@ import { screen, waitFor, within } from "@testing-library/react";
 import userEvent from "@testing-library/user-event";
 import { expect, test, vi } from "vitest";
 
-import { type Answer, type Answers, cluster, noNetwork, openPage, operation, page, problem, redis, step } from "../../test/portal";
+import { type Answer, type Answers, cluster, demo, noNetwork, openPage, operation, page, problem, redis, step } from "../../test/portal";
 
 const ADDRESS = "/t/demo/clusters/orders";
 const ONE = "/tenants/demo/clusters/orders";
@@ -327,6 +327,49 @@ test("uneven masters are said, counted by node, and evened out by one click", as
     [`${ONE}/rebalance-masters`, null],
     [`${ONE}/rebalance-masters`, '"7"'],
   ]);
+});
+
+test("data that is gone is given up only under the typed name, and with what it is", async () => {
+  const loss = { extent: "0-5460", message: "The data of shard 0 is gone: no member holds slots 0-5460 (5461 of 16384)." };
+  const lost = cluster({ phase: "degraded", loss });
+  const effect = { effect: "loss", message: `${loss.message} It is given up for good.`, pointer: "", before: null, after: "0-5460" };
+  const rehearsed = {
+    dry_run: true, cluster: lost, operation: { kind: "accept-loss", steps: [], estimate: null }, quota: [],
+    effects: [effect], objects: [], target: { asked: false, takes_it: null, namespace_exists: null, problem: null },
+  };
+  const current = operation({ kind: "accept-loss", steps: [step("slots", { title: "Hash slots assigned", state: "running" })] });
+  const fault = { pointer: "?confirm", code: "confirm_name", message: "If that is meant, repeat with ?confirm=orders." };
+  const calls = openPage(ADDRESS, {
+    ...ready,
+    [`GET ${ONE}`]: () => ({ body: lost }),
+    "GET /operations/op_1": never,
+    [`POST ${ONE}/accept-loss`]: ({ query }) => {
+      if (query.has("dry_run")) return { body: rehearsed };
+      if (query.get("confirm") !== "orders") return problem(422, "invalid", "A loss wants the name.", { errors: [fault] });
+      return { status: 202, body: { operation: current, cluster: cluster({ ...lost, operation: current }) } };
+    },
+  });
+  const notice = await screen.findByRole("region", { name: "Data is gone" });
+  expect(within(notice).getByText(loss.message)).toBeVisible();
+  await userEvent.click(within(notice).getByRole("button", { name: "Accept the loss…" }));
+  const dialog = await screen.findByRole("dialog", { name: "Go on without the lost data of orders?" });
+  expect(await within(dialog).findByText(effect.message)).toBeVisible();
+  await userEvent.click(within(dialog).getByRole("button", { name: "Accept the loss" }));
+  expect(await within(dialog).findByText(fault.message)).toBeVisible();
+  await userEvent.type(within(dialog).getByRole("textbox"), "orders");
+  await userEvent.click(within(dialog).getByRole("button", { name: "Accept the loss" }));
+  expect(await screen.findByRole("heading", { name: "Loss being accepted" })).toBeVisible();
+  expect(screen.queryByRole("button", { name: "Accept the loss…" })).not.toBeInTheDocument();
+  const sent = calls.filter(({ method, query }) => method === "POST" && !query.has("dry_run"));
+  expect(sent.map(({ headers }) => headers.get("If-Match"))).toEqual(['"7"', '"7"']);
+});
+
+test("who may only look is told of lost data, and offered nothing", async () => {
+  const loss = { extent: "0-5460", message: "The data of shard 0 is gone." };
+  const viewer = page({ ...demo, role: "viewer" });
+  openPage(ADDRESS, { ...ready, "GET /tenants": viewer, [`GET ${ONE}`]: () => ({ body: cluster({ phase: "degraded", loss }) }) });
+  const notice = await screen.findByRole("region", { name: "Data is gone" });
+  expect(within(notice).queryByRole("button")).not.toBeInTheDocument();
 });
 
 test("a cluster that is not well says why, the first cause first, with what can be done", async () => {

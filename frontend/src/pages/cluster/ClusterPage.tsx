@@ -19,6 +19,7 @@ import { Causes } from "./Causes";
 import { Connect } from "./Connect";
 import { DeleteDialog } from "./DeleteDialog";
 import { Events } from "./Events";
+import { LossNotice } from "./Loss";
 import { Members } from "./Members";
 import { MonitoringCard } from "./MonitoringCard";
 import { OperationPanel } from "./OperationPanel";
@@ -84,6 +85,7 @@ function ClusterView({ name }: { name: string }) {
       <Head cluster={cluster.data} engine={engine} canDelete={canChange(tenant) && !hasVanished} />
       <PauseNotice cluster={cluster.data} mayChange={canChange(tenant) && !hasVanished} />
       <Causes causes={cluster.data.causes} />
+      <LossNotice cluster={cluster.data} mayChange={canChange(tenant) && !hasVanished} />
       {operation.data && <OperationPanel operation={operation.data} live={live} mayChange={canChange(tenant) && !hasVanished} />}
       {operation.isError && <ProblemNotice error={operation.error} onRetry={() => void operation.refetch()} />}
       <Connect cluster={cluster.data} mayReveal={canChange(tenant)} />

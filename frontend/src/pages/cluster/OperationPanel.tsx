@@ -19,7 +19,7 @@ interface Props {
   mayChange: boolean;
 }
 
-const KINDS = ["create", "update", "upgrade", "restart", "rebalance-masters", "change-users", "delete"] as const;
+const KINDS = ["create", "update", "upgrade", "restart", "rebalance-masters", "accept-loss", "change-users", "delete"] as const;
 type Kind = (typeof KINDS)[number];
 
 // Each pod that restarts is waited for a moment; only what lasts is worth a word.

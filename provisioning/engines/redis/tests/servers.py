@@ -136,7 +136,8 @@ class Fleet:
                 members = self.cluster.spec["replicasPerShard"] + 1 if shard < self.cluster.spec["shards"] else 0
                 for server in [one for one in self.servers if one.shard == shard]:
                     if int(server.pod.rpartition("-")[2]) >= members:
-                        self.end(server)
+                        if server.process is not None:
+                            self.end(server)
                         self.servers.remove(server)
                 self.sets[shard] = members
                 if not members:
@@ -320,7 +321,7 @@ class Fleet:
         while True:
             outcome = ENGINE.advance(self.cluster, self.world(), self)
             if outcome.healthy:
-                self.cluster = replace(self.cluster, changing=False)
+                self.cluster = replace(self.cluster, changing=False, accepted="", formed=True)
                 return time.monotonic() - started
             self.obey(outcome)
             assert time.monotonic() - started < seconds, outcome.reason

@@ -110,6 +110,8 @@ def test_defaults_are_those_of_a_running_server_so_that_nothing_drifts_from_the_
     assert not [event for event in fleet.events if event[0] in ("SettingsSet", "SettingsHealed", "RedisRefused")]
     for one in settings.SETTINGS:
         assert config(fleet, one.key) == {settings._text(one.default)}, one.key
+    for key, value in settings.KEPT.items():
+        assert config(fleet, key) == {value}, key
 
 
 def test_live_settings_are_in_force_everywhere_without_a_restart_and_go_back_when_taken_out(start: Start) -> None:
@@ -603,3 +605,82 @@ def test_snapshots_in_place_of_an_append_only_file_begin_with_one_that_is_on_dis
     fleet.settle(60)
     assert [number for number in range(300) if client.get(f"key-{number}") != str(number).encode()] == []
     client.close()
+
+
+@pytest.mark.parametrize(("before", "after"), [("aof", "rdb"), ("rdb", "aof"), ("aof", "aof+rdb"), ("aof+rdb", "rdb")])
+def test_a_pod_that_restarts_before_the_wished_file_is_written_starts_from_the_one_there_is(
+    start: Start, before: str, after: str
+) -> None:
+    fleet = start(view(replicasPerShard=0, persistence=before))
+    fleet.settle()
+    client = client_of(fleet)
+    for number in range(50):
+        client.set(f"key-{number}", number)
+    if "aof" not in before:
+        client.save(target_nodes=RedisCluster.PRIMARIES)
+    client.close()
+    for server in fleet.servers:
+        fleet.kill(server)
+    # Its redis.conf is the new one, and nobody has told the running servers.
+    fleet.wish(persistence=after)
+    for server in fleet.servers:
+        fleet.run(server)
+    assert keys_of(fleet) == 50
+    fleet.settle()
+    assert config(fleet, "appendonly") == {"yes" if "aof" in after else "no"}
+    for server in fleet.servers:
+        fleet.kill(server)
+        fleet.run(server)
+    fleet.settle()
+    assert keys_of(fleet) == 50, "as is wished they are on the disk now"
+
+
+def test_an_old_append_only_file_never_comes_before_a_newer_snapshot(start: Start) -> None:
+    fleet = start(view(replicasPerShard=0))
+    fleet.settle()
+    fleet.wish(persistence="rdb")
+    fleet.settle()
+    client = client_of(fleet)
+    for number in range(50):
+        client.set(f"key-{number}", number)
+    client.close()
+    for server in fleet.servers:
+        # A snapshot is written when a server is ended, and the append-only file of before stays beside it.
+        fleet.end(server)
+        assert (server.folder / "appendonlydir" / "appendonly.aof.manifest").exists()
+        fleet.run(server)
+    assert config(fleet, "appendonly") == {"no"}
+    assert keys_of(fleet) == 50
+
+
+def keys_of(fleet: Fleet) -> int:
+    """How many keys there are, over all nodes."""
+    found = 0
+    for pod in fleet.world().pods:
+        with Connection(fleet.connect(pod, PORT), ("", PASSWORD)) as connection:
+            found += int(str(connection.call("DBSIZE")))
+    return found
+
+
+@pytest.mark.parametrize(("shards", "wish"), [(3, ("replicasPerShard", 0)), (4, ("shards", 3))])
+def test_a_leaving_replica_that_is_down_is_forgotten_and_goes(start: Start, shards: int, wish: tuple[str, int]) -> None:
+    fleet = start(view(shards=shards, nodeTimeoutMs=2000))
+    fleet.settle()
+    shard = shards - 1
+    lead = masters(fleet)[str(shard)]
+    # It cannot be the one that is to stay, where its shard stays.
+    victim = next(server for server in fleet.servers if server.pod == f"orders-s{shard}-1")
+    fleet.kill(victim)
+    if lead == victim.pod:
+        deadline = time.monotonic() + 40
+        while masters(fleet).get(str(shard)) != f"orders-s{shard}-0":
+            assert time.monotonic() < deadline
+    fleet.wish(**{wish[0]: wish[1]})  # type: ignore[arg-type]
+    fleet.settle(90)
+    left = {pod.name for pod in fleet.world().pods}
+    assert len(left) == 3 * (fleet.cluster.spec["replicasPerShard"] + 1)
+    assert victim.pod not in left
+    assert fleet.volumes == {f"data-{pod}" for pod in left}
+    for pod in fleet.world().pods:
+        with Connection(fleet.connect(pod, PORT), ("", PASSWORD)) as connection:
+            assert len(connection.text("CLUSTER", "NODES").splitlines()) == len(left)

@@ -131,6 +131,8 @@ def test_the_settings_of_the_newer_version_are_the_same_so_that_nothing_drifts(s
     assert not [event for event in fleet.events if event[0] in ("SettingsSet", "SettingsHealed", "RedisRefused")]
     for one in settings.SETTINGS:
         assert config(fleet, one.key) == {settings._text(one.default)}, one.key
+    for key, value in settings.KEPT.items():
+        assert config(fleet, key) == {value}, key
 
 
 def test_the_version_is_the_tag_of_the_image_and_nothing_else_of_the_template() -> None:
