@@ -462,6 +462,7 @@ class Advance:
     `users` is None where the engine has none of its own, or they were not looked up.
     `served` is None where traffic is not encrypted, or nobody was there to be asked.
     `drift` says which settings in force are not the wished ones, "" when all are, None where nobody was asked.
+    `left` is, by the step of an operation, what that would still do and stays undone while none asks for it.
     """
 
     healthy: bool
@@ -480,6 +481,7 @@ class Advance:
     users: UsersSeen | None = None
     served: Served | None = None
     drift: str | None = None
+    left: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
