@@ -224,7 +224,7 @@ def measure(scene: Scene, fault: Fault, figures: Figures) -> None:
         # Put back before it was named it would never be.
         if hurt and is_back(tally) and named is not None:
             break
-        _not_too_long(started, "the client cannot write")
+        _not_too_long(started, "the client cannot write" if named is not None else f"named as {told.codes}")
         time.sleep(LOOK_EVERY_SECONDS)
     since = time.monotonic() if cure is not None else started
     if cure is not None:
