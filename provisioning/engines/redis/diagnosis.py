@@ -289,7 +289,9 @@ def _disks(case: _Case) -> Iterable[Cause]:
     ids = {node.id for node in case.sight.everyone}
     ghosts = {peer.id for node in case.sight.nodes for peer in node.peers.values() if peer.id not in ids}
     for node in sorted(case.sight.nodes, key=lambda one: one.pod.name):
-        unknown = not any(node.id in other.peers for other in case.sight.nodes if other is not node)
+        others = [other for other in case.sight.nodes if other is not node]
+        # Of the first that is back after all were away nobody is there yet to say that.
+        unknown = bool(others) and not any(node.id in other.peers for other in others)
         if not ghosts or not (node.is_alone or unknown) or node.me.slots:
             continue
         case.explained.add(node.pod.name)

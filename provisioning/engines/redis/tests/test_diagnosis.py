@@ -323,6 +323,18 @@ def test_a_lost_volume_comes_before_the_pod_that_waits_for_it() -> None:
     assert (cause.code, cause.object) == ("disk-lost", "pvc/data-orders-s1-0")
 
 
+@pytest.mark.parametrize("back", ["orders-s0-1", "orders-s2-0"])
+def test_the_first_member_that_is_back_has_not_lost_its_disk_because_nobody_is_there_who_knows_it(back: str) -> None:
+    down = {name: "refused" for name in seen({})[0].ids if name != back}
+    assert "disk-lost" not in [cause.code for cause in diagnose(*seen(down))]
+    sight, world = seen({name: how for name, how in down.items() if name != "orders-s1-0"})
+    assert "disk-lost" not in [cause.code for cause in diagnose(sight, world)]
+    for node in sight.nodes:
+        node.peers = {node.id: node.peers[node.id]} if node.id == back else node.peers
+    found = [cause.object for cause in diagnose(sight, world) if cause.code == "disk-lost"]
+    assert found == ([f"pod/{back}"] if back == "orders-s0-1" else []), "but when it knows nobody"
+
+
 def test_members_that_react_and_take_each_other_for_failed_are_split() -> None:
     assert first(*seen({}, doubts=frozenset({"orders-s0-0", "orders-s2-0"}))) == "network-split"
     assert diagnose(*seen({}, doubts=frozenset({"orders-s0-0"}))) == ()
