@@ -251,8 +251,8 @@ def tags(count: int) -> Iterator[str]:
 
 def look(book: Book, address: str) -> dict[str, Any]:
     """How one server sees itself: `role`, `head` (the id of its shard's master), `linked` (of a master the replicas in
-    step, of a replica 1 or 0), `slots` (whether it serves some), `ok` (whether all slots are served in its eyes),
-    `nodes` it knows, `failed` of them. Empty when it does not answer.
+    step, of a replica 1 or 0), `slots` (how many it serves), `open` (how many it marks as on the move), `ok` (whether
+    all slots are served in its eyes), `nodes` it knows, `failed` of them. Empty when it does not answer.
     """
     try:
         with book.connect(address, seconds=ASK_SECONDS) as connection:
@@ -270,7 +270,8 @@ def look(book: Book, address: str) -> dict[str, Any]:
         "role": "master" if is_master else "replica",
         "head": me.id if is_master else me.master,
         "linked": len(replicas) if is_master else int(said["master_link_status"] == "up"),
-        "slots": bool(me.slots),
+        "slots": sum(last - first + 1 for first, last in me.slots),
+        "open": len(me.moving),
         "ok": parse_info(info)["cluster_state"] == "ok",
         "nodes": len(peers),
         "failed": sum(peer.doubted for peer in peers),

@@ -65,7 +65,8 @@ class CancelView(OperationChangeView):
     @described("cancelOperation", tag="Operations", summary="Cancel an operation", request=CancelOrder,
                answers={200: OperationOut}, problems=(400, 403, 404, 409, 415, 422),
                about="Nothing is taken back. What a creation has made stays as it is, and no more is made, until "
-               "it is retried or the cluster deleted; a change stops where it is. A deletion goes on.")  # fmt: skip
+               "it is retried or the cluster deleted. A change stops where nothing is half done; when the cluster is "
+               "well again, `reason` says what it has left undone. A deletion goes on.")  # fmt: skip
     @idempotent(required_from_tokens=False)
     def post(self, request: Request, operation: str) -> Response:
         reason = read_body(CancelOrder, request)["reason"]

@@ -4,7 +4,8 @@ The wish is the cluster's, so canceling an operation takes nothing back. What it
 
 - create: whatever was made stays as it is, and nothing more is made or healed (reconcile.look), until it is retried or
   the cluster deleted;
-- a change of a running cluster: no further step is taken for it; the cluster goes on being kept healthy;
+- a change of a running cluster: no further step is taken for it; the cluster goes on being kept healthy, and when it is
+  well, reconcile adds what was left undone to the operation's reason;
 - delete: refused, since things are gone already.
 """
 

@@ -697,9 +697,26 @@ def _keep(claimed: Claimed, view: ClusterView, world: World, link: KubeLink, adv
                 if last is not None:
                     # What its failed change did not give back at its end.
                     quota.settle_as_wished(cluster, world.volumes, last)
+                    _note_left(last, advance)
         return _even_out(claimed, advance)
     _judge_health(claimed, advance, waiting)
     return Next(advance.retry_after, BUSY_LOOK_SECONDS)
+
+
+def _note_left(operation: Operation, advance: Advance) -> None:
+    """Add to the reason of a canceled change what it has left undone. Not known before: whoever cancels one does so
+    while a worker is at it, and what was half done then has been brought to its end since.
+    """
+    if operation.state != OperationState.CANCELED or operation.kind not in CHANGES:
+        return
+    keys = {step["key"] for step in operation.steps if step["state"] != "done"}
+    left = [text for key, text in advance.left.items() if key in keys]
+    if operation.kind not in QUIET and advance.outdated:
+        left.append(f"{len(advance.outdated)} of {len(advance.members)} pods run an older template")
+    if operation.kind == rebalance.KIND and advance.spread is not None and advance.spread.hand_overs:
+        left.append(f"hand-overs still to be made: {advance.spread.hand_overs}")
+    reason = f"{operation.reason.rstrip('.')}. Left undone: {'; '.join(left) or 'nothing'}."
+    Operation.objects.filter(pk=operation.pk).update(reason=reason, revision=F("revision") + 1)
 
 
 def _judge_health(claimed: Claimed, advance: Advance, waiting: str) -> None:

@@ -480,6 +480,7 @@ class Advance:
     `served` is None where traffic is not encrypted, or nobody was there to be asked.
     `drift` says which settings in force are not the wished ones, "" when all are, None where nobody was asked.
     `loss` is what is gone for good as far as is known; None also while whoever holds it may still come back.
+    `left` is, by the step of an operation, what that would still do and stays undone while none asks for it.
     """
 
     healthy: bool
@@ -499,6 +500,7 @@ class Advance:
     served: Served | None = None
     drift: str | None = None
     loss: Loss | None = None
+    left: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

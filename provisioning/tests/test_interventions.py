@@ -8,13 +8,17 @@ import pytest
 from django.utils import timezone
 
 from provisioning.clusters.interventions import cancel_operation, is_cancelable, retry_operation
-from provisioning.clusters.reconcile import Lost, claim, look, reconcile
+from provisioning.clusters.reconcile import Lost, _note_left, claim, look, reconcile
 from provisioning.clusters.services import create_cluster, delete_cluster
+from provisioning.engines.base import Advance, Member, Spread, StepTitle
 from provisioning.models import Cluster, ClusterEvent, Operation, OperationState, Phase, Target
+from provisioning.operations.steps import fresh
 from sandbox import Sandbox
 from tenants import quota
 from tenants.models import Tenant, User
 from tenants.refusals import Conflict, Forbidden
+
+MEMBER = Member("orders-s0-0", "master", "n1", "")
 
 
 @pytest.fixture
@@ -218,3 +222,40 @@ def test_a_canceled_change_leaves_the_cluster_looked_after(
     look(claimed)
     cluster.refresh_from_db()
     assert [one["type"] for one in cluster.conditions] == ["TargetReachable"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "step", "advance", "left"),
+    [
+        ("update", "move", Advance(True, left={"move": "7 slots are still to be moved"}),
+         "7 slots are still to be moved"),
+        # Uneven before, and no matter of this change.
+        ("update", "config", Advance(True, left={"move": "7 slots are still to be moved"}), "nothing"),
+        ("restart", "restart", Advance(True, members=(MEMBER, MEMBER), outdated=("orders-s0-0",)),
+         "1 of 2 pods run an older template"),
+        ("rebalance-masters", "rebalance", Advance(True, spread=Spread((), (), 2), outdated=("orders-s0-0",)),
+         "hand-overs still to be made: 2"),
+        ("rebalance-masters", "rebalance", Advance(True, spread=Spread((), (), 0)), "nothing"),
+    ],
+)  # fmt: skip
+def test_a_canceled_change_says_what_it_has_left_undone(
+    ordered: tuple[Cluster, Operation], alice: User, kind: str, step: str, advance: Advance, left: str
+) -> None:
+    _, operation = ordered
+    operation.kind, operation.steps = kind, fresh([StepTitle(step, "what it was at")])
+    operation.save(update_fields=["kind", "steps"])
+    canceled = cancel_operation(operation=operation, by=alice, reason="wrong day")
+    _note_left(canceled, advance)
+    operation.refresh_from_db()
+    assert operation.reason == f"Canceled by alice: wrong day. Left undone: {left}."
+    assert operation.revision == canceled.revision + 1, "who follows it is told"
+
+
+@pytest.mark.parametrize("state", [OperationState.FAILED, OperationState.SUCCEEDED])
+def test_what_was_not_canceled_says_nothing_of_that(ordered: tuple[Cluster, Operation], state: OperationState) -> None:
+    _, operation = ordered
+    operation.kind, operation.state, operation.reason = "restart", state, "as it was"
+    operation.save(update_fields=["kind", "state", "reason"])
+    _note_left(operation, Advance(True, outdated=("orders-s0-0",)))
+    operation.refresh_from_db()
+    assert operation.reason == "as it was"

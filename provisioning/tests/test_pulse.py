@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import itertools
+import threading
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from provisioning.apply import pulse
 from provisioning.apply.pulse import Patient, Pulses, _reacts
+from provisioning.engines.redis import sight
 from provisioning.engines.redis.engine import RedisEngine
 from provisioning.engines.redis.tests.servers import Fleet, view
+from provisioning.management.commands import watch
 from provisioning.management.commands.watch import _feel
 
 PULSE = RedisEngine.pulse
@@ -115,3 +121,29 @@ def test_a_hung_up_connection_is_a_reaction_and_a_router_that_knows_no_way_is_no
 
     monkeypatch.setattr(asyncio, "open_connection", fails)
     assert asyncio.run(_reacts(Patient("clu_1", "127.0.0.1", 6379, b"PING"))) is reacts
+
+
+def test_a_process_that_freezes_is_looked_at_and_told_within_5_s_whoever_else_is_silent() -> None:
+    """The longest way: felt a moment before, then silent to the pulse, then to the look that the pulse has woken."""
+    noticed = pulse.EVERY_SECONDS + pulse.WITHIN_SECONDS
+    assert noticed + watch.DEBOUNCE_SECONDS + sight.SILENT_SECONDS < 5
+
+
+def test_pulses_are_felt_as_often_when_somebody_never_reacts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The clock is the test's: a round takes as long as it waits for the one who is silent."""
+    clock, begun = [0.0], []
+
+    class Stopped(threading.Event):
+        def wait(self, timeout: float | None = None) -> bool:
+            assert timeout is not None
+            clock[0] += timeout
+            return len(begun) == 3
+
+    def feel(self: Pulses) -> None:
+        begun.append(clock[0])
+        clock[0] += pulse.WITHIN_SECONDS
+
+    monkeypatch.setattr(pulse, "time", SimpleNamespace(monotonic=lambda: clock[0]))
+    monkeypatch.setattr(Pulses, "feel", feel)
+    Pulses([].append).run(Stopped())
+    assert [later - before for before, later in itertools.pairwise(begun)] == pytest.approx([pulse.EVERY_SECONDS] * 2)

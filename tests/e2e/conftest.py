@@ -5,6 +5,7 @@ With KUBECONFIG set, the target is that cluster; otherwise the embedded one that
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
 from collections.abc import Callable, Iterator, Mapping
@@ -53,9 +54,9 @@ class Order:
 OrderCluster = Callable[..., Order]
 
 
-@pytest.fixture
-def order(stack: Stack) -> Iterator[OrderCluster]:
-    """Order clusters; they are deleted with their volumes when the test ends."""
+@contextlib.contextmanager
+def ordering(stack: Stack) -> Iterator[OrderCluster]:
+    """Order clusters; they are deleted with their volumes at the end."""
     api = stack.api()
     names: list[str] = []
 
@@ -74,12 +75,21 @@ def order(stack: Stack) -> Iterator[OrderCluster]:
             operation = api.follow(operation)
         return Order(api, name, operation)
 
-    yield place
-    for name in names:
-        try:
-            answer = api.request("DELETE", f"{CLUSTERS}/{name}?volumes=delete&confirm={name}")
-        except ApiError as error:
-            if error.status != 404:
-                raise
-        else:
-            api.follow(answer["operation"])
+    try:
+        yield place
+    finally:
+        for name in names:
+            try:
+                answer = api.request("DELETE", f"{CLUSTERS}/{name}?volumes=delete&confirm={name}")
+            except ApiError as error:
+                if error.status != 404:
+                    raise
+            else:
+                api.follow(answer["operation"])
+
+
+@pytest.fixture
+def order(stack: Stack) -> Iterator[OrderCluster]:
+    """Order clusters; they are deleted with their volumes when the test ends."""
+    with ordering(stack) as place:
+        yield place

@@ -380,6 +380,12 @@ class Berths:
         environment = {**os.environ, "REDISCLI_AUTH": self.password}
         return sandbox.exec(["redis-cli", "-c", "-h", address, *words], env=environment, timeout=10).stdout.strip()
 
+    def is_refused_at(self, address: str) -> bool:
+        """Whether a client of this cluster may not read there. False while nobody answers."""
+        said = self.ask(address, "get", "whose")
+        assert said in ("", "NOAUTH Authentication required."), said
+        return bool(said)
+
     def known(self) -> set[str]:
         """All ids that any of its servers knows."""
         listed = [self.ask(address, "cluster", "nodes") for address in self.addresses().values()]
@@ -443,6 +449,9 @@ def test_two_clusters_of_berth_stay_apart_and_only_with_the_label_get_no_address
         orders_are, carts_are = set(orders.addresses().values()), set(carts.addresses().values())
         were, are = orders_were | carts_were, orders_are | carts_are
         assert (orders_were <= carts_are, bool(were & are)) == (not protected, not protected)
+        # A client that knows where its servers were, and finds the other cluster there.
+        for address in sorted(orders_were & carts_are):
+            eventually(partial(orders.is_refused_at, address), f"who is at {address} now tells it nothing")
         for one in (orders, carts):
             one.api.request("POST", f"{one.path}/resume")
         for one in (orders, carts):

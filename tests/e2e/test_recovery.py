@@ -6,13 +6,11 @@ confirmed. How long it takes is measured by dev/bench_recovery.py, whose faults 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from functools import partial
-from typing import Any
 
 import pytest
 
-from dev.bench_recovery import Cure, Scene, is_back, kill_all, kill_shard, lose_node, new_addresses, split
+from dev.bench_recovery import FAULTS, Cure, Scene, Told, is_back
 from dev.portal import ApiError
 from dev.redis_watch import watched
 from dev.stack import NAMESPACE, Stack
@@ -24,27 +22,6 @@ from tests.e2e.test_faults import embedded
 pytestmark = pytest.mark.sandbox
 
 MENDED_SECONDS = 120
-
-
-class Told:
-    """What Berth has said of a fault so far: its first causes, and the events for what was mended at the same look."""
-
-    def __init__(self, placed: Order) -> None:
-        self.placed = placed
-        self.before = {one["id"] for one in self._events()}
-        self.codes: set[str] = set()
-
-    def _events(self) -> list[Mapping[str, Any]]:
-        found: list[Mapping[str, Any]] = self.placed.api.request("GET", f"{self.placed.path}/events?limit=100")["items"]
-        return found
-
-    def has(self, wanted: set[str]) -> bool:
-        """Whether one of these codes has been the first cause."""
-        self.codes |= {one["code"] for one in self.placed.read()["causes"][:1]}
-        words = {code.title().replace("-", ""): code for code in wanted}
-        told = {one["reason"] for one in self._events() if one["id"] not in self.before and one["warning"]}
-        self.codes |= {code for word, code in words.items() if word in told}
-        return bool(self.codes & wanted)
 
 
 def is_well(placed: Order) -> bool:
@@ -72,24 +49,18 @@ def test_every_fault_on_real_nodes_is_named_and_mended_and_loses_nothing_confirm
     placed = order(plan="redis-dev")
     host = placed.read()["endpoints"][0]["host"]
     # What only passes by (frozen processes, a node) comes first: whatever is killed again soon starts later.
-    faults = (
-        ("a node is lost", lose_node, {"node-lost"}),
-        ("the network is split", split, {"network-split"}),
-        ("a whole shard is killed", kill_shard, {"shard-down"}),
-        # The shard that was killed before starts later than the others, and is the cause when they are there.
-        ("every pod restarts at once", kill_all, {"all-pods-down", "shard-down"}),
-        ("every pod has a new address", new_addresses, {"addresses-changed", "all-pods-down"}),
-    )
+    titles = ("node lost", "split by freezing", "killed shard", "every pod restarted at once", "all addresses new")
     with watched(sandbox, NAMESPACE, placed.name, host, placed.password()) as seen:
         scene = Scene(stack, placed.name, seen)
-        for title, act, codes in faults:
+        for title in titles:
+            fault = FAULTS[title]
             seen.await_whole(3)
-            eventually(lambda: is_well(placed), f"it is well before {title}", seconds=MENDED_SECONDS)
+            eventually(lambda: is_well(placed), f"it is well before: {title}", seconds=MENDED_SECONDS)
             make_even(placed)
-            told = Told(placed)
-            cure = act(scene)
+            told = Told(scene)
+            cure = fault.act(scene)
             try:
-                eventually(partial(told.has, codes), f"{title}: one of {codes} is told")
+                eventually(partial(told.has, fault.codes), f"{title}: one of {fault.codes} is told")
                 if cure is not None:
                     eventually(lambda: is_back(seen.mark()), f"{title}: the client writes again")
             finally:

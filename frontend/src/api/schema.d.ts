@@ -1503,7 +1503,7 @@ export interface paths {
         put?: never;
         /**
          * Cancel an operation
-         * @description Nothing is taken back. What a creation has made stays as it is, and no more is made, until it is retried or the cluster deleted; a change stops where it is. A deletion goes on.
+         * @description Nothing is taken back. What a creation has made stays as it is, and no more is made, until it is retried or the cluster deleted. A change stops where nothing is half done; when the cluster is well again, `reason` says what it has left undone. A deletion goes on.
          */
         post: operations["cancelOperation"];
         delete?: never;

@@ -73,16 +73,29 @@ class _Case:
         return said[self.state[pod]] + more
 
     @property
-    def timeout(self) -> str:
-        return f"{self.sight.cluster.spec['nodeTimeoutMs'] / 1000:g} s"
+    def wait(self) -> str:
+        low, high = failover_seconds(self.sight.cluster.spec["nodeTimeoutMs"])
+        return f"{low:g} to {high:g} s"
 
     def majority(self) -> str:
         """What those that are heard can do."""
         shards = self.sight.cluster.spec["shards"]
         heard = sum(node.is_master and bool(node.me.slots) for node in self.sight.nodes)
         if heard * 2 > shards:
-            return f"The rest has {heard} of {shards} masters, a majority: its replicas take over after {self.timeout}."
+            return f"The rest has {heard} of {shards} masters, a majority: its replicas take over after {self.wait}."
         return f"The rest has {heard} of {shards} masters, no majority: nothing can take over, and clients are refused."
+
+
+def failover_seconds(node_timeout_ms: int) -> tuple[float, float]:
+    """How long it takes until a replica takes over by itself from a master that says nothing: at least, and mostly at
+    most. Twice the node timeout, and not it alone:
+
+    - a node is pinged every half of it, and doubted when a ping has had no answer for all of it;
+    - who doubts tells the other masters with its own pings, as often;
+    - a replica waits 0.5 to 1 s before it asks for votes (clusterCron and clusterHandleSlaveFailover in cluster.c).
+    """
+    seconds = node_timeout_ms / 1000
+    return seconds, 2 * seconds + 2
 
 
 def diagnose(sight: Sight, world: World) -> tuple[Cause, ...]:
@@ -274,7 +287,7 @@ def _takes_for_failed(one: Node, other: Node) -> bool:
 def _frozen(case: _Case) -> Iterable[Cause]:
     for pod in case.down("silent"):
         case.explained.add(pod)
-        after = f"A replica takes over after {case.timeout}; it" if case.led(pod) else "It"
+        after = f"A replica takes over after {case.wait}; it" if case.led(pod) else "It"
         yield Cause(
             "process-frozen", f"{case.named(pod)} has a process that does not react, on {case.node(pod)}.",
             f"{after} is frozen, or busy for long: see its node's load and its slow log. "
@@ -297,7 +310,9 @@ def _disks(case: _Case) -> Iterable[Cause]:
     ids = {node.id for node in case.sight.everyone}
     ghosts = {peer.id for node in case.sight.nodes for peer in node.peers.values() if peer.id not in ids}
     for node in sorted(case.sight.nodes, key=lambda one: one.pod.name):
-        unknown = not any(node.id in other.peers for other in case.sight.nodes if other is not node)
+        others = [other for other in case.sight.nodes if other is not node]
+        # Of the first that is back after all were away nobody is there yet to say that.
+        unknown = bool(others) and not any(node.id in other.peers for other in others)
         if not ghosts or not (node.is_alone or unknown) or node.me.slots or node.pod.name in case.explained:
             continue
         case.explained.add(node.pod.name)
@@ -358,10 +373,10 @@ def _masters(case: _Case) -> Iterable[Cause]:
             )
             continue
         heirs = [node.pod.name for node in case.sight.shard(shard)]
+        _, most = failover_seconds(spec["nodeTimeoutMs"])
         yield Cause(
             "master-down", f"{pod}, the master of shard {shard}, is down: {case.words(pod)}.",
-            f"Nothing to do: {' or '.join(heirs)} takes over after the node timeout ({case.timeout}) and some seconds; "
-            f"{pod} comes back as a replica."
+            f"Nothing to do: {' or '.join(heirs)} takes over within {most:g} s; {pod} comes back as a replica."
             if heirs else f"There is no replica: the keys of shard {shard} are back when {pod} is.",
             f"pod/{pod}",
         )  # fmt: skip

@@ -78,6 +78,13 @@ def wanted(sight: Sight) -> list[Move]:
     return plan_moves(owned, shards) if must or sight.cluster.changing else []
 
 
+def uneven(sight: Sight) -> int:
+    """How many slots an operation would move, as far as is known."""
+    owned = _owned(sight)
+    whole = sum(len(slots) for slots in owned.values()) == SLOTS
+    return len(plan_moves(owned, sight.cluster.spec["shards"])) if whole else 0
+
+
 def is_open(sight: Sight) -> bool:
     """Whether slots are marked as on the move."""
     return any(node.me.moving for node in sight.everyone)

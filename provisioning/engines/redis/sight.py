@@ -26,6 +26,8 @@ from provisioning.engines.redis.manifests import PORT, VOTES_REACH_AFTER, auth_s
 from provisioning.engines.redis.placement import SLOTS, choose_masters
 
 PARALLEL = 16
+# Who says nothing for so long is told as silent. Part of the 5 s within which a cause is named, see apply/pulse.py.
+SILENT_SECONDS = 2.0
 # A replica this far behind its master is in step: a failover waits for the rest, which takes no time.
 IN_STEP_BYTES = 1 << 20
 
@@ -239,7 +241,7 @@ def connected(cluster: ClusterView, world: World, link: Link) -> Iterator[Sight]
 
     def connect(pod: PodView) -> Node | str:
         try:
-            connected = channel.to_pod(link.connect(pod, PORT, timeout=2), pod.name)
+            connected = channel.to_pod(link.connect(pod, PORT, timeout=SILENT_SECONDS), pod.name)
             shown = shown_by(connected)
             return Node(pod, int(pod.labels[LABEL_SHARD]), Connection(connected, *accounts), shown=shown)
         except (LinkError, RedisError) as error:

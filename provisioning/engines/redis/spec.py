@@ -57,7 +57,7 @@ FIELDS = (
     ),
     Field(
         "nodeTimeoutMs", "Node timeout", "integer", 15000, Effect.LIVE,
-        "A node silent for this long is taken for failed; a replica takes over soon after.", "ms", 2000, 60000,
+        "A replica takes over from a master that has been silent for once to twice this long.", "ms", 2000, 60000,
         group="Behaviour", advanced=True,
     ),
     Field(

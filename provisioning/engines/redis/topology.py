@@ -36,7 +36,7 @@ from provisioning.engines.base import (
     World,
     outdated_pods,
 )
-from provisioning.engines.redis import losses, settings, spread
+from provisioning.engines.redis import losses, moves, settings, spread
 from provisioning.engines.redis import spec as rules
 from provisioning.engines.redis.accounts import settle_users
 from provisioning.engines.redis.admin import Peer
@@ -44,7 +44,6 @@ from provisioning.engines.redis.certificates import served_now, spoken, take_up
 from provisioning.engines.redis.diagnosis import diagnose
 from provisioning.engines.redis.encryption import is_on
 from provisioning.engines.redis.manifests import PORT
-from provisioning.engines.redis.moves import mark_anew
 from provisioning.engines.redis.placement import SLOTS, as_ranges, choose_masters, slot_range
 from provisioning.engines.redis.sight import PARALLEL, Node, Sight, connected, pod_of, read_all
 from provisioning.engines.redis.upkeep import (
@@ -127,8 +126,14 @@ def advance(cluster: ClusterView, world: World, link: Link) -> Advance:
         return replace(
             outcome, outdated=outdated, spread=spread.seen(sight, world), causes=causes,
             served=served, hopeless=frozen_for_good(sight, world), drift="" if settled else None,
-            loss=losses.seen(sight),
+            loss=losses.seen(sight), left=_left(sight),
         )  # fmt: skip
+
+
+def _left(sight: Sight) -> dict[str, str]:
+    """See Advance.left; restarts and hand-overs are told by `outdated` and `spread`."""
+    slots = moves.uneven(sight)
+    return {MOVE.key: f"{slots} slots are still to be moved"} if slots else {}
 
 
 def observe(cluster: ClusterView, world: World, link: Link) -> Advance:
@@ -232,7 +237,7 @@ def _with_restarts(formed: Advance, sight: Sight, world: World) -> Advance:
 
 def _act(sight: Sight, link: Link) -> bool:
     """Take what is next; True when something was sent."""
-    acted = mark_anew(sight, link)
+    acted = moves.mark_anew(sight, link)
     if not sight.missing and sight.cluster.accepted and sight.slots_known():
         acted |= losses.accept(sight, link)
     elif not sight.missing and not losses.holds(sight):

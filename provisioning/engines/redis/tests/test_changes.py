@@ -28,7 +28,7 @@ from provisioning.engines.redis.tests.servers import ENGINE, PASSWORD, Crash, Fl
 
 def client_of(fleet: Fleet) -> RedisCluster:
     """A cluster client; its host is the first server's, since all use one port."""
-    return RedisCluster(host=fleet.servers[0].address, port=PORT, password=PASSWORD)
+    return RedisCluster(host=fleet.servers[0].address, port=PORT, password=fleet.stored["password"])
 
 
 class Writer:

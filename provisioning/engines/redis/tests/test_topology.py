@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import socket
 
 import pytest
 from redis.cluster import RedisCluster
+from redis.exceptions import RedisClusterException
+from redis.exceptions import RedisError as Refusal
 
 from provisioning.engines.base import Cause, PodView
 from provisioning.engines.redis.admin import Connection, RedisError, parse_nodes
 from provisioning.engines.redis.manifests import PORT
 from provisioning.engines.redis.tests.conftest import Start, networks
 from provisioning.engines.redis.tests.servers import ENGINE, PASSWORD, Crash, Fleet, Server, config, view
+from provisioning.engines.redis.tests.test_changes import client_of
 
 
 def write(fleet: Fleet, count: int) -> None:
@@ -215,6 +219,45 @@ def test_two_clusters_that_swap_addresses_never_merge(start: Start) -> None:
     first.settle()
     second.settle()
     assert (known(first), known(second)) == ({6}, {6})
+
+
+def test_a_client_of_one_cluster_gets_nothing_from_another_that_answers_where_its_own_was(start: Start) -> None:
+    """Every cluster has a password of its own, so an address that changes hands leads a client to a closed door."""
+    first, second = start(view("first")), start(view("second"), password="anothercorrecthorsebattery")
+    keys = [f"key-{number}" for number in range(20)]
+    clients = []
+    for fleet in (first, second):
+        fleet.settle()
+        clients.append(client_of(fleet))
+        for key in keys:
+            clients[-1].set(key, fleet.cluster.name)
+        assert clients[-1].wait(1, 20_000, target_nodes=RedisCluster.PRIMARIES)
+    for fleet in (first, second):
+        for server in fleet.servers:
+            fleet.kill(server)
+    for fleet, network in ((first, second.network), (second, first.network)):
+        for server in fleet.servers:
+            fleet.move(server, network)
+    # They know where their servers were, and nobody has told them that others are there now.
+    for client in clients:
+        told = []
+        for key in keys:
+            with contextlib.suppress(Refusal, RedisClusterException):
+                told.append(client.get(key))
+        assert told == []
+    for server in second.servers:
+        with socket.create_connection((server.address, PORT), 5) as opened:
+            opened.sendall(f"AUTH {PASSWORD}\r\nGET key-0\r\n".encode())
+            said = b""
+            while said.count(b"\r\n") < 2:
+                said += opened.recv(4096)
+        assert [line.split()[0] for line in said.splitlines()] == [b"-WRONGPASS", b"-NOAUTH"]
+    for fleet, client in zip((first, second), clients, strict=True):
+        client.close()
+        fleet.settle()
+        client = client_of(fleet)
+        assert {client.get(key) for key in keys} == {fleet.cluster.name.encode()}
+        client.close()
 
 
 def test_observing_shows_settings_that_were_changed_by_hand_and_leaves_them(start: Start) -> None:
