@@ -131,7 +131,8 @@ def test_a_process_that_freezes_is_looked_at_and_told_within_5_s_whoever_else_is
 
 def test_pulses_are_felt_as_often_when_somebody_never_reacts(monkeypatch: pytest.MonkeyPatch) -> None:
     """The clock is the test's: a round takes as long as it waits for the one who is silent."""
-    clock, begun = [0.0], []
+    clock = [0.0]
+    begun: list[float] = []
 
     class Stopped(threading.Event):
         def wait(self, timeout: float | None = None) -> bool:
@@ -145,5 +146,5 @@ def test_pulses_are_felt_as_often_when_somebody_never_reacts(monkeypatch: pytest
 
     monkeypatch.setattr(pulse, "time", SimpleNamespace(monotonic=lambda: clock[0]))
     monkeypatch.setattr(Pulses, "feel", feel)
-    Pulses([].append).run(Stopped())
+    Pulses(lambda cluster_id: None).run(Stopped())
     assert [later - before for before, later in itertools.pairwise(begun)] == pytest.approx([pulse.EVERY_SECONDS] * 2)
