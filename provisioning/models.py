@@ -5,6 +5,8 @@ The database holds the wish; Kubernetes holds the truth; a message is only a hin
 
 from __future__ import annotations
 
+import re
+
 from django.contrib.auth.models import AnonymousUser
 from django.core.validators import RegexValidator
 from django.db import models
@@ -20,6 +22,10 @@ CLUSTER_NAME_RULE = RegexValidator(
     r"^[a-z]([a-z0-9-]{0,28}[a-z0-9])?\Z",
     "Use 1 to 30 lower-case letters, digits and hyphens; start with a letter, end with a letter or digit.",
 )
+
+# What a cluster's own objects are called after its name (engines/*/manifests.py): a cluster of such a name would share
+# Services, StatefulSets and, when it is deleted, volumes with another one.
+OBJECT_NAME = re.compile(r"-(s\d+|nodes|auth|config|tls|tls-authority|berth)\Z")
 
 
 def new_cluster_id() -> str:

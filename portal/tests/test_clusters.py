@@ -344,6 +344,20 @@ def test_settings_that_refuse_writes_by_a_newer_rule_stay_and_may_be_lowered_and
     assert answer.status_code == 202, answer.content
 
 
+@pytest.mark.parametrize("ending", ["s0", "s12", "nodes", "auth", "config", "tls", "tls-authority", "berth"])
+def test_a_name_that_objects_of_another_cluster_have_is_refused(alice: APIClient, world: World, ending: str) -> None:
+    def order(name: str) -> Any:
+        return alice.post(
+            "/api/v1/tenants/acme/clusters", {"engine": "redis", "name": name}, format="json",
+            headers={"Idempotency-Key": name},
+        )  # fmt: skip
+
+    (error,) = order(f"other-{ending}").json()["errors"]
+    assert (error["pointer"], error["code"]) == ("/name", "bad_name")
+    assert f"other-{ending} is what an object of a cluster other is called. Choose a name" in error["message"]
+    assert order(f"other-{ending}x").status_code == 202
+
+
 def test_an_order_without_replicas_or_persistence_wants_the_name_typed_unless_its_plan_says_so(
     alice: APIClient, world: World
 ) -> None:

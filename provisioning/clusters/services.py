@@ -29,6 +29,7 @@ from provisioning.engines.base import Change, Effect, Engine, as_shown
 from provisioning.engines.registry import ENGINES, completed
 from provisioning.models import (
     CLUSTER_NAME_RULE,
+    OBJECT_NAME,
     Cluster,
     ClusterEvent,
     Operation,
@@ -197,6 +198,13 @@ def create_cluster(
         CLUSTER_NAME_RULE(name)
     except ValidationError as error:
         raise invalid_field("/name", "bad_name", f"Name: {error.messages[0]}") from error
+    if (ending := OBJECT_NAME.search(name)) is not None:
+        owner = name[: ending.start()]
+        raise invalid_field(
+            "/name", "bad_name",
+            f"Name: {name} is what an object of a cluster {owner} is called. Choose a name that does not end with "
+            f"-s and a number, -nodes, -auth, -config, -tls, -tls-authority or -berth.",
+        )  # fmt: skip
     draft = check_draft(engine=engine, plan=plan, version=version, target=target, spec=spec or {})
     chosen, place = draft.engine, draft.target
     risks = chosen.plan_order(draft.spec)

@@ -200,10 +200,12 @@ hand_over() {
     case "$flags" in *fail*) continue ;; *slave*) ;; *) continue ;; esac
     [ "$master" = "$me" ] || continue
     host=${address%@*}; host=${host%:*}
-    up=$(at "$host" info server | tr -d '\\r' | grep '^uptime_in_seconds:') || continue
+    said=$(at "$host" info | tr -d '\\r')
+    up=$(echo "$said" | grep '^uptime_in_seconds:') || continue
     [ "${up#*:}" -ge VOTES_REACH_AFTER ] || continue
-    at "$host" cluster failover
-    break
+    # One that still copies says OK, and does nothing.
+    echo "$said" | grep -q '^master_link_status:up' || continue
+    if at "$host" cluster failover | grep OK; then break; fi
   done | grep OK
 }
 # A replica refuses while its link to this node is being made anew, which others' introductions do: it is asked again.

@@ -122,10 +122,12 @@ def advance(cluster: ClusterView, world: World, link: Link) -> Advance:
             outcome = _report(outcome, f"a certificate has expired on {spoken(served.expires)}", 2.0)
         causes = (() if outcome.healthy else diagnose(sight, world)) or first
         outdated = tuple(pod.name for pod in outdated_pods(world))
-        settled = any(step.key == "config" and step.state == "done" for step in outcome.steps)
+        config = next((step for step in outcome.steps if step.key == CONFIG.key), None)
+        # What is on its way in a change is no drift.
+        in_force = None if config is None or (config.state != "done" and cluster.changing) else config.reason
         return replace(
             outcome, outdated=outdated, spread=spread.seen(sight, world), causes=causes,
-            served=served, hopeless=frozen_for_good(sight, world), drift="" if settled else None,
+            served=served, hopeless=frozen_for_good(sight, world), drift=in_force,
             loss=losses.seen(sight), left=_left(sight),
         )  # fmt: skip
 
@@ -173,7 +175,11 @@ def _advance(sight: Sight, world: World, link: Link) -> Advance:
         if more is not None:
             return replace(_report(formed, more.message, 1.0), blocked=more)
         if formed.healthy:
-            care = look_after(sight, world, link, until)
+            try:
+                care = look_after(sight, world, link, until)
+            except LinkError as error:
+                # It answered a moment ago. What was seen of all of them is still told.
+                return _report(formed, str(error), 0.5)
             outcome, acted = _with_care(formed, care), care.acted
             if outcome.healthy or care.restart or care.retired or care.blocked or care.paused:
                 return outcome
@@ -181,7 +187,8 @@ def _advance(sight: Sight, world: World, link: Link) -> Advance:
             if not settled and sight.all_slots_owned():
                 # Settings do not wait for a member that is away.
                 settled = True
-                settle_settings(sight, world, link, Care())
+                with contextlib.suppress(LinkError):
+                    settle_settings(sight, world, link, Care())
             acted = _act(sight, link)
             outcome = replace(_with_restarts(formed, sight, world), gate=_gate(sight))
             stray = cannot_follow(sight, world)

@@ -30,6 +30,8 @@ from provisioning.engines.redis.manifests import BUS_PORT, GRACE_SECONDS, PORT, 
 from provisioning.engines.redis.slots import slot_of
 from provisioning.engines.redis.tests.conftest import Start
 from provisioning.engines.redis.tests.servers import ENGINE, PASSWORD, Fleet, Server, config, view
+from provisioning.engines.redis.tests.test_topology import server_pod
+from sandbox.tests.waiting import eventually
 
 HOUR = timedelta(hours=1)
 
@@ -284,6 +286,34 @@ def test_a_master_whose_replica_answers_nothing_ends_within_the_time_a_pod_has(s
     server = next(one for one in fleet.servers if one.pod == master.pod)
     fleet.freeze(next(one for one in fleet.servers if one.shard == server.shard and one is not server))
     end_pod(server)
+
+
+def test_a_master_that_ends_hands_over_to_a_replica_that_is_in_step_and_not_to_the_first_there_is(
+    start: Start,
+) -> None:
+    fleet = start(view(replicasPerShard=2))
+    fleet.settle()
+    members = ENGINE.advance(fleet.cluster, fleet.world(), fleet).members
+    pod = next(member.pod for member in members if member.role == "master")
+    server = next(one for one in fleet.servers if one.pod == pod)
+
+    def asked(one: Server, *words: str) -> str:
+        with Connection(fleet.connect(server_pod(fleet, one), PORT), ("", PASSWORD)) as connection:
+            return connection.text(*words)
+
+    def in_step(one: Server) -> bool:
+        return "master_link_status:up" in asked(one, "INFO", "replication")
+
+    me = asked(server, "CLUSTER", "MYID")
+    order = [
+        line.split()[1].split(":")[0] for line in asked(server, "CLUSTER", "NODES").splitlines() if me in line[41:]
+    ]
+    first, second = (next(one for one in fleet.servers if one.address == host) for host in order)
+    asked(first, "CONFIG", "SET", "masterauth", "wrong")
+    asked(server, "CLIENT", "KILL", "TYPE", "replica")
+    eventually(lambda: in_step(second) and not in_step(first), "only the second follows")
+    end_pod(server)
+    assert "role:master" in asked(second, "INFO", "replication")
 
 
 def test_a_master_that_ends_hands_over_and_the_scripts_speak_tls(start: Start) -> None:
