@@ -262,12 +262,24 @@ def _act(sight: Sight, link: Link) -> bool:
             follows_other = "slave" in node.me.flags and node.me.master != master.id
             serves_nothing = "master" in node.me.flags and not node.me.slots
             knows = master.id in node.peers and not node.peers[master.id].failed
-            if node is not master and (follows_other or serves_nothing) and knows:
+            if node is not master and (follows_other or serves_nothing or _dials_elsewhere(node, master)) and knows:
                 acted |= send(node, link, "Replicate", "CLUSTER", "REPLICATE", master.id)
     if not sight.missing and not sight.excused:
         acted |= _replace_lost_masters(sight, link)
         acted |= _forget_ghosts(sight, link)
     return acted
+
+
+def _dials_elsewhere(node: Node, master: Node) -> bool:
+    """Whether a replica that knows where its master is now goes on dialling where it was.
+
+    It does when it has learned the new address from others: that path of Redis (clusterProcessGossipSection in
+    cluster.c) leaves replication as it was. Whoever has the old address now, it would ask him for ever.
+    """
+    dials = node.replication.get("master_host", "")
+    if node.me.master != master.id or node.replication.get("master_link_status") == "up" or not dials:
+        return False
+    return dials != master.pod.ip and node.peers[master.id].ip == master.pod.ip
 
 
 def _replace_lost_masters(sight: Sight, link: Link) -> bool:

@@ -11,7 +11,8 @@ from typing import cast
 import pytest
 from redis.cluster import RedisCluster
 
-from provisioning.engines.base import LABEL_COMPONENT, LABEL_SHARD, Cause, NodeView, PodView, VolumeView, World
+from provisioning.engines.base import LABEL_COMPONENT, LABEL_SHARD, Cause, Link, NodeView, PodView, VolumeView, World
+from provisioning.engines.redis import topology
 from provisioning.engines.redis.admin import Connection, Peer, parse_nodes
 from provisioning.engines.redis.diagnosis import diagnose
 from provisioning.engines.redis.manifests import PORT
@@ -332,6 +333,28 @@ def test_the_first_member_that_is_back_has_not_lost_its_disk_because_nobody_is_t
         node.peers = {node.id: node.peers[node.id]} if node.id == back else node.peers
     found = [cause.object for cause in diagnose(sight, world) if cause.code == "disk-lost"]
     assert found == ([f"pod/{back}"] if back == "orders-s0-1" else []), "but when it knows nobody"
+
+
+def test_a_replica_that_dials_where_its_master_was_is_sent_to_it_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    sent: list[tuple[str, tuple[str | int, ...]]] = []
+
+    def send(node: Node, link: object, reason: str, *words: str | int) -> bool:
+        sent.append((node.pod.name, words))
+        return True
+
+    monkeypatch.setattr(topology, "send", send)
+    sight, _ = seen({})
+    heads = {node.shard: node for node in sight.nodes if node.me.slots}
+    for node in sight.nodes:
+        node.replication = {"master_link_status": "down", "master_host": heads[node.shard].pod.ip}
+    topology._act(sight, cast(Link, None))
+    assert sent == [], "they dial the right one, and it is busy"
+    for name in ("orders-s1-1", "orders-s2-1"):
+        (astray,) = [node for node in sight.nodes if node.pod.name == name]
+        status = "up" if name == "orders-s2-1" else "down"
+        astray.replication = {"master_link_status": status, "master_host": "10.0.0.99"}
+    topology._act(sight, cast(Link, None))
+    assert sent == [("orders-s1-1", ("CLUSTER", "REPLICATE", heads[1].id))]
 
 
 def test_members_that_react_and_take_each_other_for_failed_are_split() -> None:

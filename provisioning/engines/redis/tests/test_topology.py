@@ -242,7 +242,8 @@ def test_a_client_of_one_cluster_gets_nothing_from_another_that_answers_where_it
     for client in clients:
         told = []
         for key in keys:
-            with contextlib.suppress(Refusal, RedisClusterException):
+            # AttributeError: redis-py's, for a node that it knows of and has not met.
+            with contextlib.suppress(Refusal, RedisClusterException, OSError, AttributeError):
                 told.append(client.get(key))
         assert told == []
     for server in second.servers:
