@@ -58,7 +58,7 @@ class Served:
     bundle: bytes
     pair: Pair
     expires: datetime
-    words: tuple[str, ...] = ()
+    words: tuple[str, ...]
 
 
 def make_authority(now: datetime) -> Pair:

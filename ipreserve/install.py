@@ -191,9 +191,12 @@ def install(kube: Kube, *, namespace: str, url: str, give_back: bool) -> list[st
     return done
 
 
-def arm(kube: Kube, *, namespace: str, live: Live, bundle: bytes, word: str) -> bool:
+def arm(
+    kube: Kube, *, namespace: str, live: Live, bundle: bytes, word: str, trust_only: bool = False
+) -> bool:  # fmt: skip
     """Make the installed configurations trust `bundle` and select what `live` says; whether there are any.
 
+    With `trust_only` they trust it and are else left as they are, and those that trust nobody yet are left alone.
     Called again and again by every ready webhook: it writes only what differs. Raises ApiError.
     """
     found = False
@@ -208,6 +211,8 @@ def arm(kube: Kube, *, namespace: str, live: Live, bundle: bytes, word: str) -> 
             wanted = validating(namespace=namespace, url=url, live=live, bundle=bundle, armed=True)
         else:
             wanted = mutating(namespace=namespace, url=url, live=live, bundle=bundle, word=word)
+        if trust_only:
+            wanted = {"webhooks": [_trusting(one, bundle) for one in before.get("webhooks") or ()]}
         if before["webhooks"] != wanted["webhooks"]:
             body = {**before, "webhooks": wanted["webhooks"]}
             try:
@@ -217,6 +222,14 @@ def arm(kube: Kube, *, namespace: str, live: Live, bundle: bytes, word: str) -> 
                 continue
             log.info("%s: armed", name)
     return found
+
+
+def _trusting(entry: dict[str, Any], bundle: bytes) -> dict[str, Any]:
+    """The same, where it trusts somebody, with whom to trust now."""
+    config = entry.get("clientConfig") or {}
+    if not config.get("caBundle"):
+        return entry
+    return {**entry, "clientConfig": {**config, "caBundle": base64.b64encode(bundle).decode()}}
 
 
 def _url(configuration: JsonObject) -> str:

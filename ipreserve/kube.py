@@ -16,7 +16,7 @@ import ssl
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -54,12 +54,18 @@ class Clock:
 
     All replicas then agree, and setting the local clock changes nothing. A jump of the server's clock is believed only
     after it has lasted for ten minutes: until then holds are measured as if nothing had happened.
+
+    Whoever ends holds sets `local`, this machine's own clock in seconds since 1970: where the server is ahead of it
+    when this process starts, it may have jumped a moment ago. The earlier of both then counts for as long.
     """
 
     def __init__(
         self, *, monotonic: Callable[[], float] = time.monotonic, on_jump: Callable[[float], None] = lambda _: None
     ) -> None:
         self._monotonic = monotonic
+        self.local: Callable[[], float] | None = None
+        # Whether what is doubted is the first time that the server said, which another process may know to be right.
+        self._unsure = False
         self._offset: float | None = None
         self._jumped: tuple[float, float] | None = None
         self._since = 0.0
@@ -72,11 +78,20 @@ class Clock:
         offset = server - now
         with self._lock:
             if self._offset is None:
-                self._offset, self._since = offset, now
+                self._since = now
+                ahead = 0.0 if self.local is None else server - self.local()
+                self._offset = offset - ahead if ahead >= CLOCK_JUMP_SECONDS else offset
+                if self._offset != offset:
+                    self._jumped, self._unsure = (offset, now), True
+                    log.warning(
+                        "the API server's clock is %.0f s ahead of this machine's: holds go by the earlier for 10 min",
+                        ahead,
+                    )
+                    self.on_jump(ahead)
                 return
             off = offset - self._offset
             if abs(off) < CLOCK_JUMP_SECONDS:
-                self._jumped = None
+                self._jumped, self._unsure = None, False
                 if off > 0:
                     # The header has whole seconds and takes time to come: the largest one seen is the nearest.
                     self._offset = offset
@@ -84,12 +99,12 @@ class Clock:
                     self._offset += 0.1 * off
                 return
             if self._jumped is None or abs(offset - self._jumped[0]) >= CLOCK_JUMP_SECONDS:
-                self._jumped = (offset, now)
+                self._jumped, self._unsure = (offset, now), False
                 log.warning("the API server's clock jumped by %.0f s; holds go on by the time it had before", off)
                 self.on_jump(off)
             elif now - self._jumped[1] >= CLOCK_PATIENCE_SECONDS:
                 log.warning("the API server's clock has been %.0f s off for ten minutes: taken as right", off)
-                self._offset, self._jumped = offset, None
+                self._offset, self._jumped, self._unsure = offset, None, False
 
     def follow(self, other: float) -> None:
         """Another process keeps this time now. Where it is far off, the server's clock jumped before this one started.
@@ -99,10 +114,18 @@ class Clock:
         """
         now = self._monotonic()
         with self._lock:
-            if self._offset is None or self._jumped is not None or now - self._since >= CLOCK_PATIENCE_SECONDS:
+            if self._offset is None or now - self._since >= CLOCK_PATIENCE_SECONDS:
+                return
+            if self._jumped is not None and not self._unsure:
                 return
             if abs(other - now - self._offset) >= CLOCK_JUMP_SECONDS:
                 self._offset = other - now
+
+    @property
+    def doubts(self) -> bool:
+        """Whether the server says a time that is not believed, or not yet."""
+        with self._lock:
+            return self._jumped is not None
 
     def now(self) -> float:
         """Seconds since 1970, UTC. This machine's own clock before the first answer."""
@@ -178,18 +201,29 @@ class Kube:
 
     def list(self, path: str, *, accept: str = JSON, **query: str) -> tuple[list[JsonObject], str]:
         """All pages of a list, from one moment; and its resourceVersion."""
-        items: list[JsonObject] = []
+        while True:
+            items: list[JsonObject] = []
+            version = ""
+            try:
+                for page, at in self.pages(path, accept=accept, **query):
+                    items += page
+                    version = at
+            except errors.Expired:
+                continue
+            return items, version
+
+    def pages(self, path: str, *, accept: str = JSON, **query: str) -> Iterator[tuple[Sequence[JsonObject], str]]:
+        """The pages of a list, from one moment, each with the list's resourceVersion. Only one of them is in memory.
+
+        Raises Expired where that moment is too long ago by now: the list has to be begun anew.
+        """
         more: dict[str, str] = {}
         while True:
-            try:
-                page = self.request("GET", path, query={"limit": str(PAGE)} | query | more, accept=accept)
-            except errors.Expired:
-                items, more = [], {}
-                continue
-            items += page.get("items") or []
+            page = self.request("GET", path, query={"limit": str(PAGE)} | query | more, accept=accept)
+            yield page.get("items") or [], str(page["metadata"].get("resourceVersion", ""))
             token = page["metadata"].get("continue")
             if not token:
-                return items, str(page["metadata"].get("resourceVersion", ""))
+                return
             more = {"continue": token}
 
     def watch(
@@ -379,6 +413,8 @@ class Mirror(Generic[Row]):
         self._listed = threading.Event()
         self._thread = threading.Thread(target=self._run, name=f"mirror {path}", daemon=True)
         self._end_watch: Callable[[], None] | None = None
+        # Objects that were left out, as they were told.
+        self._told: set[str] = set()
         self.error: str | None = None
 
     def start(self) -> None:
@@ -428,11 +464,19 @@ class Mirror(Generic[Row]):
         return self._read()[0]
 
     def _read(self) -> tuple[list[Row], str]:
-        items, version = self.kube.list(self.path)
-        rows: dict[str, Row] = {}
-        for one in items:
-            if (row := self._row(one)) is not None:
-                rows[one["metadata"].get("uid") or one["metadata"]["name"]] = row
+        version = ""
+        while True:
+            rows: dict[str, Row] = {}
+            try:
+                # Whole objects are a hundred times as large as what is kept of them.
+                for page, at in self.kube.pages(self.path):
+                    version = at
+                    for one in page:
+                        if (row := self._row(one)) is not None:
+                            rows[one["metadata"].get("uid") or one["metadata"]["name"]] = row
+            except errors.Expired:
+                continue
+            break
         with self._lock:
             self._rows = rows
         self._listed.set()
@@ -441,8 +485,13 @@ class Mirror(Generic[Row]):
     def _row(self, one: JsonObject) -> Row | None:
         try:
             return self._project(one)
-        except (KeyError, TypeError, ValueError) as error:
-            log.warning("%s %s is left out: %s", self.path, one.get("metadata", {}).get("name"), error)
+        except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RecursionError) as error:
+            # Whatever somebody put into one object must not cost the others.
+            metadata = one.get("metadata") or {}
+            what = f"{self.path} {metadata.get('namespace', '')}/{metadata.get('name')} is left out: {error!r}"[:300]
+            if what not in self._told:
+                log.warning("%s", what)
+                self._told = {*list(self._told)[-99:], what}
             return None
 
     def _run(self) -> None:
@@ -461,10 +510,16 @@ class Mirror(Generic[Row]):
                 if self._stop.is_set():
                     return
                 self.error = str(error)
-                version = ""
                 log.warning("watch of %s: %s", self.path, error)
-                self._stop.wait(pause * random.uniform(0.5, 1.5))
-                pause = min(pause * 2, 10.0)
+            except Exception as error:
+                # Who stopped watching would go by what there was for ever.
+                self.error = repr(error)
+                log.exception("watch of %s broke", self.path)
+            else:
+                continue
+            version = ""
+            self._stop.wait(pause * random.uniform(0.5, 1.5))
+            pause = min(pause * 2, 10.0)
 
     def _take(self, event: JsonObject) -> str:
         one = event["object"]

@@ -87,6 +87,10 @@ class SweeperMetrics:
         self.clock_jumps = Counter(
             "ipreserve_clock_jumps_total", "Jumps of the server's clock.", registry=self.registry
         )
+        self.clock_doubted = Gauge(
+            "ipreserve_clock_doubted", "Whether the server's clock says a time that is not believed yet.",
+            registry=self.registry,
+        )  # fmt: skip
         self.ipam = Gauge("ipreserve_ipam_readable", "Whether Calico's blocks can be read.", registry=self.registry)
         self.cooldown = Gauge(
             "ipreserve_native_cooldown_seconds", "Calico's ipCooldownSeconds.", registry=self.registry
@@ -97,7 +101,9 @@ class SweeperMetrics:
 
     def not_leading(self) -> None:
         """Another replica sweeps: what this one saw last must not stay behind, in an alert or a sum."""
-        for gauge in (self.leading, self.held, self.limit, self.oldest, self.quarantined, self.foreign):
+        for gauge in (
+            self.leading, self.held, self.limit, self.oldest, self.quarantined, self.foreign, self.clock_doubted
+        ):  # fmt: skip
             gauge.set(0)
         self.addresses.clear()
         self.shortage.clear()

@@ -135,6 +135,7 @@ class Picture:
 
     `workloads` are StatefulSets by (namespace, name); None when they could not be read. `defaults` are the policy
     annotations of namespaces. `unrecorded` are addresses that the sweep before also saw barred without a record.
+    `blind`: the blocks were readable a short time ago, so that an address may still be taken though no pod has it.
     """
 
     now: float
@@ -144,6 +145,7 @@ class Picture:
     workloads: Mapping[tuple[str, str], Workload] | None = field(default_factory=dict)
     defaults: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     unrecorded: frozenset[Address] = frozenset()
+    blind: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -185,7 +187,8 @@ def hold_for(record: Record, picture: Picture, rules: Rules) -> float:
     layers = (
         workload.annotations if workload is not None else {},
         record.policy,
-        picture.defaults.get(record.namespace, {}),
+        # What it had at the claim, where it is gone.
+        picture.defaults.get(record.namespace, record.space),
     )
 
     def setting(which: str) -> str | None:
@@ -268,7 +271,9 @@ def decide(picture: Picture, rules: Rules) -> Plan:
     crowds = held.crowds(rules.max_per_namespace)
     for one in held.of_namespaces(crowds):
         end(one, End.QUOTA)
-    for one in list(islice(held, max(0, len(held) - rules.max_count))):
+    # An address of which nobody knows whose it was, as of a range that somebody barred by hand, ends nobody's hold.
+    known = (one for one in held if held[one].namespace != UNKNOWN)
+    for one in list(islice(known, max(0, len(held) - held.of_nobody() - rules.max_count))):
         end(one, End.CROWDED)
     shortage: dict[str, int] = {}
     if picture.ipam is not None:
@@ -367,14 +372,23 @@ class _Held:
         """Some of them in the order of release."""
         return sorted(among, key=lambda one: place_of(one, self[one]))
 
-    def crowds(self, most: int) -> dict[str, int]:
-        """By how many each namespace has more at rest than so many; empty where that is 0. Nobody's do not count."""
-        if most == 0:
-            return {}
+    def of_nobody(self) -> int:
+        """How many of them nobody knows the owner of."""
+        return self._counted()[UNKNOWN]
+
+    def _counted(self) -> Counter[str]:
+        """How many each namespace has."""
         counted = Counter(self._book.by_namespace)
         counted.subtract(Counter(self._book.resting[one].namespace for one in self._left_out))
         counted.update(Counter(record.namespace for record in self._rests.values()))
         counted.subtract(Counter(self[one].namespace for one in self.ended))
+        return counted
+
+    def crowds(self, most: int) -> dict[str, int]:
+        """By how many each namespace has more at rest than so many; empty where that is 0. Nobody's do not count."""
+        if most == 0:
+            return {}
+        counted = self._counted()
         return {name: count - most for name, count in sorted(counted.items()) if count > most and name != UNKNOWN}
 
     def of_namespaces(self, wanted: Mapping[str, int]) -> list[Address]:
@@ -459,8 +473,9 @@ def _step(
     if record.state in (State.CLAIMED, State.TERMINATING) and pod is not None and has_it:
         if pod.deleting:
             return record if record.state is State.TERMINATING else _terminating(record, now)
-        if record.state is State.TERMINATING or now - record.last >= rules.cancel_after:
-            # Nothing undoes a deletion, so a record in terminating whose pod is not was somebody's hand.
+        if now - max(record.last, record.terminating or 0.0) >= rules.cancel_after:
+            # Nothing undoes a deletion, so a record in terminating whose pod stays was somebody's hand, or the pod was
+            # not seen. Until then a webhook may take it for granted, and it may be going by now.
             return replace(record, state=State.RELEASING, end=End.CANCELLED)
         return record
     if user is not None and user.uid != record.uid:
@@ -479,7 +494,7 @@ def _step(
         return replace(record, swapped=record.swapped or other)
     if record.state is State.FREED:
         return record
-    if user is not None or (allocated is not None and one in allocated):
+    if user is not None or picture.blind or (allocated is not None and one in allocated):
         return record if record.state is State.TERMINATING else _terminating(record, now)
     return replace(record, state=State.FREED, freed=now, hold=hold_for(record, picture, rules))
 

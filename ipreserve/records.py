@@ -71,7 +71,7 @@ class Claim:
     """A pod is about to lose an address. `at` is in seconds since 1970, UTC.
 
     `ended` are pods that have failed or succeeded: they may have kept in their status what is another pod's by now.
-    `dual` pods had addresses of both IP versions.
+    `dual` pods had addresses of both IP versions. `space` are the policies of its namespace.
     """
 
     address: Address
@@ -85,6 +85,7 @@ class Claim:
     policy: Mapping[str, str] = field(default_factory=dict)
     ended: bool = False
     dual: bool = False
+    space: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,7 +94,8 @@ class Record:
 
     `hold` is the length that applies, known once the address is freed. `end` is set while it is being released.
     `swapped` and `spared` say that this hold was already counted as a swap seen, or a swap prevented; `dual` that the
-    pod had addresses of both IP versions.
+    pod had addresses of both IP versions. `policy` are the pod's own policies, `space` those its namespace had, which
+    may be gone by the time they count.
     """
 
     namespace: str
@@ -114,6 +116,7 @@ class Record:
     spared: bool = False
     dual: bool = False
     policy: Mapping[str, str] = field(default_factory=dict)
+    space: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def is_unknown(self) -> bool:
@@ -260,7 +263,7 @@ def to_json(record: Record) -> str:
         "last": iso(record.last), "terminating": None if record.terminating is None else iso(record.terminating),
         "freed": None if record.freed is None else iso(record.freed), "hold": record.hold, "end": record.end,
         "swapped": record.swapped or None, "spared": record.spared or None, "dual": record.dual or None,
-        "policy": dict(record.policy) or None,
+        "policy": dict(record.policy) or None, "space": dict(record.space) or None,
     }  # fmt: skip
     return orjson.dumps({name: value for name, value in found.items() if value is not None}).decode()
 
@@ -277,9 +280,10 @@ def from_json(text: str) -> Record:
         for name in ("namespace", "pod", "node", "uid", "owner", "via"):
             if not isinstance(found[name], str):
                 raise BadRecord(f"{name}: not text")
-        policy = found.get("policy", {})
-        if not isinstance(policy, dict) or not all(isinstance(value, str) for value in policy.values()):
-            raise BadRecord("policy: not an object of texts")
+        policy, space = found.get("policy", {}), found.get("space", {})
+        for name, value in (("policy", policy), ("space", space)):
+            if not isinstance(value, dict) or not all(isinstance(one, str) for one in value.values()):
+                raise BadRecord(f"{name}: not an object of texts")
         state = State(found["state"])
         if state is State.FREED and "freed" not in found:
             raise BadRecord("freed: missing in state freed")
@@ -292,7 +296,7 @@ def from_json(text: str) -> Record:
             hold=float(found["hold"]) if "hold" in found else None,
             end=End(found["end"]) if "end" in found else None,
             swapped=bool(found.get("swapped")), spared=bool(found.get("spared")), dual=bool(found.get("dual")),
-            policy=policy,
+            policy=policy, space=space,
         )  # fmt: skip
     except KeyError as error:
         raise BadRecord(f"{error.args[0]}: missing") from error
@@ -384,10 +388,14 @@ def bad_names(name: str) -> Iterator[str]:
 def claimed(claim: Claim, *, before: Record | None, seq: int) -> Record:
     """The record after a claim: the first time is kept over repeats of the same pod, another pod starts anew."""
     if before is not None and before.uid == claim.uid and before.state in (State.CLAIMED, State.TERMINATING):
-        return replace(before, last=max(before.last, claim.at), policy=claim.policy or before.policy)
+        return replace(
+            before, last=max(before.last, claim.at), policy=claim.policy or before.policy,
+            space=claim.space or before.space,
+        )  # fmt: skip
     return Record(
         namespace=claim.namespace, pod=claim.pod, node=claim.node, uid=claim.uid, owner=claim.owner, via=claim.via,
         state=State.CLAIMED, first=claim.at, last=claim.at, seq=seq, policy=claim.policy, dual=claim.dual,
+        space=claim.space,
     )  # fmt: skip
 
 

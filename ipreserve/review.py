@@ -278,6 +278,11 @@ def claims(pod: Mapping[str, Any], *, via: str, at: float, pods: Selector = STAT
     )  # fmt: skip
 
 
+def policies(metadata: Mapping[str, Any]) -> dict[str, str]:
+    """The policy annotations of a StatefulSet or namespace, without their prefix; those that make no sense left out."""
+    return {name: said for name, said in _policies(metadata.get("annotations") or {}) if not policy_problem(name, said)}
+
+
 def _policies(annotations: Mapping[str, Any]) -> list[tuple[str, str]]:
     return [(name, str(annotations[PREFIX + name])) for name in POLICY_NAMES if PREFIX + name in annotations]
 
@@ -315,10 +320,14 @@ def addresses(pod: Mapping[str, Any]) -> tuple[Address, ...]:
 
 
 def owner(pod: Mapping[str, Any]) -> str:
-    """The controller as `Kind/name`; empty when nobody controls the pod."""
+    """The controller as `Kind/name`; empty when nobody controls the pod.
+
+    Others too call a kind of theirs StatefulSet, and those are not looked at: theirs has the group behind it.
+    """
     for one in _metadata(pod).get("ownerReferences") or ():
         if isinstance(one, dict) and one.get("controller"):
-            return f"{one.get('kind')}/{one.get('name')}"
+            kind, group = str(one.get("kind")), str(one.get("apiVersion") or "apps/v1").rpartition("/")[0]
+            return f"{kind if kind != 'StatefulSet' or group == 'apps' else f'{kind}.{group}'}/{one.get('name')}"
     return ""
 
 
@@ -327,7 +336,7 @@ def asked_for(pod: Mapping[str, Any]) -> tuple[Address, ...]:
     text = _object(_metadata(pod), "annotations").get(IP_ADDRS)
     try:
         return tuple(address(one) for one in json.loads(text)) if isinstance(text, str) else ()
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, RecursionError):
         return ()
 
 
@@ -338,7 +347,7 @@ def pools_asked_for(pod: Mapping[str, Any]) -> tuple[tuple[int, str], ...]:
     for version in (4, 6):
         try:
             found += [(version, str(one)) for one in json.loads(annotations.get(POOLS.format(version)) or "[]")]
-        except (ValueError, TypeError):
+        except (ValueError, TypeError, RecursionError):
             continue
     return tuple(sorted(found))
 

@@ -28,9 +28,10 @@ TIMEOUT_SECONDS = 10
 # told of what it did.
 SHORT_TIMEOUT_SECONDS = 2
 SHORT_DEADLINE = 1.5
-# Repeats of a claim are answered from memory for 20 s (store.REMEMBERED_SECONDS): one that were dropped before would be
-# believed to be there still, and the pod would go without a hold.
-LEAST_CANCEL_AFTER = 30.0
+# A claim counts as written for twice store.REMEMBERED_SECONDS: a record of another replica may be 20 s old when it is
+# taken for granted, and is then remembered for as long. One that were dropped before would be believed to be there
+# still, and the pod would go without a hold.
+LEAST_CANCEL_AFTER = 50.0
 PROTECTED = Selector(labels={"ip-reserve": "enabled"})
 
 

@@ -309,7 +309,7 @@ class Store:
         """Remember ended holds: the last few of each address, and not more than fits.
 
         Returns how many texts are in it that nobody could read. `timeout` is for each request. Raises ApiError,
-        Unreachable.
+        Unreachable, NotStored.
         """
         path, name = self.configmaps, shard_name(index, HISTORY)
         attempt = 0
@@ -333,7 +333,9 @@ class Store:
                 data[records.key(one)] = _text(kept_entries)
             _trim(data)
             try:
-                self._put(path, raw, self._manifest(raw, name, "history") | self._data(raw, data), timeout=timeout)
+                manifest = self._manifest(raw, name, "history") | self._data(raw, data)
+                if dict(self._put(path, raw, manifest, timeout=timeout).get("data") or {}) != data:
+                    raise errors.NotStored(f"ConfigMap {name}: the API server stored something else")
                 return sum(1 for one in data if one.endswith(records.BAD))
             except errors.Conflict:
                 if attempt == HISTORY_ATTEMPTS:
@@ -489,11 +491,20 @@ class Writer:
     2. Write the IPReservation if the set grew; the version makes a write from stale knowledge fail (Conflict).
     3. Write the ledger if a record changed.
     4. On a conflict, read both again and begin anew, until nobody waits any longer.
-    5. What is refused for its content is halved: one claim that does not fit must not take the others along.
+    5. What is refused for its content goes to the shard that it is of by now, and the rest is halved: one claim that
+       does not fit must not take the others along.
+
+    Shard 0 says by itself that it became 16, once it is as long as a sweep would split it: between two sweeps, or while
+    nobody sweeps, it would fill up, and what does not fit is refused. Moving what is in it is the sweeper's.
     """
 
-    def __init__(self, store: Store, index: int, *, gather: float, metrics: WebhookMetrics, shards: Callable[[], int]):
+    def __init__(
+        self, store: Store, index: int, *, gather: float, metrics: WebhookMetrics, shards: Callable[[], int],
+        elsewhere: Callable[[int, list[_Waiting]], list[_Waiting]] = lambda _, batch: batch,
+    ) -> None:  # fmt: skip
         self._store, self.index, self._gather, self._metrics, self._shards = store, index, gather, metrics, shards
+        # Takes those claims whose shard is another one, and returns the rest.
+        self._elsewhere = elsewhere
         self._queue: list[_Waiting] = []
         self._wake = threading.Condition()
         self._barred: tuple[Barred, float] | None = None
@@ -508,10 +519,14 @@ class Writer:
     def submit(self, claim: Claim, *, seconds: float) -> Future[None]:
         """A future that is done when the claim is written; it fails with CannotRecord after so many seconds."""
         waiting = _Waiting(claim, Future(), time.monotonic() + seconds)
+        self.take(waiting)
+        return waiting.answer
+
+    def take(self, waiting: _Waiting) -> None:
+        """Let one wait here that may have waited elsewhere before."""
         with self._wake:
             self._queue.append(waiting)
             self._wake.notify()
-        return waiting.answer
 
     def forget(self) -> None:
         """Read everything anew before the next write: Calico's API has changed."""
@@ -579,11 +594,18 @@ class Writer:
                 last = error
             except errors.IpreserveError as error:
                 self.forget()
-                if len(claims) > 1 and isinstance(error, errors.ApiError) and error.status in CONTENT_STATUSES:
-                    log.warning("shard %d: %s; trying fewer than %d addresses", self.index, error, len(claims))
-                    for half in (batch[: len(batch) // 2], batch[len(batch) // 2 :]):
-                        self._commit(half)
-                    return
+                if isinstance(error, errors.ApiError) and error.status in CONTENT_STATUSES:
+                    rest = self._elsewhere(self.index, batch)
+                    if len(rest) < len(batch):
+                        log.warning("shard %d: %s; trying without those of other shards", self.index, error)
+                        if rest:
+                            self._commit(rest)
+                        return
+                    if len(claims) > 1:
+                        log.warning("shard %d: %s; trying fewer than %d addresses", self.index, error, len(claims))
+                        for half in (batch[: len(batch) // 2], batch[len(batch) // 2 :]):
+                            self._commit(half)
+                        return
                 if left <= pause or not error.may_pass:
                     self._give_up(batch, claims, error)
                     return
@@ -621,7 +643,11 @@ class Writer:
         after = with_claims(ledger.ledger, claims)
         if after is not None:
             self._remember(replaced(ledger.ledger, after), timeout=min(left, HISTORY_SECONDS))
-            fresh = self._store.write_kept(ledger, after, timeout=timeout)
+            full = self.index == 0 and ledger.shards == 1 and ledger.size > layout.SHARD_BYTES
+            if full:
+                log.warning("ledger 0 has %d bytes: from now on there are %d", ledger.size, layout.FIRST_SPLIT)
+            shards = layout.FIRST_SPLIT if full else None
+            fresh = self._store.write_kept(ledger, after, shards=shards, timeout=timeout)
             self._keep(since, kept=fresh, at=now)
             self.on_kept(fresh)
             if broken := ledger.ledger.broken:
@@ -666,6 +692,10 @@ def with_claims(ledger: Ledger, claims: Iterable[Claim]) -> Ledger | None:
             if claim.ended and before.uid not in ("", claim.uid):
                 # Whoever has the address was claimed already, and would not be claimed again for a while.
                 continue
+        if before is not None and before.state is State.FREED and claim.ended:
+            # It rests already. A pod that has ended may have kept in its status what became another's since, and its
+            # own hold runs from when the address was free, not from when the pod is cleared away.
+            continue
         seq += 1
         after[claim.address] = records.claimed(claim, before=before, seq=seq)
     if after == ledger.records:
@@ -678,8 +708,11 @@ def replaced(before: Ledger, after: Ledger) -> dict[Address, Record]:
     found: dict[Address, Record] = {}
     for one, record in before.records.items():
         now = after.records.get(one)
-        if now is not None and now is not record and record.uid and now.uid != record.uid:
-            again = (now.namespace, now.pod) == (record.namespace, record.pod)
+        if now is None or now is record or record.is_unknown:
+            continue
+        again = (now.namespace, now.pod) == (record.namespace, record.pod)
+        # What another tool wrote has no uid.
+        if now.uid != record.uid if record.uid else not again:
             found[one] = replace(record, end=record.end or (End.RETURNED if again else None))
     return found
 
@@ -741,12 +774,24 @@ class Reserver:
         if ledger.index == 0:
             self.shards = ledger.shards
 
+    def _elsewhere(self, index: int, batch: list[_Waiting]) -> list[_Waiting]:
+        """Send claims that are of another shard by now to its writer; returns those that are of this one."""
+        rest: list[_Waiting] = []
+        for waiting in batch:
+            its = layout.shard_of(waiting.claim.address, self.shards)
+            if its == index:
+                rest.append(waiting)
+            else:
+                self._writer(its).take(waiting)
+        return rest
+
     def _writer(self, index: int) -> Writer:
         with self._lock:
             if index not in self._writers:
                 writer = Writer(
-                    self._store, index, gather=self._gather, metrics=self._metrics, shards=lambda: self.shards
-                )
+                    self._store, index, gather=self._gather, metrics=self._metrics, shards=lambda: self.shards,
+                    elsewhere=self._elsewhere,
+                )  # fmt: skip
                 writer.on_kept = self.learn
                 self._writers[index] = writer
             return self._writers[index]

@@ -16,7 +16,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from itertools import islice
-from typing import Any
 
 from ipreserve import errors, kube, layout, metrics, pool, records, review, selectors, settings, store
 from ipreserve.book import Book, freed_at
@@ -32,6 +31,8 @@ ATTEMPTS = 8
 # Shards that are written at the same time: each waits for the API server most of the time.
 AT_ONCE = 4
 DETECT_SECONDS = 30.0
+# For how long nothing counts as free because Calico's blocks, which were read before, cannot be read at the moment.
+BLIND_SECONDS = 600.0
 FIRST_LIST_SECONDS = 60.0
 # Nodes come and go far more seldom than there are sweeps.
 NODES_SECONDS = 60.0
@@ -67,13 +68,14 @@ def block_row(one: JsonObject) -> Block | None:
     if spec.get("deleted"):
         return None
     network = records.network(spec["cidr"])
-    at = [Address(str(network[number])) for number in range(len(spec["allocations"]))]
+    # A hand may have made the lists longer than the block.
+    at = [Address(str(network[number])) for number in range(min(len(spec["allocations"]), network.num_addresses))]
     host = str(spec.get("affinity") or "")
     return Block(
         cidr=str(network),
         host=host.removeprefix("host:") if host.startswith("host:") else "",
-        allocated=frozenset(at[n] for n, owner in enumerate(spec["allocations"]) if owner is not None),
-        queue=tuple(at[n] for n in spec.get("unallocated") or ()),
+        allocated=frozenset(here for here, owner in zip(at, spec["allocations"], strict=False) if owner is not None),
+        queue=tuple(at[n] for n in spec.get("unallocated") or () if 0 <= n < len(at)),
     )
 
 
@@ -109,7 +111,7 @@ def ranges(pools: Iterable[JsonObject]) -> tuple[Range, ...]:
     for one in pools:
         try:
             found.append(range_row(one))
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, RecursionError) as error:
             log.warning("IPPool %s is left out: %s", one.get("metadata", {}).get("name"), error)
     return tuple(found)
 
@@ -153,15 +155,9 @@ def workload_row(one: JsonObject) -> Workload:
     return Workload(
         replicas=int(spec.get("replicas", 1)),
         deleting=bool(metadata.get("deletionTimestamp")),
-        annotations=policies(metadata),
+        annotations=review.policies(metadata),
         start=int((spec.get("ordinals") or {}).get("start", 0)),
     )
-
-
-def policies(metadata: Mapping[str, Any]) -> dict[str, str]:
-    """The policy annotations of an object, without their prefix."""
-    found = metadata.get("annotations") or {}
-    return {name: str(found[review.PREFIX + name]) for name in review.POLICY_NAMES if review.PREFIX + name in found}
 
 
 # --- leading --------------------------------------------------------------------------------------------------------
@@ -274,6 +270,7 @@ class Sweeper:
         self.options, self.kube = options, door
         self.metrics = metrics.SweeperMetrics()
         door.clock.on_jump = lambda _: self.metrics.clock_jumps.inc()
+        door.clock.local = time.time
         self.live = settings.Live()
         self._problems: tuple[str, ...] = ()
         self._calico: kube.CalicoApi | None = None
@@ -295,6 +292,8 @@ class Sweeper:
         # When the book was last brought up to date: it has to be made anew when the time goes back.
         self._followed = 0.0
         self._ipam_before: Ipam | None = None
+        # When Calico's blocks could be read last.
+        self._read_blocks = -BLIND_SECONDS
         self._owners: dict[Address, tuple[tuple[str, str], float]] = {}
         self._shown: dict[str, float] = {}
         self._last = 0.0
@@ -466,6 +465,8 @@ class Sweeper:
     def _ipam(self, pods: list[Pod], barred: Iterable[store.Barred] = ()) -> Ipam | None:
         readable = self._blocks is not None and self._blocks.error is None and self._blocks.wait(0)
         self.metrics.ipam.set(1 if readable else 0)
+        if readable:
+            self._read_blocks = time.monotonic()
         if not readable or self._blocks is None:
             return None
         try:
@@ -500,13 +501,13 @@ class Sweeper:
                 sets, _ = self.kube.list("/apis/apps/v1/statefulsets")
                 workloads = {(s["metadata"]["namespace"], s["metadata"]["name"]): workload_row(s) for s in sets}
                 spaces, _ = self.kube.list("/api/v1/namespaces")
-                defaults = {s["metadata"]["name"]: policies(s["metadata"]) for s in spaces}
+                defaults = {s["metadata"]["name"]: review.policies(s["metadata"]) for s in spaces}
             except errors.ApiError as error:
                 log.warning("policies cannot be read, so the normal hold applies: %s", error)
                 workloads = None
         return pool.Picture(
             now=self.kube.clock.now(), book=found.book, pods=pods, ipam=ipam, workloads=workloads, defaults=defaults,
-            unrecorded=self._unrecorded,
+            unrecorded=self._unrecorded, blind=ipam is None and time.monotonic() - self._read_blocks < BLIND_SECONDS,
         )  # fmt: skip
 
     # --- writing ----------------------------------------------------------------------------------------------------
@@ -588,6 +589,8 @@ class Sweeper:
         if unprotected := missing - found.book.barred:
             log.warning("%d recorded addresses were not barred, and are again", len(unprotected))
             self.metrics.repaired.labels("protected").inc(len(unprotected))
+        if before.raw is not None and not before.is_canonical:
+            self.metrics.repaired.labels("rewritten").inc()
         if before.malformed:
             log.error("IPReservation %s: malformed entries removed: %s", store.shard_name(index), before.malformed)
         if missing or before.raw is None or not before.is_canonical:
@@ -714,11 +717,13 @@ class Sweeper:
         ledgers = [shard.ledger for shard in found.kept.values()]
         bad = sum(len(one.bad) + len(one.broken) for one in ledgers)
         self.metrics.quarantined.set(bad + sum(self._bad_history.values()))
+        self.metrics.clock_doubted.set(self.kube.clock.doubts)
         self.metrics.foreign.set(sum(len(one.ranges) for one in found.barred.values()))
         self.metrics.shortage.clear()
         for place, missing in plan.shortage.items():
             self.metrics.shortage.labels(place).set(missing)
         for one in plan.swaps:
+            self.metrics.swaps_observed.labels("yes").inc()
             record = changes[one]
             log.error("%s went from %s/%s to another workload while it was held", one, record.namespace, record.pod)
         self._swaps(pods, now, rules.hold, frozenset(plan.swaps))
@@ -733,15 +738,18 @@ class Sweeper:
             self._event("NamespaceLimit", limit, crowd)
 
     def _swaps(self, pods: list[Pod], now: float, window: float, known: frozenset[Address]) -> None:
-        """Count addresses that changed their workload within a hold, also where nothing is protected."""
+        """Count addresses that changed their workload within a hold where nothing is protected.
+
+        `known` were held, and are counted as such, whoever led when they were claimed and however long their own hold.
+        """
         using: dict[Address, Pod] = {}
         for pod in sorted(pods, key=lambda one: one.created):
             if not pod.ended:
                 using.update(dict.fromkeys(pod.addresses, pod))
         for one, pod in using.items():
             before = self._owners.get(one)
-            if before is not None and before[0] != pod.workload and now - before[1] < window:
-                self.metrics.swaps_observed.labels("yes" if one in known else "no").inc()
+            if before is not None and before[0] != pod.workload and now - before[1] < window and one not in known:
+                self.metrics.swaps_observed.labels("no").inc()
             self._owners[one] = pod.workload, now
         for one in [one for one, (_, at) in self._owners.items() if now - at >= window]:
             del self._owners[one]

@@ -36,7 +36,7 @@ from ipreserve.records import Address, Claim, State
 from ipreserve.review import Allow, Ask, BadReview, Reserve, Selector
 from ipreserve.selectors import ALL
 from ipreserve.settings import SHORT_DEADLINE
-from ipreserve.sweeper import ranges
+from ipreserve.sweeper import block_row, ranges
 
 log = logging.getLogger("ipreserve.webhook")
 
@@ -92,8 +92,8 @@ class Webhook:
         self._give_backs = ThreadPoolExecutor(4, thread_name_prefix="give-back")
         # What a request says of a pod is compared with these; what is not among them is asked for.
         self._pods = kube.Mirror(door, "/api/v1/pods", self._claimable)
-        # By what selector a namespace was found to be protected, and when.
-        self._protected: dict[str, tuple[Selector, float]] = {}
+        # By what selector a namespace was found to be protected, and when; and its policies.
+        self._protected: dict[str, tuple[Selector, float, dict[str, str]]] = {}
         self._runner: web.ServerRunner | None = None
         self._armed = False
         # The configuration was there, and somebody has removed it.
@@ -224,11 +224,16 @@ class Webhook:
         return not self._problem or not (mine and patience), self._problem
 
     def _arm(self) -> None:
-        if self._problem or self._served is None:
+        """Make the API server ask, and believe what is served now.
+
+        What cannot be written is no reason to be asked; but who is asked already has to be believed, or each answer
+        would be a failed call instead of "try again".
+        """
+        if self._served is None:
             return
         there = install.arm(
             self.kube, namespace=self.options.namespace, live=self.live, bundle=self._served.bundle,
-            word=self._served.words[0],
+            word=self._served.words[0], trust_only=bool(self._problem),
         )  # fmt: skip
         if there != self._armed:
             log.info(
@@ -284,16 +289,17 @@ class Webhook:
             namespace, name, via, at = first.namespace, first.pod, first.via, first.at
         if NAME.fullmatch(namespace) is None or NAME.fullmatch(name) is None:
             return Allow("not there")
-        if not await self._is_protected(namespace, until):
+        space = await self._policies_of(namespace, until)
+        if space is None:
             return Allow("not protected")
         if isinstance(asked, Reserve):
             seen = self._pods.row(asked.claims[0].uid) or ()
             if all(replace(one, via="", at=0.0) in seen for one in asked.claims):
-                return asked
+                return replace(asked, claims=tuple(replace(one, space=space) for one in asked.claims))
         pod = await self._read(f"/api/v1/namespaces/{namespace}/pods/{name}", until)
         if pod is None:
             return Allow("gone")
-        found = review.claims(pod, via=via, at=at, pods=self.live.pods)
+        found = tuple(replace(one, space=space) for one in review.claims(pod, via=via, at=at, pods=self.live.pods))
         if isinstance(asked, Ask):
             return review.reserve(pod, found)
         wanted = {(one.uid, one.address) for one in asked.claims}
@@ -304,17 +310,21 @@ class Webhook:
         """What may be claimed of a pod, without time and path; None where there is nothing. Raises BadReview."""
         return review.claims(pod, via="", at=0.0, pods=self.live.pods) or None
 
-    async def _is_protected(self, namespace: str, until: float) -> bool:
-        """Whether the namespace bears the labels that protect. Yes is remembered for a minute, no is not."""
+    async def _policies_of(self, namespace: str, until: float) -> dict[str, str] | None:
+        """The policies of a namespace that bears the labels that protect; None of one that does not.
+
+        What is found is remembered for a minute, that it is not protected is not.
+        """
         selector, now = self.live.namespaces, time.monotonic()
-        by, at = self._protected.get(namespace, (None, 0.0))
+        by, at, policies = self._protected.get(namespace, (None, 0.0, {}))
         if by == selector and now - at < PROTECTED_SECONDS:
-            return True
+            return policies
         space = await self._read(f"/api/v1/namespaces/{namespace}", until)
-        found = space is not None and selector.matches(space["metadata"].get("labels") or {})
-        if found:
-            self._protected[namespace] = selector, now
-        return found
+        if space is None or not selector.matches(space["metadata"].get("labels") or {}):
+            return None
+        policies = review.policies(space["metadata"])
+        self._protected[namespace] = selector, now, policies
+        return policies
 
     async def _read(self, path: str, until: float) -> kube.JsonObject | None:
         """An object as the API server has it; None when it is not there. Raises ApiError, Unreachable."""
@@ -383,10 +393,12 @@ class Webhook:
         return _json(review.allowed(asked.uid, patch=review.patch_for(found) if found else None))
 
     def _held_by(self, namespace: str, pod: str, named: Sequence[Named]) -> tuple[Address, ...]:
-        """Free addresses that rest for this pod, one of each IP version that it had; none where Calico would refuse
+        """Free addresses that are held for this pod, one of each IP version that it had; none where Calico would refuse
         one of them, or would have given another: a pod that cannot start is worse than one with a new address.
 
         Borrowing must be allowed, since the node is not known yet; and Calico's own cooldown bars its owner as well.
+        The last of its name was deleted a moment ago, so a sweep has rarely seen that: whether an address is free is
+        what its block says. Where blocks cannot be read it is what a sweep has found.
         """
         calico = self.calico()
         strict, cooldown = kube.ipam_settings(self.kube, calico)
@@ -394,19 +406,41 @@ class Webhook:
         if strict or cooldown or path is None:
             return ()
         held = sorted(
-            (record.freed or 0.0, one, record)
+            (record.freed or record.last, one, record)
             for shard in self.store.all_kept().values()
             for one, record in shard.ledger.records.items()
-            if (record.namespace, record.pod, record.state) == (namespace, pod, State.FREED)
+            if (record.namespace, record.pod) == (namespace, pod) and record.state is not State.RELEASING
         )
         last = [(one, record) for _, one, record in held if record.uid == held[-1][2].uid]
         newest: dict[bool, Address] = {":" in one: one for one, _ in last}
-        if not newest or (len(newest) == 1 and any(record.dual for _, record in last)):
+        # What another pod took by name meanwhile is not free, whatever its record says.
+        if not newest or any(record.swapped for _, record in last):
+            return ()
+        if len(newest) == 1 and any(record.dual for _, record in last):
             return ()
         pools = ranges(self.kube.list(path)[0])
         if not all(is_given(one, pools, named) for one in newest.values()):
             return ()
+        states = {one: record.state for one, record in last}
+        if not all(self._is_free(one, pools, states[one]) for one in newest.values()):
+            return ()
         return tuple(newest[family] for family in sorted(newest))
+
+    def _is_free(self, one: Address, pools: Sequence[Range], state: State) -> bool:
+        """Whether nobody has an address of one of these pools, by its block. Raises ApiError, Unreachable."""
+        path = kube.ipam_path(self.kube, self.calico(), "ipamblocks")
+        if path is None:
+            return state is State.FREED
+        network = records.network(one)
+        of = next(pool for pool in pools if not pool.disabled and network.overlaps(records.network(pool.cidr)))
+        cidr = network.supernet(new_prefix=of.block)
+        name = str(cidr).translate(dict.fromkeys(map(ord, ".:/"), "-"))
+        try:
+            block = block_row(self.kube.get(f"{path}/{name}"))
+        except errors.NotFound:
+            # Nobody has claimed it.
+            return True
+        return block is not None and one not in block.allocated
 
     async def _dispatch(self, request: web.BaseRequest) -> web.StreamResponse:
         match request.method, request.path:

@@ -184,12 +184,17 @@ def test_deletecollection_reserves_every_pod_though_it_names_none(world: World) 
 
 
 def test_deleting_a_namespace_reserves_its_pods_and_is_not_blocked(world: World) -> None:
+    policies = {"ipreserve.berth.io/hold": "2h", "ipreserve.berth.io/on-owner-delete": "nonsense"}
+    path, merge = f"/api/v1/namespaces/{world.namespace}", "application/merge-patch+json"
+    world.kube.request("PATCH", path, {"metadata": {"annotations": policies}}, content_type=merge)
     world.pod("cache-0", world.address(1))
-    world.kube.request("DELETE", f"/api/v1/namespaces/{world.namespace}")
+    world.kube.request("DELETE", path)
 
     selector = f"metadata.name={world.namespace}"
     eventually(lambda: not world.kube.get("/api/v1/namespaces", fieldSelector=selector)["items"], "it is gone")
     assert owners(world) == {world.address(1): ("cache-0", "delete")}
+    # Nobody can ask the namespace any longer when its addresses are free.
+    assert world.records()[address(world.address(1))].space == {"hold": "2h"}
 
 
 def test_eviction_reserves_the_address_of_a_pod_it_does_not_carry(world: World) -> None:

@@ -18,9 +18,9 @@ from ipreserve.records import Address, State, address
 from ipreserve.tests import calico
 from ipreserve.tests.aggregated import aggregated
 from ipreserve.tests.conftest import followed
-from ipreserve.tests.test_sweeper import claim, reserve
+from ipreserve.tests.test_sweeper import BLOCKS, claim, reserve
 from ipreserve.tests.waiting import eventually
-from ipreserve.tests.world import NAMESPACE, Service, World, overwrite
+from ipreserve.tests.world import NAMESPACE, Service, World, insist, overwrite
 from sandbox import Sandbox
 
 
@@ -190,6 +190,41 @@ def test_same_ordinal_gets_its_held_address_and_another_pod_does_not(world: Worl
     reserve(world, claim(world, "cache-0", 1), state=State.FREED, freed=world.kube.clock.now())
     with pools(world, WIDE):
         assert asked_for(world) == {"cache-0": [world.address(1)], "cache-1": []}
+
+
+@contextlib.contextmanager
+def block(world: World, *, used: set[int]) -> Iterator[None]:
+    """With this test's block of 64, of which these are allocated."""
+    cidr, api = f"{world.address(0)}/26", {"apiVersion": "crd.projectcalico.org/v1"}
+    queue = [n for n in range(64) if n not in used]
+    found = calico.block(cidr, "n1", used=dict.fromkeys(used, "handle"), queue=queue, size=64)
+    world.kube.request("POST", BLOCKS, {**api, **found})
+    try:
+        yield
+    finally:
+        world.kube.request("DELETE", f"{BLOCKS}/{found['metadata']['name']}")
+
+
+@pytest.mark.parametrize("used", [set(), {1}], ids=["free", "still-taken"])
+def test_pod_that_is_made_anew_at_once_gets_its_address_back_if_it_is_free_though_no_sweep_has_been(
+    world: World, serving: Service, used: set[int]
+) -> None:
+    first = world.pod("cache-0", world.address(1), node="n1")
+    with pools(world, WIDE), block(world, used=used):
+        world.delete("cache-0")
+        world.finish(first)
+        assert world.records()[address(world.address(1))].state is State.CLAIMED
+        assert asked_for(world)["cache-0"] == ([] if used else [world.address(1)])
+
+
+def test_address_that_another_pod_took_by_name_is_not_given_back(world: World, serving: Service) -> None:
+    reserve(world, claim(world, "cache-0", 1), state=State.FREED, freed=world.kube.clock.now())
+    held = world.store()
+    kept = held.read_kept(0)
+    taken = {one: replace(record, swapped=True) for one, record in kept.ledger.records.items()}
+    insist(lambda: held.write_kept(held.read_kept(0), replace(kept.ledger, records=taken)))
+    with pools(world, WIDE):
+        assert asked_for(world)["cache-0"] == []
 
 
 @pytest.mark.parametrize(

@@ -60,6 +60,16 @@ def test_count_ends_the_oldest_freed_first_and_ties_by_sequence() -> None:
     assert ends(known, rules=replace(RULES, max_count=1)) == {C: End.CROWDED, B: End.CROWDED}
 
 
+def test_range_that_somebody_bars_by_hand_ends_nobody_s_hold_by_the_count() -> None:
+    mine = {A: record(at=960.0), B: record(at=970.0)}
+    found = replace(records.unknown(at=950.0), state=State.FREED, freed=950.0)
+    by_hand = {Address(f"10.0.1.{number}"): found for number in range(20)}
+    assert ends(mine | by_hand, rules=replace(RULES, max_count=2)) == {}
+    assert ends(mine | by_hand, rules=replace(RULES, max_count=1)) == {A: End.CROWDED}
+    # They too end by time.
+    assert set(ends(mine | by_hand, now=1050.0)) == set(by_hand)
+
+
 def test_namespace_over_its_limit_gives_up_its_own_oldest_and_nobody_else_s() -> None:
     limited = replace(RULES, max_per_namespace=1)
     known = {
@@ -107,6 +117,30 @@ def test_lost_node_s_address_is_not_freed_until_calico_frees_it() -> None:
     assert plan.records[A].state is State.TERMINATING
     later = decide(picture({A: plan.records[A]}, ipam=replace(ipam, blocks=()), now=5000.0), RULES)
     assert (later.records[A].state, later.records[A].freed) == (State.FREED, 5000.0)
+
+
+def test_address_counts_as_taken_while_blocks_that_were_readable_a_moment_ago_are_not() -> None:
+    blind = decide(picture({A: record(State.CLAIMED, at=0.0)}, blind=True), RULES)
+    assert (blind.records[A].state, blind.ended) == (State.TERMINATING, ())
+    assert decide(picture({A: blind.records[A]}, blind=True), RULES).records == {}
+    assert decide(picture({A: blind.records[A]}), RULES).records[A].state is State.FREED
+    # What rests already goes on.
+    assert ends({A: record(at=899.0)}, blind=True) == {A: End.EXPIRED}
+
+
+def test_record_in_terminating_whose_pod_was_not_seen_is_not_dropped_before_a_claim_would_be() -> None:
+    known = {A: record(State.TERMINATING, at=900.0, terminating=970.0)}
+    assert ends(known, pod("cache-0", A)) == {}
+    assert ends(known, pod("cache-0", A), now=1030.0) == {A: End.CANCELLED}
+
+
+def test_policies_of_a_namespace_that_is_gone_are_those_it_had_at_the_claim() -> None:
+    had = record(State.TERMINATING, at=900.0, space={"hold": "2h"})
+    assert pool.hold_for(had, picture({}), RULES) == 7200
+    assert pool.hold_for(had, picture({}, defaults={"other": {}}), RULES) == 7200
+    # One that is there is read live, and a pod's own come first.
+    assert pool.hold_for(had, picture({}, defaults={"team": {}}), RULES) == RULES.hold
+    assert pool.hold_for(replace(had, policy={"hold": "7"}), picture({}), RULES) == 7
 
 
 def test_failed_pod_with_an_address_of_somebody_else_bars_nothing() -> None:

@@ -4,19 +4,26 @@ what is believed of a request: what the API server has of its pod."""
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
+import ssl
 import threading
+import weakref
+from collections.abc import Iterator
+from datetime import UTC, datetime
 from itertools import islice
 from typing import Any
 
 import pytest
 from aiohttp import web
 
-from ipreserve import errors, kube, layout, review, settings, store, sweeper
+from ipreserve import certs, errors, install, kube, layout, review, settings, store, sweeper
 from ipreserve import webhook as serving
 from ipreserve.kube import JsonObject
 from ipreserve.records import Address, Claim, Record
+from ipreserve.settings import Live
 from ipreserve.tests.paper import CALICO, Paper
+from ipreserve.tests.waiting import eventually
 from ipreserve.webhook import Webhook
 
 DENY = 60.0
@@ -464,6 +471,90 @@ def test_defect_in_one_part_of_what_is_kept_up_does_not_end_the_others(
     one.keep()
     assert (one.readiness(), done) == ((True, ""), ["armed"])
     assert caplog.text.count("KeyError: 'x'") == 2
+
+
+def test_webhook_that_cannot_write_is_still_believed_and_changes_nothing_else_of_the_configuration(
+    paper: Paper, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = webhook(paper, monkeypatch)
+    path = f"{install.VALIDATING}/{install.CONFIGURATION}"
+
+    def put(*, bundle: bytes, armed: bool) -> None:
+        found = install.validating(namespace="ip-reserve", live=Live(), bundle=bundle, armed=armed)
+        paper.objects[path] = {**found, "metadata": {**found["metadata"], "resourceVersion": "0"}}
+
+    def says() -> tuple[set[str], set[str | None]]:
+        entries = paper.objects[path]["webhooks"]
+        return {e["failurePolicy"] for e in entries}, {e["clientConfig"].get("caBundle") for e in entries}
+
+    pair = certs.Pair(b"certificate", b"key")
+    one._served = certs.Served(pair=pair, bundle=b"new", words=("word",), expires=datetime(2027, 1, 1, tzinfo=UTC))
+    one._problem = "the database is full"
+    # Armed by an authority that is gone, since somebody deleted the Secret.
+    put(bundle=b"old", armed=True)
+    one._arm()
+    assert says() == ({"Fail", "Ignore"}, {base64.b64encode(b"new").decode()})
+    # Nobody is asked before something can be written.
+    put(bundle=b"", armed=False)
+    one._arm()
+    assert says() == ({"Ignore"}, {None})
+    one._problem = ""
+    one._arm()
+    assert says() == ({"Fail", "Ignore"}, {base64.b64encode(b"new").decode()})
+
+
+class Listed(kube.Kube):
+    """Lists three pages of objects, and shows one change. `breaks` are raised by the watches, one after the other."""
+
+    def __init__(self, breaks: list[Exception]) -> None:
+        super().__init__("https://127.0.0.1:1", context=ssl.create_default_context())
+        self.breaks, self.lists, self.pages_left = breaks, 0, list[weakref.ref[Page]]()
+
+    def pages(self, path: str, **more: str) -> Iterator[tuple[Page, str]]:
+        self.lists += 1
+        for number in range(3):
+            # What the reader has in its hands is the page before.
+            assert [one() for one in self.pages_left[:-1] if one() is not None] == []
+            if number == 1 and self.lists == 1:
+                raise errors.Expired("too old", 410)
+            page = Page([{"metadata": {"name": f"pod-{number}", "resourceVersion": "1"}}])
+            self.pages_left.append(weakref.ref(page))
+            yield page, str(self.lists)
+            del page
+
+    def watch(self, path: str, version: str, **more: Any) -> Iterator[kube.JsonObject]:
+        if self.breaks:
+            raise self.breaks.pop()
+        yield {"type": "ADDED", "object": {"metadata": {"name": "pod-9", "resourceVersion": "9"}}}
+        raise errors.Expired("the end", 410)
+
+
+class Page(list[kube.JsonObject]):
+    """A page of which one can tell whether anybody has it."""
+
+
+def test_mirror_outlives_whatever_its_watch_or_an_object_raises_and_keeps_one_page_in_memory(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    door = Listed([ZeroDivisionError("odd"), RecursionError("deep")])
+
+    def project(one: kube.JsonObject) -> str | None:
+        name = str(one["metadata"]["name"])
+        if name == "pod-1":
+            raise RecursionError("deep")
+        return name
+
+    mirror = kube.Mirror(door, "/api/v1/pods", project)
+    mirror.start()
+    try:
+        eventually(lambda: "pod-9" in mirror.rows(), "the watch goes on after both")
+    finally:
+        mirror.stop()
+    assert set(mirror.rows()) <= {"pod-0", "pod-2", "pod-9"}
+    # The first was begun anew in the middle.
+    assert door.lists >= 4
+    assert caplog.text.count("/api/v1/pods /pod-1 is left out: RecursionError('deep')") == 1
+    assert caplog.text.count("watch of /api/v1/pods broke") == 2
 
 
 def test_webhook_that_runs_on_beside_a_purge_makes_nothing_again_until_a_pod_is_claimed(

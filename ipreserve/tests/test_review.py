@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from ipreserve import certs, errors, install, kube, layout, pool, records, review, settings, store
+from ipreserve import certs, errors, install, kube, layout, pool, records, review, settings, store, sweeper
 from ipreserve.book import Book
 from ipreserve.records import Address, End, Ledger, Record, State
 from ipreserve.settings import Live
@@ -70,6 +70,52 @@ def test_wrong_selector_is_refused_with_its_field(content: object, says: str) ->
         review.selector(content)
 
 
+@pytest.mark.parametrize("said", ["[" * 5000, '{"a":' * 5000, "7", "nonsense", '["no address"]', "null"])
+def test_annotation_that_nobody_can_read_costs_the_pod_its_wish_and_nothing_else(said: str) -> None:
+    annotations = {review.IP_ADDRS: said, review.POOLS.format(4): said}
+    row = sweeper.pod_row(
+        {
+            "metadata": {
+                "uid": "u", "namespace": "team", "name": "cache-0", "creationTimestamp": "2026-11-25T00:00:00Z",
+                "annotations": annotations,
+            },
+            "spec": {"nodeName": "n1"}, "status": {"podIPs": [{"ip": "10.0.0.1"}]},
+        }
+    )  # fmt: skip
+    assert row is not None
+    assert (row.addresses, row.asks) == (("10.0.0.1",), ())
+
+
+def test_pool_with_a_selector_that_nobody_can_read_is_left_out(caplog: pytest.LogCaptureFixture) -> None:
+    fine = {"metadata": {"name": "fine"}, "spec": {"cidr": "10.0.0.0/16"}}
+    deep = {"metadata": {"name": "deep"}, "spec": {"cidr": "10.1.0.0/16", "nodeSelector": "!" * 5000 + "all()"}}
+    assert [one.name for one in sweeper.ranges([deep, fine])] == ["fine"]
+    assert "IPPool deep is left out" in caplog.text
+
+
+def test_block_whose_lists_a_hand_made_longer_than_itself_is_read_as_far_as_it_goes() -> None:
+    spec = {
+        "cidr": "10.0.0.0/30",
+        "affinity": "host:n1",
+        "allocations": [0, None, None, None, 0],
+        "unallocated": [1, 7],
+    }
+    found = sweeper.block_row({"spec": spec})
+    assert found is not None
+    assert (found.allocated, found.queue) == ({Address("10.0.0.0")}, (Address("10.0.0.1"),))
+
+
+def test_owner_of_another_group_that_is_called_statefulset_too_is_not_taken_for_one() -> None:
+    def owner(version: str | None) -> str:
+        reference = {"kind": "StatefulSet", "name": "cache", "controller": True}
+        return review.owner(
+            {"metadata": {"ownerReferences": [reference | ({"apiVersion": version} if version else {})]}}
+        )
+
+    assert owner("apps/v1") == owner(None) == "StatefulSet/cache"
+    assert owner("apps.kruise.io/v1beta1") == "StatefulSet.apps.kruise.io/cache"
+
+
 # --- records --------------------------------------------------------------------------------------------------------
 
 names = st.from_regex(r"[a-z0-9]([a-z0-9.-]{0,20}[a-z0-9])?", fullmatch=True)
@@ -79,6 +125,7 @@ written = st.builds(
     first=times, last=times, seq=st.integers(0, 10**9), terminating=st.none() | times, freed=times,
     hold=st.none() | times, end=st.none() | st.sampled_from(End), swapped=st.booleans(), spared=st.booleans(),
     dual=st.booleans(), policy=st.dictionaries(names, names, max_size=2),
+    space=st.dictionaries(names, names, max_size=2),
 )  # fmt: skip
 addresses = st.ip_addresses().map(str).map(records.address)
 
@@ -221,6 +268,48 @@ def test_clock_that_starts_after_a_jump_goes_by_that_of_a_process_that_saw_it() 
     assert clock.now() == 1_087_000
 
 
+def test_clock_that_starts_ahead_of_its_own_machine_s_goes_by_the_earlier_of_both_for_ten_minutes(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monotonic, jumps = Monotonic(), list[float]()
+    clock = kube.Clock(monotonic=monotonic, on_jump=jumps.append)
+    clock.local = lambda: 1_000_000 + monotonic.now
+    clock.observe(1_086_400)
+    assert (clock.now(), jumps, clock.doubts) == (1_000_000, [86_400], True)
+    assert caplog.text.count("the API server's clock is 86400 s ahead of this machine's") == 1
+    monotonic.now = 599.0
+    clock.observe(1_086_999)
+    assert clock.now() == 1_000_599
+    # This machine was behind, and the server right.
+    monotonic.now = 600.0
+    clock.observe(1_087_000)
+    assert (clock.now(), jumps, clock.doubts) == (1_087_000, [86_400], False)
+
+
+def test_clock_that_starts_behind_its_own_machine_s_or_near_it_goes_by_the_server_s() -> None:
+    for server in (900_000, 1_000_020):
+        clock = kube.Clock(monotonic=Monotonic())
+        clock.local = lambda: 1_000_000.0
+        clock.observe(server)
+        assert (clock.now(), clock.doubts) == (server, False)
+
+
+def test_leader_s_time_ends_the_doubt_of_a_process_that_started_ahead_of_its_machine() -> None:
+    monotonic = Monotonic()
+    clock = kube.Clock(monotonic=monotonic)
+    clock.local = lambda: 1_000_000.0
+    clock.observe(1_086_400)
+    # Who leads has gone by the server's time for longer, so it is this machine that is behind.
+    clock.follow(1_086_400)
+    clock.observe(1_086_400)
+    assert (clock.now(), clock.doubts) == (1_086_400, False)
+    # A later jump is one that this process saw itself.
+    monotonic.now = 10.0
+    clock.observe(1_172_810)
+    clock.follow(1_172_810)
+    assert (clock.now(), clock.doubts) == (1_086_410, True)
+
+
 # --- settings -------------------------------------------------------------------------------------------------------
 
 
@@ -234,7 +323,7 @@ def test_clock_that_starts_after_a_jump_goes_by_that_of_a_process_that_saw_it() 
         ("max_count", "-1", "--max-count: '-1' is not a number from 0"),
         ("namespace", "No", "--namespace: 'No' is not a name of a namespace"),
         ("period", "0", "--period: 0 is below 0.1 seconds"),
-        ("cancel_after", "29s", "--cancel-after: 29s is below 30 seconds, for which a webhook takes a claim"),
+        ("cancel_after", "49s", "--cancel-after: 49s is below 50 seconds, for which a webhook takes a claim"),
         ("cancel_after", "soon", "--cancel-after: 'soon' is not a duration such as 90s, 30m or 2h"),
     ],
 )
@@ -245,15 +334,16 @@ def test_wrong_option_is_refused_with_its_name_and_what_would_be_right(flag: str
 
 
 def test_claims_are_never_dropped_while_webhooks_still_take_them_for_granted() -> None:
-    good = settings.reload({"cancel-after": "30s"}, Live())
-    assert (good.live.cancel_after, good.problems) == (30.0, ())
-    assert settings.from_arguments({"cancel_after": "30"}, {}).cancel_after == 30.0
-    kept = settings.reload({"cancel-after": "25s"}, good.live)
-    assert kept.live.cancel_after == 30.0
+    good = settings.reload({"cancel-after": "50s"}, Live())
+    assert (good.live.cancel_after, good.problems) == (50.0, ())
+    assert settings.from_arguments({"cancel_after": "50"}, {}).cancel_after == 50.0
+    kept = settings.reload({"cancel-after": "45s"}, good.live)
+    assert kept.live.cancel_after == 50.0
     (problem,) = kept.problems
-    assert problem.startswith("ip-reserve-config: cancel-after: 25s is below 30 seconds, ")
-    assert problem.endswith("Set 30s or more; the last good value stays")
-    assert max(store.REMEMBERED_SECONDS, store.FRESH_SECONDS) < settings.LEAST_CANCEL_AFTER
+    assert problem.startswith("ip-reserve-config: cancel-after: 45s is below 50 seconds, ")
+    assert problem.endswith("Set 50s or more; the last good value stays")
+    # A record of another replica that is just young enough to be taken for granted, and is remembered from then on.
+    assert max(2 * store.REMEMBERED_SECONDS, store.FRESH_SECONDS) < settings.LEAST_CANCEL_AFTER
 
 
 def test_flag_wins_over_environment_and_both_over_the_default() -> None:

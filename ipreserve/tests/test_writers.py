@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from ipreserve import errors, records, store
+from ipreserve import errors, layout, records, store
 from ipreserve.kube import CalicoApi
 from ipreserve.metrics import WebhookMetrics
 from ipreserve.records import Address, Claim, Ledger, State
@@ -40,6 +40,41 @@ def test_claim_of_a_pod_that_has_ended_does_not_replace_that_of_the_pod_that_has
     again = store.with_claims(alone, [replace(now_its, at=3.0)])
     assert again is not None
     assert again.records[A].uid == now_its.uid
+
+
+def test_pod_that_ended_long_ago_and_is_cleared_away_changes_nothing_of_an_address_that_rests() -> None:
+    rests = replace(records.claimed(claim(A), before=None, seq=1), state=State.FREED, freed=5.0, hold=7200.0)
+    late = replace(claim(A), uid="stale", pod="old-0", policy={"hold": "skip"}, ended=True, at=9.0)
+    assert store.with_claims(Ledger(records={A: rests}), [late]) is None
+    # Nor does the pod that it rests for, whose hold runs since it was freed.
+    assert store.with_claims(Ledger(records={A: rests}), [replace(claim(A), ended=True, at=9.0)]) is None
+    # Who runs has got the address, and is claimed.
+    anew = store.with_claims(Ledger(records={A: rests}), [replace(late, ended=False)])
+    assert anew is not None
+    assert anew.records[A].state is State.CLAIMED
+
+
+def test_owner_that_another_tool_wrote_without_a_uid_stays_in_the_history() -> None:
+    old = records.from_legacy("team_cache-0_n1_2022-12-24-10:00:00")
+    # The same pod's claim is the one that tool wrote down, with more in it.
+    for by, kept in ((claim(A), set[Address]()), (replace(claim(A), pod="web-0"), {A})):
+        after = store.with_claims(Ledger(records={A: old}), [by])
+        assert after is not None
+        assert set(store.replaced(Ledger(records={A: old}), after)) == kept
+
+
+def test_history_that_came_back_without_what_was_sent_is_not_believed() -> None:
+    case = Case()
+    answer = case.paper.request
+
+    def forgetful(method: str, path: str, *arguments: Any, **more: Any) -> Any:
+        found = answer(method, path, *arguments, **more)
+        return {**found, "data": {}} if method == "POST" else found
+
+    with pytest.MonkeyPatch.context() as meanwhile:
+        meanwhile.setattr(case.paper, "request", forgetful)
+        with pytest.raises(errors.NotStored, match=f"ConfigMap {store.HISTORY}: the API server stored something else"):
+            case.store.add_history(0, {A: records.unknown(at=1.0)}, at=2.0)
 
 
 def test_what_others_keep_in_a_ledger_or_its_history_stays_there_through_every_write() -> None:
@@ -127,6 +162,60 @@ def test_claims_that_come_while_one_is_written_are_written_by_one_commit_togethe
     # The one that they waited for, and theirs.
     assert case.metrics.registry.get_sample_value("ipreserve_commits_total", {"outcome": "written"}) == 2
     assert case.barred(CALICO) >= {one.address for one in claims}
+
+
+def limit(case: Case, most: int) -> None:
+    """Refuse ConfigMaps of more than so many bytes, as the API server does at 1 MiB."""
+
+    def refuse(method: str, path: str, body: Any) -> None:
+        if "/configmaps/" in path and sum(map(len, (body.get("data") or {}).values())) > most:
+            raise errors.ApiError("data: Too long", 422)
+
+    case.paper.written = refuse
+
+
+def ledgers(case: Case) -> dict[int, set[Address]]:
+    return {index: set(kept.ledger.records) for index, kept in case.store.all_kept().items()}
+
+
+def test_ledger_that_fills_up_while_nobody_sweeps_says_that_there_are_sixteen_and_no_claim_is_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    case = Case()
+    case.reserve(A)
+    each = case.store.read_kept(0).size
+    monkeypatch.setattr(layout, "SHARD_BYTES", 20 * each)
+    limit(case, 40 * each)
+    addresses = [Address(f"10.1.{number}.1") for number in range(200)]
+    for one in addresses:
+        case.reserve(one)
+    assert case.store.read_kept(0).shards == layout.FIRST_SPLIT
+    found = ledgers(case)
+    assert set().union(*found.values()) == {A, *addresses}
+    barred = set().union(*(one.addresses for one in case.store.all_barred().values()))
+    assert barred == {A, *addresses}
+    # What was there before is moved by a sweep; all that came later is where it belongs.
+    old = found[0] - {one for one in addresses if layout.shard_of(one, layout.FIRST_SPLIT) == 0}
+    assert {A} < old <= {A, *addresses[:22]}
+    for index, there in found.items():
+        if index:
+            assert {layout.shard_of(one, layout.FIRST_SPLIT) for one in there} == {index}
+
+
+def test_claims_that_wait_for_a_ledger_that_has_become_full_go_on_to_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    case = Case()
+    case.reserve(A)
+    each = case.store.read_kept(0).size
+    monkeypatch.setattr(layout, "SHARD_BYTES", 20 * each)
+    limit(case, 40 * each)
+    claims = [claim(Address(f"10.1.{number}.1")) for number in range(100)]
+    answers = case.together(claims)
+    # One commit of a hundred does not fit, whoever looks; its halves do until the ledger says that there are others.
+    refused = {one.address for one, error in zip(claims, answers, strict=True) if error is not None}
+    assert {layout.shard_of(one, layout.FIRST_SPLIT) for one in refused} <= {0}
+    assert len(refused) < 10
+    found = ledgers(case)
+    assert set().union(*found.values()) == {A, B, *(one.address for one in claims)} - refused
 
 
 class Hurried:
