@@ -7,6 +7,7 @@ first only announced in the bundle, and signs five minutes later, when every API
 from __future__ import annotations
 
 import base64
+import hmac
 import ipaddress
 import logging
 from collections.abc import Mapping, Sequence
@@ -48,11 +49,16 @@ class Pair:
 
 @dataclass(frozen=True)
 class Served:
-    """What the server uses, and what the API server has to trust."""
+    """What the server uses, and what the API server has to trust.
+
+    `words` are known to the replicas, and to who may read the webhook configurations, since they are part of a path
+    there: the API server's. The first is in use; the next authority's is taken already.
+    """
 
     bundle: bytes
     pair: Pair
     expires: datetime
+    words: tuple[str, ...]
 
 
 def make_authority(now: datetime) -> Pair:
@@ -192,6 +198,11 @@ def _subject_names(certificate: x509.Certificate) -> list[str]:
     return [*found.get_values_for_type(x509.DNSName), *map(str, found.get_values_for_type(x509.IPAddress))]
 
 
+def _word(key: bytes) -> str:
+    """From an authority's key, so that it needs no place of its own and is renewed with it. It tells nothing of it."""
+    return hmac.digest(key, b"ipreserve caller", "sha256").hex()[:40]
+
+
 def keep(kube: Kube, namespace: str, names: Sequence[str]) -> Served:
     """Bring the Secret up to date and return what it holds; replicas that do it at once agree. Raises ApiError."""
     collection = f"/api/v1/namespaces/{namespace}/secrets"
@@ -205,7 +216,8 @@ def keep(kube: Kube, namespace: str, names: Sequence[str]) -> Served:
         after = advance(data, names, now)
         if after is None:
             end = x509.load_pem_x509_certificate(data[TLS]).not_valid_after_utc
-            return Served(data[CA], Pair(data[TLS], data[TLS_KEY]), end)
+            words = tuple(_word(data[name]) for name in (CA_KEY, NEXT_KEY) if name in data)
+            return Served(data[CA], Pair(data[TLS], data[TLS_KEY]), end, words)
         log.info("certificates: %s", "made" if raw is None else "renewed")
         metadata = {"name": SECRET, "labels": MANAGED}
         if raw is not None:

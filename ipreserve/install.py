@@ -24,6 +24,7 @@ log = logging.getLogger("ipreserve.install")
 VALIDATING = "/apis/admissionregistration.k8s.io/v1/validatingwebhookconfigurations"
 MUTATING = "/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations"
 CONFIGURATION, GIVE_BACK = "ipreserve", "ipreserve-give-back"
+GIVE_BACK_PATH = "/give-back"
 SERVICE = "ipreserve-webhook"
 LEASE = "ipreserve-sweeper"
 DEPLOYMENTS = (SERVICE, "ipreserve-sweeper")
@@ -113,11 +114,16 @@ def validating(*, namespace: str, url: str = "", live: Live, bundle: bytes = b""
     }
 
 
-def mutating(*, namespace: str, url: str = "", live: Live, bundle: bytes = b"") -> JsonObject:
-    """Giving back: always fail-open, since a pod with any address is better than none."""
+def mutating(*, namespace: str, url: str = "", live: Live, bundle: bytes = b"", word: str = "") -> JsonObject:
+    """Giving back: always fail-open, since a pod with any address is better than none.
+
+    The pod does not exist yet, so there is nothing to compare a request with. It is believed for the `word` in its
+    path, which only the API server and who may read this configuration know.
+    """
+    path = f"{GIVE_BACK_PATH}-{word}" if word else GIVE_BACK_PATH
     one = _entry(
         "give-back.ipreserve.berth.io", "CREATE", "pods", Selector(), [REAL, WANTS_BACK], live=live, bundle=bundle,
-        client=client_config(namespace, url, "/give-back"), policy="Ignore",
+        client=client_config(namespace, url, path), policy="Ignore",
         seconds=SHORT_TIMEOUT_SECONDS,
     ) | {"reinvocationPolicy": "Never"}  # fmt: skip
     return {
@@ -185,7 +191,9 @@ def install(kube: Kube, *, namespace: str, url: str, give_back: bool) -> list[st
     return done
 
 
-def arm(kube: Kube, *, namespace: str, live: Live, bundle: bytes, trust_only: bool = False) -> bool:
+def arm(
+    kube: Kube, *, namespace: str, live: Live, bundle: bytes, word: str, trust_only: bool = False
+) -> bool:  # fmt: skip
     """Make the installed configurations trust `bundle` and select what `live` says; whether there are any.
 
     With `trust_only` they trust it and are else left as they are, and those that trust nobody yet are left alone.
@@ -202,7 +210,7 @@ def arm(kube: Kube, *, namespace: str, live: Live, bundle: bytes, trust_only: bo
         if name == CONFIGURATION:
             wanted = validating(namespace=namespace, url=url, live=live, bundle=bundle, armed=True)
         else:
-            wanted = mutating(namespace=namespace, url=url, live=live, bundle=bundle)
+            wanted = mutating(namespace=namespace, url=url, live=live, bundle=bundle, word=word)
         if trust_only:
             wanted = {"webhooks": [_trusting(one, bundle) for one in before.get("webhooks") or ()]}
         if before["webhooks"] != wanted["webhooks"]:

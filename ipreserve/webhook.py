@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hmac
 import ipaddress
 import logging
 import re
@@ -232,7 +233,7 @@ class Webhook:
             return
         there = install.arm(
             self.kube, namespace=self.options.namespace, live=self.live, bundle=self._served.bundle,
-            trust_only=bool(self._problem),
+            word=self._served.words[0], trust_only=bool(self._problem),
         )  # fmt: skip
         if there != self._armed:
             log.info(
@@ -369,7 +370,7 @@ class Webhook:
         return review.allowed(asked.uid, warnings=[warning]), "unprotected"
 
     async def on_give_back(self, request: web.BaseRequest) -> web.Response:
-        """POST /give-back: the held address of the same pod, if Calico will take it."""
+        """POST /give-back-WORD: the held address of the same pod, if Calico will take it."""
         try:
             asked = review.parse(await request.read())
             wanted = review.wants_back(asked)
@@ -445,17 +446,26 @@ class Webhook:
         match request.method, request.path:
             case "POST", "/review":
                 return await self.on_review(request)
-            case "POST", "/give-back":
-                return await self.on_give_back(request)
+            case "POST", path if path.startswith(install.GIVE_BACK_PATH):
+                if self._is_from_api_server(path):
+                    return await self.on_give_back(request)
+                self.metrics.decisions.labels("give-back", "stranger").inc()
+                return web.Response(status=403, text="only for the API server: the path is not what it was told\n")
             case "GET", "/healthz":
                 return web.Response(text="ok\n")
             case "GET", "/readyz":
                 ready, problem = self.readiness()
                 text = f"cannot write: {problem}\n" if problem else "ok\n"
                 return web.Response(status=200 if ready else 503, text=text)
-            case _, "/review" | "/give-back":
+            case _, path if path == "/review" or path.startswith(install.GIVE_BACK_PATH):
                 return web.Response(status=405, text="POST is needed\n", headers={"Allow": "POST"})
-        return web.Response(status=404, text="POST /review, POST /give-back, GET /healthz, GET /readyz\n")
+        return web.Response(status=404, text="POST /review, GET /healthz, GET /readyz\n")
+
+    def _is_from_api_server(self, path: str) -> bool:
+        """Whether a path for giving back has the word that the webhook configuration says."""
+        words = self._served.words if self._served is not None else ()
+        said = path.removeprefix(f"{install.GIVE_BACK_PATH}-").encode(errors="replace")
+        return any(hmac.compare_digest(said, word.encode()) for word in words)
 
     @staticmethod
     def _request(

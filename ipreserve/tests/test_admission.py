@@ -535,11 +535,13 @@ def test_other_paths_and_methods_say_what_there_is(
     ],
 )
 def test_malformed_request_for_giving_back_gets_a_sentence_that_is_also_in_the_log(
-    serving: Service, body: dict[str, object], says: str
+    world: World, serving: Service, body: dict[str, object], says: str
 ) -> None:
     request = {"uid": "1", "operation": "CREATE", "resource": {"resource": "pods"}, **body}
     review = {"kind": "AdmissionReview", "apiVersion": "admission.k8s.io/v1", "request": request}
-    status, text = sent(serving, "POST", "/give-back", json.dumps(review).encode())
+    configuration = world.kube.get(f"{install.MUTATING}/{install.GIVE_BACK}")
+    path = "/" + configuration["webhooks"][0]["clientConfig"]["url"].rpartition("/")[2]
+    status, text = sent(serving, "POST", path, json.dumps(review).encode())
     assert (status, text) == (400, f"{says}\n")
     assert f"an AdmissionReview for giving back was refused: {says}" in serving.said()
 

@@ -488,7 +488,7 @@ def test_webhook_that_cannot_write_is_still_believed_and_changes_nothing_else_of
         return {e["failurePolicy"] for e in entries}, {e["clientConfig"].get("caBundle") for e in entries}
 
     pair = certs.Pair(b"certificate", b"key")
-    one._served = certs.Served(pair=pair, bundle=b"new", expires=datetime(2027, 1, 1, tzinfo=UTC))
+    one._served = certs.Served(pair=pair, bundle=b"new", words=("word",), expires=datetime(2027, 1, 1, tzinfo=UTC))
     one._problem = "the database is full"
     # Armed by an authority that is gone, since somebody deleted the Secret.
     put(bundle=b"old", armed=True)

@@ -13,6 +13,7 @@ import pytest
 from ipreserve import errors, install, kube, layout, records, settings, store
 from ipreserve import sweeper as sweeping
 from ipreserve.kube import JsonObject
+from ipreserve.pool import Pod, Range
 from ipreserve.records import Claim, State, address
 from ipreserve.sweeper import Sweeper
 from ipreserve.tests import calico
@@ -419,6 +420,24 @@ def test_count_stays_what_it_was_while_nodes_cannot_be_listed_and_sweeps_go_on(
     monkeypatch.setattr(sweeping, "NODES_SECONDS", 600.0)
     nodes.append([{"status": {"allocatable": {"pods": "10"}}}])
     assert (sweeper.rules().max_count, len(nodes)) == (120, 1)
+
+
+def test_node_that_joined_since_nodes_were_listed_is_known_when_a_pod_waits_on_it(
+    quiet_world: World, sweeper_kubeconfig: Path
+) -> None:
+    world = quiet_world
+    node = f"fresh-{world.namespace}"
+    sweeper = world.sweeper(sweeper_kubeconfig)
+    pools = [Range(cidr=f"{world.address(0)}/29", block=29, nodes="rack == 'a'")]
+    waiting = Pod(uid="1", namespace="team", name="web", node=node, owner="", addresses=(), created=0.0)
+    assert node not in (sweeper._labels(pools, []) or {})
+    world.kube.request("POST", "/api/v1/nodes", {"metadata": {"name": node, "labels": {"rack": "a"}}})
+    try:
+        # Nobody waits there, so what was listed a moment ago is good enough.
+        assert node not in (sweeper._labels(pools, []) or {})
+        assert (sweeper._labels(pools, [waiting]) or {})[node]["rack"] == "a"
+    finally:
+        world.kube.request("DELETE", f"/api/v1/nodes/{node}")
 
 
 def test_count_comes_from_the_largest_node_unless_it_is_set(quiet_world: World, sweeper_kubeconfig: Path) -> None:

@@ -33,16 +33,17 @@ def is_there(door: kube.Kube, path: str) -> bool:
 
 @pytest.fixture
 def installed(quiet_world: World) -> Iterator[World]:
-    """Something is written, and a configuration is there; the one of other tests is put back."""
+    """Something is written, and a configuration is there; those of other tests are put back."""
     world = quiet_world
-    before = world.kube.get(CONFIGURATIONS) if is_there(world.kube, CONFIGURATIONS) else None
+    paths = (CONFIGURATIONS, f"{install.MUTATING}/{install.GIVE_BACK}")
+    before = {path: world.kube.get(path) for path in paths if is_there(world.kube, path)}
     install.install(world.kube, namespace=NAMESPACE, url="https://127.0.0.1:1", give_back=False)
     reserve(world, claim(world, "cache-0", 1))
     yield world
     world.wipe()
-    if before is not None:
-        metadata = {"name": install.CONFIGURATION, "labels": before["metadata"].get("labels", {})}
-        world.kube.request("POST", install.VALIDATING, {**before, "metadata": metadata})
+    for path, one in before.items():
+        metadata = {"name": one["metadata"]["name"], "labels": one["metadata"].get("labels", {})}
+        world.kube.request("POST", path.rpartition("/")[0], {**one, "metadata": metadata})
 
 
 def purge(world: World) -> list[str]:
