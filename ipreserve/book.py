@@ -173,8 +173,9 @@ class Book:
         home = shard_of(one, self.shards)
         if home in self._shards:
             yield self._shards[home]
-        for index, strays in self.strays.items():
-            if one in strays:
+        # In one order, whichever came first: of two claims of the same moment the same one counts after a restart.
+        for index in sorted(self.strays):
+            if one in self.strays[index]:
                 yield self._shards[index]
 
     def _set(self, one: Address, before: Record | None, now: Record | None, at: float) -> None:

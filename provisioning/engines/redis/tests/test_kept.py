@@ -1,5 +1,6 @@
-"""Settings nobody can wish: changed by hand on a real server, they are drift like others, and set back. And what is told
-when a server refuses, or does not answer in the middle of a look."""
+"""Settings nobody can wish: changed by hand on a real server, they are drift like others, and set back. And what is
+told when a server refuses, or does not answer in the middle of a look.
+"""
 
 from __future__ import annotations
 
