@@ -159,6 +159,35 @@ def test_webhook_killed_at_a_write_leaves_what_two_sweeps_mend(
 
 @pytest.mark.parametrize("moment", ["before", "after"])
 @pytest.mark.parametrize(
+    ("part", "there"), [("ipreservations?", False), ("configmaps?", False), ("configmaps?", True)],
+    ids=["first-reservation", "first-ledger", "history"],
+)  # fmt: skip
+def test_webhook_killed_at_its_very_first_claim_or_at_a_history_leaves_what_two_sweeps_mend(
+    quiet_world: World, webhook: Service, faults: Faults, sweeper_kubeconfig: Path, part: str, there: bool, moment: str
+) -> None:
+    world, one = quiet_world, address(quiet_world.address(1))
+    world.wipe()
+    if there:
+        # Somebody else's hold, which goes into the history before the claim takes its place.
+        reserve(world, claim(world, "web-0", 1), state=State.FREED, freed=_now(world))
+    pod = world.pod("cache-0", world.address(1), node="n1")
+    kill_at(faults, webhook, moment, part)
+    with pytest.raises(errors.ApiError):
+        world.delete("cache-0")
+    assert webhook.process.wait(10) == -9
+    wanted = frozenset() if (part, moment) == ("ipreservations?", "before") else {one}
+    assert world.barred() == wanted
+    sweeper = world.sweeper(sweeper_kubeconfig, cancel_after=3600.0)
+    eventually(lambda: any(row.uid == pod["metadata"]["uid"] for row in sweeper.pods.rows()), "the pod is seen")
+    sweeper.sweep()
+    sweeper.sweep()
+    assert world.barred() == set(world.records()) == wanted
+    if there:
+        assert world.records()[one].pod == "web-0"
+
+
+@pytest.mark.parametrize("moment", ["before", "after"])
+@pytest.mark.parametrize(
     ("part", "skip"), [(LEDGER, 0), (RESERVATION, 0), ("configmaps", 1), (LEDGER, 1)],
     ids=["marking", "opening", "history", "dropping"],
 )  # fmt: skip
