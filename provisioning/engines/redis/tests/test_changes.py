@@ -168,6 +168,30 @@ def test_a_rolling_restart_takes_replicas_first_and_loses_no_acknowledged_write(
     assert config(fleet, "maxmemory") == {str(192 * 2**20)}
 
 
+def test_while_a_restarted_member_is_away_none_of_nine_follows_it(start: Start) -> None:
+    """A pod takes its time to come back, over several looks, and a shard has two replicas that could go meanwhile."""
+    fleet = start(view(replicasPerShard=2))
+    fleet.settle()
+    before = masters(fleet)
+    fleet.wish(roll=True, memoryGiB=0.25)
+    deadline = time.monotonic() + 90
+    while not (outcome := ENGINE.advance(fleet.cluster, fleet.world(), fleet)).healthy:
+        assert time.monotonic() < deadline, outcome.reason
+        if outcome.restart is None:
+            continue
+        server = next(one for one in fleet.servers if one.pod == outcome.restart.name)
+        assert all(one.process is not None for one in fleet.servers)
+        fleet.restarted.append(server.pod)
+        fleet.kill(server)
+        for _ in range(3):
+            assert ENGINE.advance(fleet.cluster, fleet.world(), fleet).restart is None
+        server.revision = fleet.revision
+        fleet.run(server)
+    assert sorted(fleet.restarted) == sorted(server.pod for server in fleet.servers)
+    for shard, old in before.items():
+        assert [pod for pod in fleet.restarted if f"-s{shard}-" in pod][-1] == old
+
+
 def test_nothing_restarts_while_no_operation_asks_for_it(start: Start) -> None:
     fleet = start(view())
     fleet.settle()

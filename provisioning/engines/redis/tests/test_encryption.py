@@ -6,6 +6,7 @@ import contextlib
 import json
 import socket
 import subprocess
+import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -31,7 +32,6 @@ from provisioning.engines.redis.slots import slot_of
 from provisioning.engines.redis.tests.conftest import Start
 from provisioning.engines.redis.tests.servers import ENGINE, PASSWORD, Fleet, Server, config, view
 from provisioning.engines.redis.tests.test_topology import server_pod
-from sandbox.tests.waiting import eventually
 
 HOUR = timedelta(hours=1)
 
@@ -311,7 +311,10 @@ def test_a_master_that_ends_hands_over_to_a_replica_that_is_in_step_and_not_to_t
     first, second = (next(one for one in fleet.servers if one.address == host) for host in order)
     asked(first, "CONFIG", "SET", "masterauth", "wrong")
     asked(server, "CLIENT", "KILL", "TYPE", "replica")
-    eventually(lambda: in_step(second) and not in_step(first), "only the second follows")
+    deadline = time.monotonic() + 20
+    while not in_step(second) or in_step(first):
+        assert time.monotonic() < deadline, "only the second is to follow"
+        time.sleep(0.02)
     end_pod(server)
     assert "role:master" in asked(second, "INFO", "replication")
 
