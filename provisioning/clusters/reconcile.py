@@ -304,13 +304,15 @@ def _deliver(claimed: Claimed, operation: Operation | None, client: KubeClient) 
     )  # fmt: skip
     progress = Progress(operation) if operation is not None else None
     begins = operation is not None and progress is not None and progress.changed
+    held_back = None
     if cluster.observed_generation < cluster.generation:
         there = door.observe(client, view) if cluster.observed_generation else None
-        if operation is not None and progress is not None and there is not None:
-            blocked = _foreseen(claimed, operation, client, view, there)
-            if blocked is not None:
-                _take_back(claimed, operation, progress, blocked, there)
-                return STEADY
+        held_back = _foreseen(claimed, client, view, there) if there is not None else None
+        is_change = operation is not None and operation.kind == "update" and "before" in operation.params
+        if held_back is not None and operation is not None and progress is not None and is_change and there is not None:
+            _take_back(claimed, operation, progress, held_back, there)
+            return STEADY
+    if cluster.observed_generation < cluster.generation and held_back is None:
         _apply(claimed, view, client, operation if begins else None, progress, there=there)
         if operation is not None and progress is not None:
             progress.step("schedule", "running", "waiting for the pods to be placed")
@@ -321,7 +323,9 @@ def _deliver(claimed: Claimed, operation: Operation | None, client: KubeClient) 
         claimed.save(operation)
         claimed.write(phase=_phase_under(operation))
     world = door.observe(client, view)
-    if _workloads_missing(cluster, world) or (operation is None and _is_due_for_apply(claimed)):
+    # What is held back is that of a change that failed or was canceled before it could be asked about: nobody asks for
+    # it any more, and what runs is to stay as it is until the data fits, or the wish is another one.
+    if held_back is None and (_workloads_missing(cluster, world) or (operation is None and _is_due_for_apply(claimed))):
         _apply(claimed, view, client, there=world)
         world = door.observe(client, view)
     if operation is not None and progress is not None:
@@ -361,15 +365,12 @@ def _deliver(claimed: Claimed, operation: Operation | None, client: KubeClient) 
     return _prove(claimed, operation, progress, view, world, link)
 
 
-def _foreseen(
-    claimed: Claimed, operation: Operation, client: KubeClient, view: ClusterView, there: World
-) -> Blocked | None:  # fmt: skip
-    """Why the members that run could not become what a change of the spec wishes; None also where none can be asked.
+def _foreseen(claimed: Claimed, client: KubeClient, view: ClusterView, there: World) -> Blocked | None:
+    """Why the members that run could not become what the spec wishes; None also where none can be asked.
 
-    Asked before any of it is applied: a pod that comes back would be given the smaller memory, whatever it holds.
+    Asked before any of it is applied, and whoever wished it: a pod that comes back would be given the smaller memory,
+    whatever it holds.
     """
-    if operation.kind != "update" or "before" not in operation.params:
-        return None
     link = KubeLink(client, view.namespace, claimed.cluster.target.reach)  # type: ignore[arg-type]
     try:
         return ENGINES[view.engine].foresee(view, there, link)

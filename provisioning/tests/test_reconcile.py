@@ -399,6 +399,37 @@ def test_a_change_that_the_data_does_not_fit_into_is_taken_back_before_anything_
         retry_operation(operation=operation, by=alice)
 
 
+@pytest.mark.usefixtures("live")
+def test_a_change_that_failed_before_it_could_be_asked_about_is_not_applied_later_unless_the_data_fits(
+    acme: Tenant, alice: User, control_plane: Sandbox, tmp_path: Path
+) -> None:
+    name = f"c-{secrets.token_hex(4)}"
+    spec = {"memoryGiB": 0.25, "replicasPerShard": 0, "exporter": False, "storageGiB": 1}
+    cluster, _ = create_cluster(
+        tenant=acme, by=alice, name=name, engine="redis", plan="redis-dev", spec=spec, confirm=name
+    )
+    delivered(cluster)
+    fleet = Fleet(replace(cluster_view(cluster), users=(Principal("default", (1,)),)), tmp_path, 201)
+    try:
+        bring_to_life(control_plane, cluster, fleet)
+        client = RedisCluster(host=fleet.servers[0].address, port=PORT, password=fleet.stored["password"])
+        client.setrange("large", 120 * 2**20, "x")
+        Cluster.objects.filter(pk=cluster.pk).update(phase=Phase.READY)
+        objects = applied(control_plane, cluster)
+        operation = change_cluster(cluster=cluster, by=alice, spec={"memoryGiB": 0.125})
+        assert operation is not None
+        # Its deadline passed while the target was away.
+        Operation.objects.filter(pk=operation.pk).update(state=OperationState.FAILED)
+        reconcile(cluster.pk)
+        assert applied(control_plane, cluster) == objects
+        client.delete("large")
+        client.close()
+        reconcile(cluster.pk)
+        assert applied(control_plane, cluster) != objects
+    finally:
+        fleet.stop()
+
+
 def applied(control_plane: Sandbox, cluster: Cluster) -> dict[str, Any]:
     """What pods are made from: name to specs of StatefulSets and contents of ConfigMaps."""
     selector = f"berth.io/cluster-id={cluster.pk}"

@@ -97,6 +97,8 @@ def _even(sight: Sight, leading: Counter[str], members: Counter[str], left: int)
     if leading.total() < sight.cluster.spec["shards"]:
         blind = sight.cluster.spec["shards"] - leading.total()
         return Invariant("even", None, f"{blind} of {sight.cluster.spec['shards']} shards have no master now.")
+    if not members:
+        return Invariant("even", None, "Nobody knows on which nodes the pods run.")
     counts = ", ".join(f"{leading[node]} on {node}" for node in sorted(members))
     if left:
         work = "one hand-over makes" if left == 1 else f"{left} hand-overs make"
