@@ -573,7 +573,8 @@ def pod_view(item: Mapping[str, Any], zones: Mapping[str, str]) -> PodView:
     """A pod as engines see it."""
     metadata, status = item["metadata"], item.get("status", {})
     containers = status.get("containerStatuses", [])
-    wanted = len(item["spec"]["containers"])
+    # The engine's own container comes first; what stands beside it, such as an exporter, is no member.
+    own = item["spec"]["containers"][0]["name"]
     node = item["spec"].get("nodeName", "")
     return PodView(
         name=metadata["name"],
@@ -583,7 +584,7 @@ def pod_view(item: Mapping[str, Any], zones: Mapping[str, str]) -> PodView:
         zone=zones.get(node, ""),
         ip=status.get("podIP", ""),
         phase=status.get("phase", "Pending"),
-        started=len(containers) == wanted and all("running" in one.get("state", {}) for one in containers),
+        started=any(one["name"] == own and "running" in one.get("state", {}) for one in containers),
         ready=any(c["type"] == "Ready" and c["status"] == "True" for c in status.get("conditions", [])),
         restarts=sum(one.get("restartCount", 0) for one in containers),
         deleting="deletionTimestamp" in metadata,

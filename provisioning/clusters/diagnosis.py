@@ -26,7 +26,8 @@ def causes(world: World) -> list[Cause]:
             found.append((5, Cause("start", f"{pod.name} is ending before it is started anew", f"pod/{pod.name}")))
         elif pod.problem.startswith("not placed"):
             found.append((0, Cause("schedule", _placement(pod.name, pod.problem), f"pod/{pod.name}", "pod-not-placed")))
-        elif pod.problem:
+        elif pod.problem and not pod.started:
+            # Of what stands beside the engine's own container the engine tells.
             found.append(
                 (1, Cause("start", f"{pod.name}: {_container(pod.problem)}", f"pod/{pod.name}", "container-fails"))
             )

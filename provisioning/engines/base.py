@@ -215,9 +215,10 @@ class CertificateSpec:
 
 @dataclass(frozen=True)
 class PodView:
-    """One pod of the cluster. `started` is true once every container runs (ready or not); `ip` is "" until assigned.
+    """One pod of the cluster. `started` is true once the engine's own container, its first one, runs (ready or not);
+    `ip` is "" until assigned.
 
-    `problem` is the kubelet's or scheduler's own words for why it is not running, "" when there is none; `revision` is
+    `problem` is the kubelet's or scheduler's own words for what is not running, "" when there is none; `revision` is
     the state of its workload's template it was made from.
     """
 

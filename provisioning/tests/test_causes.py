@@ -8,6 +8,8 @@ from datetime import timedelta
 import pytest
 from django.utils import timezone
 
+from provisioning.apply import door
+from provisioning.clusters import diagnosis
 from provisioning.clusters.reconcile import Claimed, _keep, _show, claim
 from provisioning.clusters.services import create_cluster
 from provisioning.clusters.views import cluster_view
@@ -88,3 +90,33 @@ def test_a_cluster_that_was_never_ready_is_being_made_and_not_broken(claimed: Cl
     cluster = look(claimed, DOWN)
     assert cluster.causes == []
     assert condition(cluster) == ("False", "NotYet", "orders-s0-0 is not there")
+
+
+@pytest.mark.parametrize(
+    ("redis", "exporter", "started", "told"),
+    [
+        ("running", "running", True, []),
+        ("running", "waiting", True, []),
+        ("waiting", "running", False, ["container-fails"]),
+    ],
+)
+def test_a_pod_runs_when_its_engine_does_whatever_stands_beside_it(
+    redis: str, exporter: str, started: bool, told: list[str]
+) -> None:
+    states = {"running": {"running": {}}, "waiting": {"waiting": {"reason": "CrashLoopBackOff"}}}
+    item = {
+        "metadata": {"name": "orders-s0-0", "uid": "u"},
+        "spec": {"nodeName": "n1", "containers": [{"name": "redis"}, {"name": "exporter"}]},
+        "status": {
+            "phase": "Running", "podIP": "10.0.0.1",
+            # Kubernetes sorts them by name.
+            "containerStatuses": [
+                {"name": "exporter", "state": states[exporter]}, {"name": "redis", "state": states[redis]}
+            ],
+        },
+    }  # fmt: skip
+    pod = door.pod_view(item, {})
+    assert pod.started is started
+    assert ("CrashLoopBackOff" in pod.problem) == ("waiting" in (redis, exporter))
+    found = diagnosis.causes(World(timezone.now(), (pod,), (), (), ()))
+    assert [cause.code for cause in found if cause.code] == told

@@ -104,7 +104,7 @@ def diagnose(sight: Sight, world: World) -> tuple[Cause, ...]:
     _sort(case)
     checks: list[Callable[[_Case], Iterable[Cause]]] = [
         _foreign, _nodes, _certificates, _everything, _losses, _split, _frozen, _disks, _addresses, _shards, _masters,
-        _replicas, _copying,
+        _replicas, _copying, _exporters,
     ]  # fmt: skip
     causes = [cause for check in checks for cause in check(case)]
     if sight.cluster.changing:
@@ -389,6 +389,18 @@ def _replicas(case: _Case) -> Iterable[Cause]:
             "replica-down", f"{pod}, a replica of shard {case.shard[pod]}, is down: {case.words(pod)}.",
             "Clients notice nothing; until it is back the shard has one copy fewer.", f"pod/{pod}",
         )  # fmt: skip
+
+
+def _exporters(case: _Case) -> Iterable[Cause]:
+    """What stands beside Redis in its pod: no reason for anything else that is told."""
+    for name, pod in sorted(case.pods.items()):
+        if pod.started and pod.problem and not pod.deleting:
+            yield Cause(
+                "exporter-failing", f"The exporter of {name} does not run: {pod.problem}",
+                "Redis serves; its metrics and alerts are missing. See the image and the container's log, or switch "
+                "`exporter` off.",
+                f"pod/{name}",
+            )  # fmt: skip
 
 
 def _copying(case: _Case) -> Iterable[Cause]:

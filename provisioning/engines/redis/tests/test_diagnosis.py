@@ -109,6 +109,18 @@ def test_every_disk_lost_is_told_as_that_at_the_first_look(start: Start) -> None
     assert codes(fleet)[0] == "all-disks-lost"
 
 
+def test_an_exporter_that_fails_is_told_as_that_and_its_member_is_there(start: Start) -> None:
+    fleet = formed(start)
+    world = fleet.world()
+    first, *others = world.pods
+    failing = replace(first, ready=False, problem="container exporter: CrashLoopBackOff")
+    outcome = ENGINE.advance(fleet.cluster, replace(world, pods=(failing, *others)), fleet)
+    (cause,) = outcome.causes
+    assert (cause.code, cause.object) == ("exporter-failing", f"pod/{first.name}")
+    assert outcome.healthy
+    assert all(member.healthy for member in outcome.members)
+
+
 def test_a_replica_that_is_killed_is_named_and_not_its_master(start: Start) -> None:
     fleet = formed(start)
     victim = of(fleet, 0, master=False)
