@@ -369,7 +369,8 @@ def create_secrets(
     client: KubeClient, cluster: ClusterView, wanted: Sequence[SecretSpec], owner: Manifest, *, dry_run: bool = False
 ) -> list[str]:  # fmt: skip
     """Create the Secrets that do not exist; returns their names. Of existing ones, whose passwords are in use, only
-    what `SecretSpec.content` says is changed. Raises FieldConflict for one that is not the cluster's.
+    what `SecretSpec.content` says is changed. Raises FieldConflict for one that is not the cluster's,
+    CredentialsMissing for one that is gone though servers run by it.
     """
     query = {"dryRun": "All"} if dry_run else None
     made = []
@@ -384,6 +385,10 @@ def create_secrets(
         }  # fmt: skip
         try:
             dressed_secret = dressed(cluster, [manifest], owner, "")[0]
+            if cluster.formed and not _is_there(client, cluster, spec):
+                raise errors.CredentialsMissing(
+                    f"The Secret {spec.name} is gone, with the passwords that the servers of {cluster.name} know."
+                )
             client.request("POST", path_of("Secret", cluster.namespace), dressed_secret, query=query)
             made.append(spec.name)
         except errors.Taken:
@@ -393,6 +398,14 @@ def create_secrets(
             if not dry_run:
                 _settle_secret(client, cluster, spec, found)
     return made
+
+
+def _is_there(client: KubeClient, cluster: ClusterView, spec: SecretSpec) -> bool:
+    try:
+        client.get(path_of("Secret", cluster.namespace, spec.name))
+    except errors.Absent:
+        return False
+    return True
 
 
 def make_password(length: int) -> str:

@@ -79,6 +79,16 @@ class FieldConflict(DoorError):
     remedy = "Remove the other manager's change (kubectl get … --show-managed-fields names it), then try again."
 
 
+class CredentialsMissing(DoorError):
+    """The Secret by whose passwords a cluster's servers run is gone. Others would lock everybody out, Berth too."""
+
+    code = "credentials_missing"
+    retryable = True
+    remedy = (
+        "Bring the Secret back: docs/engines tells how to read it from a pod that runs. Until then it stays as it is."
+    )
+
+
 class Rejected(DoorError):
     """400 or 422: the API server does not take the object."""
 

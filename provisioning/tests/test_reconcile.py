@@ -88,6 +88,33 @@ def test_all_manifests_are_applied_and_the_operation_says_what_it_waits_for(
     assert len(names(control_plane, "secret", cluster)) == 1
 
 
+def test_a_secret_that_is_gone_is_not_made_anew_with_passwords_that_no_server_knows(
+    live: Target, ordered: tuple[Cluster, Operation], control_plane: Sandbox
+) -> None:
+    cluster, operation = ordered
+    reconcile(cluster.pk)
+    reconcile(cluster.pk)
+    secret = f"{cluster.name}-auth"
+    kept = control_plane.kubectl("-n", namespace(cluster), "get", "secret", secret, "-o", "json")
+    assert control_plane.kubectl("-n", namespace(cluster), "delete", "secret", secret).returncode == 0
+    Operation.objects.filter(pk=operation.pk).update(state=OperationState.SUCCEEDED)
+    Cluster.objects.filter(pk=cluster.pk).update(phase=Phase.READY, ready_at=timezone.now(), applied_at=None)
+    reconcile(cluster.pk)
+    cluster.refresh_from_db()
+    assert names(control_plane, "secret", cluster) == []
+    assert cluster.phase == Phase.DEGRADED
+    assert f"The Secret {secret} is gone" in cluster.reason
+    assert "Bring the Secret back" in cluster.reason
+    restored = json.loads(kept.stdout)
+    restored["metadata"] = {key: restored["metadata"][key] for key in ("name", "namespace", "labels")}
+    made = control_plane.kubectl("create", "-f", "-", input=json.dumps(restored))
+    assert made.returncode == 0, made.stderr
+    reconcile(cluster.pk)
+    cluster.refresh_from_db()
+    assert "is gone" not in cluster.reason
+    assert len(names(control_plane, "statefulset", cluster)) == 3
+
+
 class Killed(BaseException):
     """The worker was killed before a call."""
 
