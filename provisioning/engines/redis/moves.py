@@ -154,7 +154,7 @@ def work(sight: Sight, link: Link, until: float) -> int:
     for node in heads.values():
         node.connection.wait_up_to(REPLY_SECONDS)
     if is_open(sight):
-        return _finish_open(sight, heads, until)
+        return _finish_open(sight, heads)
     batches: dict[tuple[int, int], list[int]] = defaultdict(list)
     for slot, source, to in wanted(sight):
         batches[source, to].append(slot)
@@ -163,9 +163,7 @@ def work(sight: Sight, link: Link, until: float) -> int:
         moved = 0
         while moved < len(slots) and time.monotonic() < until:
             batch = slots[moved : moved + BATCH_SLOTS]
-            if not _move(sight, heads[source], heads[to], batch, until):
-                # Slots with very many keys: they stay marked, and the next look goes on with them.
-                break
+            _move(sight, heads[source], heads[to], batch)
             moved += len(batch)
         if moved:
             text = f"{moved} slots, with their keys, from {heads[source].pod.name} to {heads[to].pod.name}"
@@ -174,13 +172,11 @@ def work(sight: Sight, link: Link, until: float) -> int:
     return done
 
 
-def _finish_open(sight: Sight, heads: Mapping[int, Node], until: float) -> int:
-    """Slots that somebody began to move go where they were going: their keys may be on both sides. Returns how many."""
+def _finish_open(sight: Sight, heads: Mapping[int, Node]) -> int:
+    """Slots that somebody began to move go where they were going: their keys may be on both sides."""
     nodes = {node.id: node for node in sight.everyone}
     slots = sorted({slot for node in sight.everyone for slot, _, _ in node.me.moving})
-    for number, slot in enumerate(slots):
-        if number and time.monotonic() >= until:
-            return number
+    for slot in slots:
         takers = [node for node in heads.values() if any(s == slot and comes for s, comes, _ in node.me.moving)]
         givers = [node for node in heads.values() if any(s == slot and not comes for s, comes, _ in node.me.moving)]
         owners = [node for node in heads.values() if slot in node.slots]
@@ -191,8 +187,7 @@ def _finish_open(sight: Sight, heads: Mapping[int, Node], until: float) -> int:
             to = heads.get(nodes[other].shard) if other in nodes else None
         source = next((node for node in owners if node is not to), None)
         if to is not None and source is not None and slot not in to.slots:
-            if not _move(sight, source, to, [slot], until):
-                return number
+            _move(sight, source, to, [slot])
             continue
         if to is not None and source is not None:
             _send(source, [["CLUSTER", "SETSLOT", slot, "NODE", to.id]])
@@ -206,11 +201,8 @@ def _finish_open(sight: Sight, heads: Mapping[int, Node], until: float) -> int:
     return len(slots)
 
 
-def _move(sight: Sight, source: Node, to: Node, slots: Sequence[int], until: float) -> bool:
-    """Move slots with their keys. False when keys were left at the moment `until`: the slots stay marked, clients find
-    their keys on both sides, and who looks next goes on. One worker must not work longer than it has the cluster.
-
-    1. Mark the slots on the receiver, then on the giver: from now on the giver sends clients whose key it does not
+def _move(sight: Sight, source: Node, to: Node, slots: Sequence[int]) -> None:
+    """1. Mark the slots on the receiver, then on the giver: from now on the giver sends clients whose key it does not
     have to the receiver, so no new key appears behind our back.
     2. Move keys until there are none. 3. Give the slots to the receiver, first there, then on the giver and all others.
     """
@@ -225,15 +217,11 @@ def _move(sight: Sight, source: Node, to: Node, slots: Sequence[int], until: flo
                 # REPLACE: a MIGRATE that timed out may have left a copy; the giver's, which serves it, is the newer.
                 words: list[str | int] = ["MIGRATE", to.pod.ip, PORT, "", 0, MIGRATE_TIMEOUT_MS, "REPLACE"]
                 _send(source, [[*words, *_auth(sight), "KEYS", *(str(key) for key in keys)]])
-                if time.monotonic() >= until:
-                    # After a few at least, so that every look gets on.
-                    return False
     for node in (to, source):
         _send(node, [["CLUSTER", "SETSLOT", slot, "NODE", to.id] for slot in slots])
     for node in sight.everyone:
         if node not in (to, source) and node.is_master and to.id in node.peers:
             _send(node, [["CLUSTER", "SETSLOT", slot, "NODE", to.id] for slot in slots])
-    return True
 
 
 def _auth(sight: Sight) -> list[str]:

@@ -16,7 +16,7 @@ from redis.cluster import RedisCluster
 from redis.exceptions import RedisError
 
 from provisioning.engines.base import Advance, Gate, LinkError
-from provisioning.engines.redis import moves, settings, topology
+from provisioning.engines.redis import settings
 from provisioning.engines.redis.admin import Connection
 from provisioning.engines.redis.manifests import PORT
 from provisioning.engines.redis.moves import plan_moves
@@ -259,34 +259,6 @@ def test_memory_is_granted_to_redis_only_after_its_pod_has_it(start: Start) -> N
     outcome = ENGINE.advance(fleet.cluster, fleet.world(), fleet)
     assert outcome.restart is not None
     assert config(fleet, "maxmemory") == {str(96 * 2**20)}
-
-
-def test_slots_with_more_keys_than_one_look_can_move_go_on_in_the_next_one(
-    start: Start, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    fleet = start(view(replicasPerShard=0))
-    fleet.settle()
-    client = client_of(fleet)
-    for number in range(4000):
-        client.set(f"key-{number}", number)
-    ends: list[bool] = []
-    move = moves._move
-
-    def counted(*words: Any) -> bool:
-        ends.append(move(*words))
-        return ends[-1]
-
-    monkeypatch.setattr(moves, "_move", counted)
-    fleet.wish(shards=4)
-    with monkeypatch.context() as hurried:
-        hurried.setattr(topology, "PATIENCE_SECONDS", 0.02)
-        deadline = time.monotonic() + 60
-        while ends.count(False) < 3:
-            assert time.monotonic() < deadline, ends
-            ENGINE.advance(fleet.cluster, fleet.world(), fleet)
-    fleet.settle()
-    assert [int(client.get(f"key-{number}") or -1) for number in range(4000)] == list(range(4000))
-    client.close()
 
 
 def test_shards_out_and_in_move_every_key_while_a_client_writes(start: Start) -> None:
