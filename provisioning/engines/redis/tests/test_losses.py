@@ -236,9 +236,12 @@ def test_an_old_disk_that_comes_back_after_all_does_not_wipe_what_was_written_si
     fleet.listens(stranger)
     try:
         with Connection(fleet.connect(server_pod(fleet, stranger), PORT), ("", PASSWORD)) as connection:
+            deadline = time.monotonic() + 30
+            while "loading:0" not in connection.text("INFO", "persistence"):
+                assert time.monotonic() < deadline, "it has read its disk"
+                time.sleep(0.05)
             for other in fleet.servers[1:3]:
                 connection.call("CLUSTER", "MEET", other.address, PORT)
-            deadline = time.monotonic() + 30
             while own_slots(connection):
                 assert time.monotonic() < deadline, connection.text("CLUSTER", "NODES")
                 time.sleep(0.1)
