@@ -36,8 +36,11 @@ def pod(fleet: Fleet, number: int, *, state: str = "running") -> dict[str, objec
     return {
         "metadata": {"name": server.pod, "uid": server.pod, "labels": labels,
                      "creationTimestamp": "2026-01-01T00:00:00Z"},
-        "spec": {"containers": [{}], "nodeName": server.node},
-        "status": {"podIP": server.address, "phase": "Running", "containerStatuses": [{"state": {state: {}}}]},
+        "spec": {"containers": [{"name": "redis"}], "nodeName": server.node},
+        "status": {
+            "podIP": server.address, "phase": "Running",
+            "containerStatuses": [{"name": "redis", "state": {state: {}}}],
+        },
     }  # fmt: skip
 
 
